@@ -1,0 +1,10 @@
+_base_ = './fcos_r18-quarter_shapes.py'
+model = dict(
+    _delete_=True,
+    type='kd_ext.DetectionDistill',
+    student=_base_.model,
+    teacher='configs/fcos_r18_shapes.py',
+    teacher_ckpt='work_dirs/fcos_r18_shapes/epoch_12.pth',
+    distill=dict(rcka=dict(
+        type='kd_ext.RCKALoss', at='neck', patch_size=4, inter_weight=1.,
+        loss_weight=0.5)))

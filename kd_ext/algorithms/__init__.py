@@ -1,0 +1,4 @@
+from .detection_distill import DetectionDistill
+from .distiller import Distiller
+
+__all__ = ['DetectionDistill', 'Distiller']

@@ -1,0 +1,124 @@
+"""The algorithm: who runs when, and under which grad mode."""
+
+from copy import deepcopy
+from typing import Dict, List, Optional, Union
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmrazor.models.algorithms import BaseAlgorithm
+from mmrazor.models.utils import add_prefix
+from torch import Tensor
+
+from kd_ext.registry import MODELS
+from .distiller import Distiller
+from .plain_student import PlainStudentMixin
+from .teacher import (InputAdapter, build_teacher, detector_scope,
+                      model_config)
+
+
+@MODELS.register_module()
+class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
+    """Trains a detector under a frozen teacher, on stock MMEngine runners.
+
+    A step runs the student's own loss while taps record its features, then
+    the teacher without gradient, on the same images in the teacher's own
+    normalisation, only as far as the taps ask, then the losses. The total is
+    the student's task loss plus all ``distill.loss_*`` terms.
+
+    Args:
+        student (dict | str | BaseModel): Any detector: its ``model`` config,
+            a config path, ``pkg::config`` or a model.
+        teacher (dict | str | BaseModel): The same for the teacher. It stays
+            outside this module's parameters, checkpoints and EMA copies.
+        teacher_ckpt (str): Path or URL of the teacher's weights. Every key
+            is accounted for; ``'random'`` is for tests.
+        distill (dict[str, dict]): Entries ``name=dict(type=<loss>, at=<tap>,
+            levels=<indices, default all>, connector=<default automatic>,
+            <arguments of the loss>)``.
+        allow_teacher_mismatch (bool): Go on although the checkpoint does not
+            fit the teacher in every key.
+        data_preprocessor, init_cfg: As in mmrazor's ``BaseAlgorithm``.
+
+    Raises:
+        FileNotFoundError: The teacher's config or checkpoint is not there.
+        ValueError: The checkpoint does not fit; an entry of ``distill``
+            names no tap, no level or no loss that exists.
+
+    Example:
+        model = dict(
+            _delete_=True, type='kd_ext.DetectionDistill',
+            student=_base_.model, teacher='mmdet::retinanet/'
+            'retinanet_x101-64x4d_fpn_1x_coco.py', teacher_ckpt='x101.pth',
+            distill=dict(rcka=dict(type='kd_ext.RCKALoss', at='neck',
+                                   levels=(0, 1, 2, 3), loss_weight=10.)))
+    """
+
+    def __init__(self,
+                 student: Union[Dict, str, BaseModel],
+                 teacher: Union[Dict, str, BaseModel],
+                 teacher_ckpt: Optional[str] = None,
+                 distill: Optional[Dict[str, Dict]] = None,
+                 allow_teacher_mismatch: bool = False,
+                 data_preprocessor: Optional[Dict] = None,
+                 init_cfg: Optional[Dict] = None) -> None:
+        if not isinstance(student, BaseModel):
+            cfg = model_config(student, 'student')
+            with detector_scope(cfg):
+                student = ROOT_MODELS.build(ConfigDict(cfg))
+        # the student of a seed is the same with and without distillation
+        with torch.random.fork_rng(devices=[]):
+            teacher = build_teacher(teacher, teacher_ckpt,
+                                    allow_teacher_mismatch)
+            distiller = Distiller(distill, student, teacher)
+        super().__init__(student, data_preprocessor, init_cfg,
+                         module_inplace=True)
+        self.distiller = distiller
+        # not registered: no parameter, state, mode or copy of ours
+        self.__dict__['teacher'] = teacher
+        self.adapt_inputs = InputAdapter(student, teacher)
+        self.distillation_stopped = False  # set by mmrazor's StopDistillHook
+
+    @property
+    def student(self) -> BaseModel:
+        """The detector that is trained and saved."""
+        return self.architecture
+
+    def loss(self, inputs: Tensor,
+             data_samples: Optional[List] = None) -> Dict[str, Tensor]:
+        """``student.*`` task losses, ``distill.loss_*`` terms, and the share
+        of each term in the total as ``distill.share_*``."""
+        if self.distillation_stopped:
+            losses = self.architecture(inputs, data_samples, mode='loss')
+            terms = self.distiller.idle()
+        else:
+            with self.distiller.recorder(self.student, 'student') as seen_S:
+                losses = self.architecture(inputs, data_samples, mode='loss')
+            seen_T = self._run_teacher(inputs, data_samples, seen_S.calls())
+            terms = self.distiller(seen_S, seen_T)
+        losses = add_prefix(losses, 'student')
+        losses.update(add_prefix(terms, 'distill'))
+        total, _ = self.parse_losses(losses)
+        losses.update({
+            f'distill.share_{key[5:]}': value.detach() / total.detach()
+            for key, value in terms.items()})
+        return losses
+
+    @torch.no_grad()
+    def _run_teacher(self, inputs, data_samples, calls):
+        recorder = self.distiller.recorder(self.teacher, 'teacher', calls)
+        with recorder:
+            self.teacher(self.adapt_inputs(inputs, data_samples),
+                         data_samples, mode='tensor')
+        return recorder
+
+    def _apply(self, fn, *args, **kwargs):
+        self.teacher._apply(fn)  # follows to the device
+        return super()._apply(fn, *args, **kwargs)
+
+    def __deepcopy__(self, memo):
+        memo[id(self.teacher)] = self.teacher  # copies share the one teacher
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        copied.__dict__.update(deepcopy(self.__dict__, memo))
+        return copied

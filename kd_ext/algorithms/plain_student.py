@@ -1,0 +1,55 @@
+"""Checkpoints of a distilled student are checkpoints of the student."""
+
+from collections import OrderedDict
+
+STUDENT = 'architecture.'  # the name mmrazor's algorithm base gives it
+ENTRY = 'kd_ext'
+
+
+class PlainStudentMixin:
+    """Makes ``state_dict`` the student's own; the rest travels as metadata.
+
+    ``state_dict`` holds the keys and values that the student alone would
+    save, so every file written from it (epoch, best, last, EMA) loads in
+    stock mmdet. What resuming needs besides (projectors, class means,
+    schedules: the state of ``self.distiller``) goes into the state dict's
+    ``_metadata``, which torch saves, hands to ``_load_from_state_dict`` and
+    otherwise ignores. The teacher is in neither.
+    """
+
+    def state_dict(self, *args, destination=None, prefix='', keep_vars=False):
+        """The student's state dict, with the distiller's as metadata."""
+        state = self.architecture.state_dict(
+            *args, destination=destination, prefix=prefix,
+            keep_vars=keep_vars)
+        metadata = state._metadata
+        # torch looks the versions of submodules up under our own names
+        for name in [key for key in metadata if key.startswith(prefix)]:
+            metadata[f'{prefix}{STUDENT}{name[len(prefix):]}'.rstrip('.')] = (
+                metadata[name])
+        own = metadata.get(prefix[:-1], {})
+        metadata[prefix[:-1]] = {**own, ENTRY: OrderedDict(
+            self.distiller.state_dict(keep_vars=keep_vars))}
+        return state
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata,
+                              strict, missing_keys, unexpected_keys,
+                              error_msgs):
+        # both torch and MMEngine load our submodules from ``state_dict``
+        # after this call, so it is rewritten in place to our own names
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            name = key[len(prefix):]
+            if not name.startswith((STUDENT, 'distiller.')):
+                state_dict[f'{prefix}{STUDENT}{name}'] = state_dict.pop(key)
+        distiller = local_metadata.get(ENTRY)
+        if distiller is None:  # a plain student: ours keeps what it has
+            distiller = self.distiller.state_dict()
+        for name, value in distiller.items():
+            state_dict.setdefault(f'{prefix}distiller.{name}', value)
+        # data_preprocessor is registered twice, here and in the student
+        own = f'{prefix}{STUDENT}data_preprocessor.'
+        for key in [key for key in state_dict if key.startswith(own)]:
+            state_dict[key.replace(STUDENT, '', 1)] = state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, local_metadata,
+                                      strict, missing_keys, unexpected_keys,
+                                      error_msgs)

@@ -1,0 +1,251 @@
+"""The teacher: found, built, loaded to the last key, frozen."""
+
+import contextlib
+import os
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import CheckpointLoader
+
+from kd_ext.messages import expected, near_matches
+
+RANDOM = 'random'
+
+
+@contextlib.contextmanager
+def detector_scope(cfg=None):
+    """Builds under the scope that detectors live in.
+
+    ``_scope_`` of a config wins; else the default scope, unless it is one
+    that holds no detectors (kd_ext, mmrazor, mmengine): then mmdet.
+    """
+    scope = (cfg or {}).get('_scope_')
+    if scope is None:
+        current = DefaultScope.get_current_instance()
+        scope = current.scope_name if current else None
+        if scope in (None, 'kd_ext', 'mmrazor', 'mmengine'):
+            scope = 'mmdet'
+    with DefaultScope.overwrite_default_scope(scope):
+        yield
+
+
+def model_config(source, name):
+    """The model dict behind a path, a ``pkg::config`` name or a dict.
+
+    Raises:
+        FileNotFoundError: No such config; the message lists near matches.
+        TypeError: ``source`` is none of these.
+    """
+    if isinstance(source, dict):
+        # a whole config may be given where its ``model`` is meant
+        return source['model'] if 'type' not in source else source
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(expected(
+            name, 'a config path, a pkg::config name, a dict or a model',
+            type(source).__name__))
+    source = os.fspath(source)
+    if '::' not in source and not os.path.isfile(source):
+        raise FileNotFoundError(expected(
+            name, 'the path of a config file', repr(source),
+            _neighbours(source)))
+    try:
+        cfg = (get_config(source) if '::' in source
+               else Config.fromfile(source))
+    except (FileNotFoundError, ValueError, AssertionError) as error:
+        raise FileNotFoundError(expected(
+            name, 'a config that can be read', repr(source),
+            f'{error} {_neighbours(source)}')) from error
+    if 'model' not in cfg:
+        raise ValueError(expected(
+            name, 'a config with a model', f'{source!r} without one'))
+    if '::' in source:
+        cfg.model.setdefault('_scope_', source.partition('::')[0])
+    return cfg.model
+
+
+def _neighbours(source):
+    package, _, inside = source.rpartition('::')
+    if package:
+        from mmengine.utils import get_installed_path
+        try:
+            folder = os.path.join(get_installed_path(package), '.mim',
+                                  'configs', os.path.dirname(inside))
+        except Exception:  # not installed: nothing to list
+            return f'Is {package!r} installed?'
+    else:
+        folder = os.path.dirname(source) or '.'
+    if not os.path.isdir(folder):
+        return f'The folder {folder!r} does not exist.'
+    names = sorted(n for n in os.listdir(folder) if n.endswith('.py'))
+    return near_matches(os.path.basename(source), names) if names else ''
+
+
+def build_teacher(source, checkpoint, allow_mismatch=False):
+    """Builds, loads and freezes a teacher.
+
+    Args:
+        source (str | dict | BaseModel): Config path, ``pkg::config``, model
+            config or a model; a model may come with its weights.
+        checkpoint (str | None): Path or URL of its weights; ``'random'``
+            trains under an untrained teacher (tests).
+        allow_mismatch (bool): Go on although keys are missing, unexpected or
+            of another shape.
+
+    Returns:
+        BaseModel: In eval mode, no parameter requires a gradient.
+
+    Raises:
+        FileNotFoundError: Config or checkpoint is not there.
+        ValueError: The checkpoint is unreadable or does not fit.
+    """
+    if isinstance(source, BaseModel):
+        teacher = source
+    else:
+        cfg = model_config(source, 'teacher')
+        with detector_scope(cfg):
+            teacher = MODELS.build(ConfigDict(cfg))
+        if not checkpoint:
+            raise ValueError(expected(
+                'teacher_ckpt', 'the path or URL of the teacher\'s weights',
+                repr(checkpoint),
+                'An untrained teacher teaches nothing; where that is meant '
+                f'(a test), pass teacher_ckpt={RANDOM!r}.'))
+    if checkpoint == RANDOM:
+        print_log('teacher: UNTRAINED, random weights', 'current', 30)
+    elif checkpoint:
+        load_teacher(teacher, checkpoint, allow_mismatch)
+    teacher.requires_grad_(False)
+    return teacher.eval()
+
+
+def read_checkpoint(path):
+    """The state dict in a checkpoint file or URL, without ``module.``."""
+    if '://' not in path and not os.path.isfile(path):
+        raise FileNotFoundError(expected(
+            'teacher_ckpt', 'a file or URL', repr(path),
+            'Download or train the teacher first, or correct the path.'))
+    try:
+        content = CheckpointLoader.load_checkpoint(path, 'cpu', logger=None)
+        state = content.get('state_dict', content)
+        state = {key[7:] if key.startswith('module.') else key: value
+                 for key, value in state.items()}
+        if not any(isinstance(v, torch.Tensor) for v in state.values()):
+            raise ValueError('it holds no tensors')
+    except Exception as error:
+        raise ValueError(expected(
+            'teacher_ckpt', 'a readable checkpoint with a state dict',
+            f'{path!r} ({type(error).__name__}: {str(error)[:300]})',
+            'Fetch or train it again.')) from error
+    return state
+
+
+def load_teacher(teacher, path, allow_mismatch=False):
+    """Loads ``path`` and accounts for every key.
+
+    Returns:
+        dict[str, list[str]]: Keys ``matched``, ``missing``, ``unexpected``
+        and ``reshaped`` (present on both sides, of different shapes).
+    """
+    state = read_checkpoint(path)
+    own = teacher.state_dict()
+    reshaped = [key for key, value in state.items()
+                if key in own and own[key].shape != value.shape]
+    shapes = {key: f'{tuple(state.pop(key).shape)} in the file, '
+                   f'{tuple(own[key].shape)} in the model'
+              for key in reshaped}
+    result = teacher.load_state_dict(state, strict=False)
+    report = dict(
+        missing=[key for key in result.missing_keys if key not in shapes
+                 and not key.endswith('num_batches_tracked')],
+        unexpected=list(result.unexpected_keys), reshaped=reshaped)
+    report['matched'] = [key for key in own if key not in shapes
+                         and key not in result.missing_keys]
+    text = (f'teacher: {len(report["matched"])} of {len(own)} keys matched, '
+            + ', '.join(f'{len(report[kind])} {kind}' for kind in
+                        ('missing', 'unexpected', 'reshaped'))
+            + f' ({path})')
+    if any(report[kind] for kind in ('missing', 'unexpected', 'reshaped')):
+        if not allow_mismatch:
+            raise ValueError(_mismatch(teacher, path, report, shapes))
+        print_log(text, 'current', 30)
+    else:
+        print_log(text, 'current')
+    teacher._is_init = True  # MMEngine's init_weights leaves it alone
+    return report
+
+
+def _mismatch(teacher, path, report, shapes):
+    samples = []
+    for kind in ('missing', 'unexpected'):
+        if report[kind]:
+            samples.append(f'{kind}: {", ".join(report[kind][:3])}, ...')
+    if shapes:
+        key = next(iter(shapes))
+        samples.append(f'reshaped: {key} ({shapes[key]})')
+    remedy = ('Is it the checkpoint of another architecture, or of another '
+              'number of classes? Correct teacher or teacher_ckpt; to go on '
+              'all the same, set allow_teacher_mismatch=True.')
+    return expected(
+        'teacher_ckpt', f'the weights of the teacher {type(teacher).__name__}',
+        f'{path!r} with {len(report["matched"])} keys matched, '
+        f'{len(report["missing"])} missing, {len(report["unexpected"])} '
+        f'unexpected, {len(report["reshaped"])} of another shape '
+        f'({"; ".join(samples)})', remedy)
+
+
+class InputAdapter:
+    """Turns the student's batch into what the teacher was trained on.
+
+    With student ``x_S = (x - m_S) / s_S`` and teacher ``(x - m_T) / s_T``
+    this is one affine map a channel, after a flip where the channel orders
+    differ; padding is put back to the teacher's pad value. Where both agree
+    the batch is passed on untouched.
+    """
+
+    def __init__(self, student, teacher):
+        source, target = student.data_preprocessor, teacher.data_preprocessor
+        self.flip = _flips(source) != _flips(target)
+        mean_s, std_s = _statistics(source)
+        mean_t, std_t = _statistics(target)
+        if self.flip:
+            mean_s, std_s = mean_s.flip(0), std_s.flip(0)
+        self.scale = std_s / std_t
+        self.shift = (mean_s - mean_t) / std_t
+        self.pad_value = float(getattr(target, 'pad_value', 0))
+        self.same = (not self.flip and bool(torch.allclose(
+            self.scale, torch.ones(()), atol=1e-6)) and bool(torch.allclose(
+                self.shift, torch.zeros(()), atol=1e-6)))
+
+    def __call__(self, inputs, data_samples=None):
+        """(B, 3, H, W) in the student's units -> in the teacher's."""
+        if self.same:
+            return inputs
+        if self.flip:
+            inputs = inputs.flip(1)
+        # addcmul keeps this one pass over the images
+        shape = (1, -1, 1, 1)
+        shift = self.shift.to(inputs).view(shape)
+        outputs = torch.addcmul(shift, inputs,
+                                self.scale.to(inputs).view(shape))
+        for image, sample in zip(outputs, data_samples or ()):
+            size = sample.metainfo.get('img_shape')
+            if size is not None:
+                image[:, size[0]:] = self.pad_value
+                image[:, :, size[1]:] = self.pad_value
+        return outputs
+
+
+def _flips(preprocessor):
+    return bool(getattr(preprocessor, '_channel_conversion', False))
+
+
+def _statistics(preprocessor):
+    if not getattr(preprocessor, '_enable_normalize', False):
+        return torch.zeros(3), torch.ones(3)
+    mean, std = (getattr(preprocessor, name).flatten().cpu().float()
+                 for name in ('mean', 'std'))
+    return mean.expand(3).clone(), std.expand(3).clone()

@@ -1,0 +1,121 @@
+"""What the supported versions need to work together; nothing else is patched.
+
+Each shim says why it exists, looks whether it is needed, and does nothing
+where it is not. ``install`` runs them all when ``kd_ext`` is imported.
+"""
+
+import importlib.abc
+import importlib.machinery
+import sys
+import types
+
+RAZOR_QUANTIZATION = ('mmrazor.structures.quantization',
+                      'mmrazor.models.quantizers',
+                      'mmrazor.models.fake_quants',
+                      'mmrazor.models.observers',
+                      'mmrazor.models.algorithms.quantization',
+                      'mmrazor.engine.runner.quantization_loops')
+NO_QUANTIZATION = (
+    'Expected the quantization half of mmrazor to be usable, but got a torch '
+    'that no longer has the APIs it was written for, so kd_ext replaced it '
+    'by a stub. Distillation, pruning and search are not affected; for '
+    'quantization use mmrazor 1.0.0 with torch 1.13, without kd_ext.')
+
+
+def install():
+    """Installs every shim; calling it again changes nothing."""
+    name_package()
+    trust_mmengine_checkpoints()
+    stub_razor_quantization()
+
+
+def name_package():
+    """``kd_ext::_base_/...`` config paths.
+
+    MMEngine resolves ``package::config`` only for packages in its own table.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+    MODULE2PACKAGE.setdefault('kd_ext', 'kd_ext')
+
+
+def trust_mmengine_checkpoints():
+    """Resuming on torch >= 2.6.
+
+    torch.load refuses by default whatever is not a tensor or a plain value;
+    MMEngine's checkpoints hold HistoryBuffer objects with numpy arrays (the
+    log history). These few types are named as safe; a file that holds others
+    is still refused.
+    """
+    import torch
+    add = getattr(torch.serialization, 'add_safe_globals', None)
+    if add is None:  # torch < 2.4 reads everything
+        return
+    import numpy as np
+    from mmengine.logging import HistoryBuffer
+    core = getattr(np, '_core', None) or np.core
+    dtypes = {type(np.dtype(kind)) for kind in 'bBhHiIlLqQefd?'}
+    add([HistoryBuffer, core.multiarray._reconstruct, core.multiarray.scalar,
+         np.ndarray, np.dtype, *dtypes])
+    if not core.multiarray.__name__.startswith('numpy.core'):
+        # written under numpy 1, read under numpy 2
+        add([(core.multiarray._reconstruct,
+              'numpy.core.multiarray._reconstruct'),
+             (core.multiarray.scalar, 'numpy.core.multiarray.scalar')])
+
+
+def stub_razor_quantization():
+    """``import mmrazor.models`` on torch >= 2.
+
+    mmrazor 1.0.0 imports its quantization half with everything else, and
+    that half uses torch APIs which are gone. The subpackages are replaced by
+    stubs; using anything in them raises an ImportError that says why.
+    """
+    if (not quantization_apis_are_gone() or 'mmrazor.models' in sys.modules
+            or any(isinstance(finder, _StubFinder)
+                   for finder in sys.meta_path)):
+        return
+    sys.meta_path.insert(0, _StubFinder())
+
+
+def quantization_apis_are_gone():
+    """Whether this torch lacks what mmrazor's quantization half imports."""
+    import torch
+    return int(torch.__version__.split('.')[0]) >= 2
+
+
+class _UnavailableMeta(type):
+
+    def __call__(cls, *args, **kwargs):
+        raise ImportError(NO_QUANTIZATION)
+
+    def __getattr__(cls, name):
+        if name.startswith('__'):
+            raise AttributeError(name)
+        raise ImportError(NO_QUANTIZATION)
+
+
+class _StubModule(types.ModuleType):
+    """Any name in it can be imported; none can be used."""
+
+    __all__ = ()
+
+    def __getattr__(self, name):
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return _UnavailableMeta(name, (), {'__module__': self.__name__})
+
+
+class _StubFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+
+    def find_spec(self, fullname, path=None, target=None):
+        if any(fullname == name or fullname.startswith(f'{name}.')
+               for name in RAZOR_QUANTIZATION):
+            return importlib.machinery.ModuleSpec(fullname, self,
+                                                  is_package=True)
+        return None
+
+    def create_module(self, spec):
+        return _StubModule(spec.name)
+
+    def exec_module(self, module):
+        pass

@@ -1,0 +1,72 @@
+"""Brings a student feature to the teacher's width and size."""
+
+from typing import Optional
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_ext.messages import expected
+from kd_ext.registry import MODELS
+
+
+@MODELS.register_module()
+class Connector(nn.Module):
+    """A 1x1 projector where widths differ, a bilinear resize where sizes do.
+
+    Widths are known when the model is built, sizes change from batch to
+    batch; where nothing differs the feature passes through untouched.
+
+    Args:
+        projector (nn.Module, optional): Applied first.
+    """
+
+    def __init__(self, projector: Optional[nn.Module] = None):
+        super().__init__()
+        self.projector = projector
+
+    @classmethod
+    def between(cls, student, teacher, projector=None):
+        """The connector that two shapes need.
+
+        Args:
+            student, teacher (Sequence[int]): (B, C, H, W), (N, D) or
+                (B, N, D).
+            projector (dict, optional): Config used whatever the widths, in
+                place of the automatic 1x1 convolution or linear layer; gets
+                ``in_channel`` and ``out_channel``, as mmrazor's connectors.
+
+        Raises:
+            ValueError: The shapes have other numbers of axes.
+        """
+        if len(student) != len(teacher) or len(student) not in (2, 3, 4):
+            raise ValueError(expected(
+                'a tapped feature', 'of 2, 3 or 4 axes, as many in student '
+                'and teacher', f'{tuple(student)} and {tuple(teacher)}'))
+        axis = 1 if len(student) == 4 else -1
+        widths = student[axis], teacher[axis]
+        if projector is not None:
+            return cls(MODELS.build(dict(
+                projector, in_channel=widths[0], out_channel=widths[1])))
+        if widths[0] == widths[1]:
+            return cls()
+        return cls(nn.Conv2d(*widths, 1) if len(student) == 4
+                   else nn.Linear(*widths))
+
+    def describe(self, student, teacher):
+        """What happens between the two shapes, in words; may be empty."""
+        text = ''
+        if self.projector is not None:
+            count = sum(p.numel() for p in self.projector.parameters())
+            text = f', {type(self.projector).__name__} ({count:,} parameters)'
+        if len(student) == 4 and student[2:] != teacher[2:]:
+            text += ', resized'
+        return text
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """The student's feature in the teacher's shape, where needed."""
+        if self.projector is not None:
+            student = self.projector(student)
+        if student.dim() == 4 and student.shape[2:] != teacher.shape[2:]:
+            student = F.interpolate(student, teacher.shape[2:],
+                                    mode='bilinear', align_corners=False)
+        return student

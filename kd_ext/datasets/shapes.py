@@ -1,0 +1,177 @@
+"""A generated detection set: textured shapes on clutter, from a seed.
+
+Made for demonstrations and tests: seconds to write, minutes to learn, and
+hard enough that a small detector stays behind a large one. Shapes differ in
+size (log-uniform), texture, contrast and rotation, lie on one another
+(painter's order, boxes and masks cover the visible part) and share the image
+with clutter that belongs to no class.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+CLASSES = ('disk', 'square', 'triangle', 'star', 'ring', 'cross', 'hexagon',
+           'crescent')
+MIN_VISIBLE = 0.35  # a shape hidden further than this is no object
+MIN_PIXELS = 20
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One rendered image and what is in it.
+
+    Attributes:
+        image: (H, W, 3) uint8, BGR.
+        labels: (N,) int, indices into ``CLASSES``.
+        boxes: (N, 4) float, x1 y1 x2 y2 in pixels, x2 and y2 exclusive.
+        masks: (N, H, W) bool, the visible pixels of each object.
+    """
+    image: np.ndarray
+    labels: np.ndarray
+    boxes: np.ndarray
+    masks: np.ndarray
+
+
+def render_scene(rng, size=(160, 160), max_objects=8):
+    """Renders one scene.
+
+    Args:
+        rng (numpy.random.Generator): The only source of randomness.
+        size (tuple[int]): Height and width in pixels.
+        max_objects (int): At most this many shapes are painted.
+
+    Returns:
+        Scene: The image with its visible objects; at least one.
+    """
+    while True:
+        scene = _try_scene(rng, size, max_objects)
+        if len(scene.labels):
+            return scene
+
+
+def _try_scene(rng, size, max_objects):
+    height, width = size
+    image = _background(rng, size)
+    labels, full_areas, owner = [], [], np.full(size, -1, np.int16)
+    for _ in range(rng.integers(1, max_objects + 1)):
+        radius = float(np.exp(rng.uniform(np.log(6), np.log(0.24 * height))))
+        centre = rng.uniform((0, 0), (width, height))
+        label = int(rng.integers(len(CLASSES)))
+        mask = _shape_mask(CLASSES[label], size, centre, radius,
+                           rng.uniform(0, 2 * np.pi))
+        if not mask.any():
+            continue
+        paint = _texture(rng, size)
+        alpha = rng.uniform(0.65, 1.0)
+        image[mask] = (alpha * paint + (1 - alpha) * image)[mask]
+        owner[mask] = len(labels)
+        labels.append(label)
+        full_areas.append(mask.sum())
+    _scratches(rng, image)
+    image = cv2.GaussianBlur(image, (3, 3), rng.uniform(0.2, 0.9))
+    image += rng.normal(0, rng.uniform(3, 10), image.shape)
+    image = image.clip(0, 255).astype(np.uint8)
+    return _visible_objects(image, owner, labels, full_areas)
+
+
+def _visible_objects(image, owner, labels, full_areas):
+    kept, boxes, masks = [], [], []
+    for index, (label, area) in enumerate(zip(labels, full_areas)):
+        mask = owner == index
+        if mask.sum() < max(MIN_PIXELS, MIN_VISIBLE * area):
+            continue
+        ys, xs = np.nonzero(mask)
+        kept.append(label)
+        boxes.append((xs.min(), ys.min(), xs.max() + 1, ys.max() + 1))
+        masks.append(mask)
+    shape = (len(kept), *owner.shape)
+    return Scene(image, np.array(kept, int),
+                 np.array(boxes, float).reshape(-1, 4),
+                 np.array(masks, bool).reshape(shape))
+
+
+def _regular(corners, radii, turn):
+    angles = turn + np.arange(corners) * 2 * np.pi / corners
+    radii = np.resize(radii, corners)
+    return np.stack([np.cos(angles) * radii, np.sin(angles) * radii], 1)
+
+
+_CROSS = np.array([(-1, -3), (1, -3), (1, -1), (3, -1), (3, 1), (1, 1),
+                   (1, 3), (-1, 3), (-1, 1), (-3, 1), (-3, -1), (-1, -1)]) / 3
+
+
+def _shape_mask(name, size, centre, radius, turn):
+    height, width = size
+    mask = np.zeros((height, width), np.uint8)
+    point = tuple(int(round(c)) for c in centre)
+    if name in ('disk', 'ring', 'crescent'):
+        cv2.circle(mask, point, int(round(radius)), 1, -1)
+        if name == 'ring':
+            cv2.circle(mask, point, max(1, int(radius * 0.55)), 0, -1)
+        elif name == 'crescent':
+            bite = (int(point[0] + 0.5 * radius * np.cos(turn)),
+                    int(point[1] + 0.5 * radius * np.sin(turn)))
+            cv2.circle(mask, bite, max(1, int(radius * 0.75)), 0, -1)
+        return mask.astype(bool)
+    if name == 'cross':
+        cos, sin = np.cos(turn), np.sin(turn)
+        outline = _CROSS @ np.array([[cos, sin], [-sin, cos]])
+    else:
+        corners, radii = dict(square=(4, 1), triangle=(3, 1), hexagon=(6, 1),
+                              star=(10, (1, 0.45)))[name]
+        outline = _regular(corners, radii, turn)
+    outline = np.round(outline * radius + centre).astype(np.int32)
+    cv2.fillPoly(mask, [outline], 1)
+    return mask.astype(bool)
+
+
+def _colour(rng):
+    return rng.uniform(20, 235, 3)
+
+
+def _texture(rng, size):
+    height, width = size
+    first, second = _colour(rng), _colour(rng)
+    ys, xs = np.mgrid[:height, :width]
+    kind = rng.integers(4)
+    period = rng.uniform(4, 12)
+    turn = rng.uniform(0, np.pi)
+    across = (xs * np.cos(turn) + ys * np.sin(turn)) / period
+    along = (ys * np.cos(turn) - xs * np.sin(turn)) / period
+    if kind == 0:
+        pattern = np.zeros(size)
+    elif kind == 1:
+        pattern = np.floor(across) % 2
+    elif kind == 2:
+        pattern = (np.floor(across) + np.floor(along)) % 2
+    else:
+        pattern = (np.hypot(across % 1 - .5, along % 1 - .5) < .3) * 1.
+    contrast = rng.uniform(0.3, 1.0)
+    pattern = pattern[..., None] * contrast
+    return (1 - pattern) * first + pattern * second
+
+
+def _background(rng, size):
+    height, width = size
+    coarse = rng.uniform(40, 215, (rng.integers(2, 7), rng.integers(2, 7), 3))
+    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    if rng.random() < 0.5:
+        weight = rng.uniform(0.1, 0.45)
+        image = (1 - weight) * image + weight * _texture(rng, size)
+    for _ in range(rng.integers(0, 7)):  # blobs: filled, but of no class
+        axes = rng.uniform(3, 0.16 * height, 2)
+        axes[1] *= 0.45
+        cv2.ellipse(image, rng.integers(0, (width, height)).tolist(),
+                    np.ceil(axes).astype(int).tolist(),
+                    rng.uniform(0, 180), 0, 360, _colour(rng).tolist(), -1)
+    return image
+
+
+def _scratches(rng, image):
+    height, width = image.shape[:2]
+    for _ in range(rng.integers(0, 5)):
+        ends = rng.integers(0, (width, height), (2, 2)).tolist()
+        cv2.line(image, *ends, _colour(rng).tolist(),
+                 int(rng.integers(1, 3)), cv2.LINE_AA)

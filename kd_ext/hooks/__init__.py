@@ -1,0 +1,1 @@
+"""Hooks; none yet: what distillation needs runs without one."""

@@ -1,0 +1,48 @@
+"""Checks that every loss makes of its arguments."""
+
+import torch
+
+from kd_ext.messages import expected
+
+
+def check_weight(name, value):
+    """A finite number that is not negative."""
+    if (isinstance(value, bool) or not isinstance(value, (int, float))
+            or not 0 <= value < float('inf')):
+        raise ValueError(expected(
+            name, 'a finite number >= 0', repr(value),
+            'A term is switched off by weight 0 or by removing it.'))
+    return float(value)
+
+
+def check_count(name, value):
+    """A whole number >= 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(expected(name, 'a whole number >= 1', repr(value)))
+    return value
+
+
+def check_pair(preds_S, preds_T, dims, shape):
+    """Two floating-point tensors of one shape with ``dims`` dimensions."""
+    for name, value in (('preds_S', preds_S), ('preds_T', preds_T)):
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(expected(name, f'a tensor {shape}',
+                                     type(value).__name__))
+        if value.dim() not in dims or not value.is_floating_point():
+            raise ValueError(expected(
+                name, f'a floating-point tensor {shape}',
+                f'{value.dtype} of shape {tuple(value.shape)}'))
+    if preds_S.shape != preds_T.shape:
+        raise ValueError(expected(
+            'preds_S and preds_T', 'of one shape',
+            f'{tuple(preds_S.shape)} and {tuple(preds_T.shape)}',
+            'kd_ext.DetectionDistill adds a projector and a resize where '
+            'teacher and student differ.'))
+
+
+def check_levels(preds_S, preds_T):
+    """As many student levels as teacher levels, and at least one."""
+    if len(preds_S) != len(preds_T) or not len(preds_S):
+        raise ValueError(expected(
+            'preds_S and preds_T', 'the same number of levels, at least one',
+            f'{len(preds_S)} and {len(preds_T)}'))

@@ -1,0 +1,104 @@
+r"""Kullback-Leibler divergence of class logits (KD).
+
+Shapes: N rows (proposals, or the cells of a dense head), K classes.
+
+.. math::
+    L = \frac{T^2}{N} \sum_i \sum_k p_{ik} \log\frac{p_{ik}}{q_{ik}},\quad
+    p_i = softmax(t_i / T),\quad q_i = softmax(s_i / T)
+
+With ``use_sigmoid`` every class is a yes-or-no question of its own,
+:math:`p_{ik} = \sigma(t_{ik} / T)`, and its two outcomes are summed over.
+
+Source: Hinton et al., Distilling the Knowledge in a Neural Network, arXiv
+1503.02531. mmrazor's ``KLDivergence`` computes the softmax form too; this
+one stays in fp32 under AMP, gives a zero that is in the graph where N is 0
+(a mean over nothing is nan), and has the sigmoid form.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd_ext.messages import expected
+from kd_ext.registry import MODELS
+from .checks import check_pair, check_weight
+from .precision import full_precision
+
+
+def check_temperature(value):
+    """A finite number > 0."""
+    if (isinstance(value, bool) or not isinstance(value, (int, float))
+            or not 0 < value < float('inf')):
+        raise ValueError(expected('tau', 'a finite number > 0', repr(value)))
+    return float(value)
+
+
+def _binary_terms(preds_S, preds_T):
+    """KL of both outcomes of every class: (N, K)."""
+    # log(1 - sigmoid(x)) is logsigmoid(-x), finite for any x
+    yes, no = F.logsigmoid(preds_T), F.logsigmoid(-preds_T)
+    return (yes.exp() * (yes - F.logsigmoid(preds_S))
+            + no.exp() * (no - F.logsigmoid(-preds_S)))
+
+
+@full_precision
+def kl_logits_loss(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0,
+                   use_sigmoid: bool = False) -> Tensor:
+    """T^2 KL(teacher || student) of logits; see the module's formula.
+
+    Args:
+        preds_S: Student logits (N, K); the gradient goes here only.
+        preds_T: Teacher logits (N, K), detached.
+        tau: Temperature T > 0. T^2 keeps the size of the gradient.
+        use_sigmoid: For heads that score each class by a sigmoid.
+
+    Returns:
+        Scalar >= 0, summed over classes, mean over the N rows; 0 where both
+        give the same probabilities. No rows give a zero that is still in the
+        graph.
+
+    Raises:
+        TypeError: Not two tensors.
+        ValueError: Not 2-D, not floating point, or of different shapes.
+
+    Example:
+        >>> import torch
+        >>> logits = torch.randn(8, 20)
+        >>> float(kl_logits_loss(logits, logits + 3)) < 1e-5
+        True
+    """
+    check_pair(preds_S, preds_T, (2,), '(N, K)')
+    if preds_S.numel() == 0:
+        return preds_S.sum() * 0
+    preds_S, preds_T = preds_S / tau, preds_T.detach() / tau
+    if use_sigmoid:
+        terms = _binary_terms(preds_S, preds_T)
+    else:
+        terms = F.kl_div(preds_S.log_softmax(-1), preds_T.log_softmax(-1),
+                         reduction='none', log_target=True)
+    return terms.sum() * (tau**2 / len(preds_S))
+
+
+@MODELS.register_module()
+class LogitKLLoss(nn.Module):
+    """:func:`kl_logits_loss` times a weight.
+
+    Args:
+        tau (float): Temperature.
+        use_sigmoid (bool): For heads that score each class by a sigmoid.
+        loss_weight (float): Factor on the whole.
+
+    Raises:
+        ValueError: ``tau`` is not positive, or the weight is negative.
+    """
+
+    def __init__(self, tau: float = 1.0, use_sigmoid: bool = False,
+                 loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.tau = check_temperature(tau)
+        self.use_sigmoid = bool(use_sigmoid)
+        self.loss_weight = check_weight('loss_weight', loss_weight)
+
+    def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
+        """Weighted :func:`kl_logits_loss`."""
+        return self.loss_weight * kl_logits_loss(preds_S, preds_T, self.tau,
+                                                 self.use_sigmoid)

@@ -1,0 +1,217 @@
+r"""Norm and direction of region embeddings against class means (ND).
+
+Shapes: N regions, D embedding width, K foreground classes, R rows of class
+means (K, or K+1 with the background last); label k is row k, label K is the
+background.
+
+.. math::
+    L = \frac{1}{N} \sum_i \Big[1 - \frac{\langle s_i, c_{y_i}\rangle}
+        {\max(\lVert s_i\rVert, \lVert t_i\rVert)}\Big],\quad
+    c_k = \frac{mean_k}{\lVert mean_k\rVert}
+
+Source: Wang et al., Improving Knowledge Distillation via Regularizing
+Feature Norm and Direction, ECCV 2024, arXiv 2305.17007. Differences to the
+released code are on the page ``docs/methods/nd.md``.
+"""
+
+from typing import Optional, Tuple, Union
+
+import torch
+from torch import Tensor, nn
+
+from kd_ext.messages import expected
+from kd_ext.registry import MODELS
+from .checks import check_count, check_pair, check_weight
+from .precision import full_precision
+
+EPS = 1e-6
+
+
+def check_labelled(preds_S, labels, class_means):
+    """Embeddings (N, D), a label for each, and class means of width D.
+
+    Label values are not looked at: that would wait for the GPU. Whatever has
+    no class mean is left out instead.
+    """
+    for name, value, shape in (('preds_S', preds_S, '(N, D)'),
+                               ('class_means', class_means, '(R, D)')):
+        if not isinstance(value, Tensor):
+            raise TypeError(expected(name, f'a tensor {shape}',
+                                     type(value).__name__))
+        if value.dim() != 2 or not value.is_floating_point():
+            raise ValueError(expected(
+                name, f'a floating-point tensor {shape}',
+                f'{value.dtype} of shape {tuple(value.shape)}'))
+    if (not isinstance(labels, Tensor) or labels.is_floating_point()
+            or labels.shape != preds_S.shape[:1]):
+        value = (f'{labels.dtype} of shape {tuple(labels.shape)}' if isinstance(
+            labels, Tensor) else type(labels).__name__)
+        raise ValueError(expected(
+            'labels', f'{len(preds_S)} whole numbers, one for each row of '
+            'preds_S', value))
+    if not len(class_means) or class_means.shape[1] != preds_S.shape[1]:
+        raise ValueError(expected(
+            'class_means', f'at least one row of width {preds_S.shape[1]}, as '
+            'preds_S has', f'shape {tuple(class_means.shape)}',
+            'kd_ext.DetectionDistill adds a projector where teacher and '
+            'student differ.'))
+
+
+def known_rows(labels: Tensor, known: Tensor) -> Tuple[Tensor, Tensor]:
+    """Which rows count, and a label that is safe to look up for each.
+
+    Args:
+        labels: (N,), any values.
+        known: (R,) bool, the classes that count.
+
+    Returns:
+        Bool (N,), and the labels clamped to 0 .. R-1.
+    """
+    index = labels.clamp(0, len(known) - 1).long()
+    return (index == labels) & known[index], index
+
+
+def directions(rows: Tensor, floor: Union[float, Tensor] = EPS) -> Tensor:
+    """Rows of length 1; a row no longer than ``floor`` becomes zero.
+
+    Such a row has no direction, and no gradient.
+    """
+    norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return torch.where(norms > floor, rows / norms.clamp(min=EPS),
+                       torch.zeros_like(rows))
+
+
+def foreground(class_means: Tensor, num_classes: Optional[int]) -> Tensor:
+    """The rows of the K foreground classes.
+
+    Without ``num_classes`` the last row is taken for the background.
+    """
+    rows = len(class_means)
+    if num_classes is None:
+        return class_means[:-1]
+    if rows not in (num_classes, num_classes + 1):
+        raise ValueError(expected(
+            'class_means', f'{num_classes} rows, or {num_classes + 1} with '
+            'the background', f'{rows} rows',
+            'Class means belong to one data set and one teacher.'))
+    return class_means[:num_classes]
+
+
+def safe_factor(factor: Union[int, float, Tensor]) -> Union[float, Tensor]:
+    """A divisor that is at least EPS."""
+    if isinstance(factor, Tensor):
+        return factor.clamp(min=EPS)
+    return max(factor, EPS)
+
+
+def _distances(preds_S, preds_T, targets, target_norms):
+    """1 - <s, c> / max(||s||, ||t||) of each row: (N,)."""
+    norms = torch.linalg.vector_norm(preds_S, dim=1)
+    if preds_T is not None:
+        target_norms = torch.linalg.vector_norm(preds_T.detach(), dim=1)
+    norms = torch.maximum(norms, target_norms)
+    cosines = (preds_S * targets).sum(1) / norms.clamp(min=EPS)
+    # no signal in either: not aligned, and no gradient of size 1 / EPS
+    return 1 - torch.where(norms > EPS, cosines, torch.zeros_like(cosines))
+
+
+@full_precision
+def nd_loss(preds_S: Tensor, preds_T: Optional[Tensor], labels: Tensor,
+            class_means: Tensor, include_background: bool = True,
+            class_balanced: bool = False, num_classes: Optional[int] = None,
+            avg_factor: Union[int, float, Tensor, None] = None) -> Tensor:
+    """ND loss of region embeddings; see the module's formula.
+
+    Args:
+        preds_S: Student embeddings (N, D); the gradient goes here only.
+        preds_T: Teacher embeddings (N, D) of the same regions, used for
+            their norms and detached. ``None`` where teacher and student have
+            no regions in common (query heads): the raw norm of the label's
+            class mean stands in for the teacher's.
+        labels: Class of each region (N,). Left out are negative labels,
+            labels without a row in ``class_means``, and classes whose mean
+            is zero (never seen).
+        class_means: Raw teacher means (R, D), R = K or K+1, detached. With K
+            rows the background is left out.
+        include_background: Whether label K counts.
+        class_balanced: Average over regions in each class first, then over
+            the classes present, so that background does not outweigh all.
+        num_classes: K. Needed where the background is to be left out and
+            ``class_means`` may not hold it; else the last row is it.
+        avg_factor: Divisor in place of the number of counted regions (of
+            classes present, if balanced), e.g. its mean over processes.
+
+    Returns:
+        Scalar >= 0, mean over this process's counted regions; 0 where every
+        s_i has the direction of its class mean and at least ||t_i||. No
+        region gives a zero that is still in the graph.
+
+    Raises:
+        TypeError: An input is no tensor.
+        ValueError: Wrong dimensions, widths that differ, labels that do not
+            fit, or class means that do not fit ``num_classes``.
+
+    Example:
+        >>> import torch
+        >>> means, labels = torch.rand(5, 16), torch.tensor([0, 3, 4])
+        >>> student = 2 * means[labels]
+        >>> float(nd_loss(student, student / 3, labels, means)) < 1e-5
+        True
+    """
+    check_labelled(preds_S, labels, class_means)
+    if preds_T is not None:
+        check_pair(preds_S, preds_T, (2,), '(N, D)')
+    if not include_background:
+        class_means = foreground(class_means, num_classes)
+    if not preds_S.numel() or not len(class_means):
+        return preds_S.sum() * 0
+    class_means = class_means.detach().to(preds_S.dtype)
+    mean_norms = torch.linalg.vector_norm(class_means, dim=1)
+    counted, index = known_rows(labels, mean_norms > EPS)
+    weights = counted.to(preds_S.dtype)
+    total = weights.sum()
+    if class_balanced:
+        sizes = torch.zeros_like(mean_norms).index_add(0, index, weights)
+        weights = weights / sizes[index].clamp(min=1)
+        total = (sizes > 0).sum()
+    distances = _distances(preds_S, preds_T, directions(class_means)[index],
+                           mean_norms[index])
+    divisor = total.clamp(min=1) if avg_factor is None else safe_factor(
+        avg_factor)
+    return (weights * distances).sum() / divisor
+
+
+@MODELS.register_module()
+class NDLoss(nn.Module):
+    """:func:`nd_loss` times a weight.
+
+    Args:
+        loss_weight (float): Factor on the whole.
+        include_background (bool): Whether background regions count, as in
+            the released code.
+        class_balanced (bool): Average over classes, not over regions.
+        num_classes (int, optional): K, see :func:`nd_loss`.
+
+    Raises:
+        ValueError: The weight is negative or no number, or ``num_classes``
+            is no whole number >= 1.
+    """
+
+    def __init__(self, loss_weight: float = 1.0,
+                 include_background: bool = True,
+                 class_balanced: bool = False,
+                 num_classes: Optional[int] = None) -> None:
+        super().__init__()
+        self.loss_weight = check_weight('loss_weight', loss_weight)
+        self.include_background = bool(include_background)
+        self.class_balanced = bool(class_balanced)
+        self.num_classes = (None if num_classes is None else
+                            check_count('num_classes', num_classes))
+
+    def forward(self, preds_S: Tensor, preds_T: Optional[Tensor],
+                labels: Tensor, class_means: Tensor,
+                avg_factor: Union[float, Tensor, None] = None) -> Tensor:
+        """Weighted :func:`nd_loss`."""
+        return self.loss_weight * nd_loss(
+            preds_S, preds_T, labels, class_means, self.include_background,
+            self.class_balanced, self.num_classes, avg_factor)

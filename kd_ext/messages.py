@@ -1,0 +1,23 @@
+"""The one form of every error text: what was expected, what came, the fix."""
+
+import difflib
+
+
+def expected(name, rule, value, remedy=''):
+    """Formats ``Expected <name> to be <rule>, but got <value>. <remedy>``."""
+    text = f'Expected {name} to be {rule}, but got {value}.'
+    return f'{text} {remedy}' if remedy else text
+
+
+def near_matches(word, choices, count=5):
+    """Formats the choices nearest to ``word``: ``Did you mean: a, b?``.
+
+    Falls back to the first choices where nothing is near.
+    """
+    choices = [str(choice) for choice in choices]
+    near = difflib.get_close_matches(str(word), choices, count, cutoff=0.5)
+    if near:
+        return f'Did you mean: {", ".join(near)}?'
+    shown = ', '.join(choices[:count])
+    more = len(choices) - count
+    return f'Known: {shown}' + (f', and {more} more.' if more > 0 else '.')

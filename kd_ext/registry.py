@@ -1,0 +1,14 @@
+"""Registries of scope ``kd_ext``, children of MMEngine's.
+
+MMEngine imports this module by itself for a type written ``kd_ext.X``.
+"""
+
+from mmengine.registry import HOOKS as MMENGINE_HOOKS
+from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry(
+    'model', parent=MMENGINE_MODELS, scope='kd_ext',
+    locations=['kd_ext.losses', 'kd_ext.algorithms', 'kd_ext.connectors'])
+HOOKS = Registry(
+    'hook', parent=MMENGINE_HOOKS, scope='kd_ext', locations=['kd_ext.hooks'])
