@@ -1,1 +1,3 @@
-"""Hooks; none yet: what distillation needs runs without one."""
+from .progress_hook import ProgressHook
+
+__all__ = ['ProgressHook']

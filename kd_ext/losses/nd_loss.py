@@ -42,13 +42,10 @@ def check_labelled(preds_S, labels, class_means):
             raise ValueError(expected(
                 name, f'a floating-point tensor {shape}',
                 f'{value.dtype} of shape {tuple(value.shape)}'))
-    if (not isinstance(labels, Tensor) or labels.is_floating_point()
-            or labels.shape != preds_S.shape[:1]):
-        value = (f'{labels.dtype} of shape {tuple(labels.shape)}' if isinstance(
-            labels, Tensor) else type(labels).__name__)
+    if labels.is_floating_point() or labels.shape != preds_S.shape[:1]:
         raise ValueError(expected(
             'labels', f'{len(preds_S)} whole numbers, one for each row of '
-            'preds_S', value))
+            'preds_S', f'{labels.dtype} of shape {tuple(labels.shape)}'))
     if not len(class_means) or class_means.shape[1] != preds_S.shape[1]:
         raise ValueError(expected(
             'class_means', f'at least one row of width {preds_S.shape[1]}, as '
@@ -58,14 +55,9 @@ def check_labelled(preds_S, labels, class_means):
 
 
 def known_rows(labels: Tensor, known: Tensor) -> Tuple[Tensor, Tensor]:
-    """Which rows count, and a label that is safe to look up for each.
+    """Which labels (N,) are a known class, and all clamped to 0 .. R-1.
 
-    Args:
-        labels: (N,), any values.
-        known: (R,) bool, the classes that count.
-
-    Returns:
-        Bool (N,), and the labels clamped to 0 .. R-1.
+    ``known`` (R,) says which classes count.
     """
     index = labels.clamp(0, len(known) - 1).long()
     return (index == labels) & known[index], index
@@ -97,11 +89,13 @@ def foreground(class_means: Tensor, num_classes: Optional[int]) -> Tensor:
     return class_means[:num_classes]
 
 
-def safe_factor(factor: Union[int, float, Tensor]) -> Union[float, Tensor]:
-    """A divisor that is at least EPS."""
-    if isinstance(factor, Tensor):
-        return factor.clamp(min=EPS)
-    return max(factor, EPS)
+def divisor(total: Tensor, avg_factor: Union[float, Tensor, None]):
+    """``avg_factor`` where given, else the number counted; never zero."""
+    if avg_factor is None:
+        return total.clamp(min=1)
+    if isinstance(avg_factor, Tensor):
+        return avg_factor.clamp(min=EPS)
+    return max(avg_factor, EPS)
 
 
 def _distances(preds_S, preds_T, targets, target_norms):
@@ -119,7 +113,7 @@ def _distances(preds_S, preds_T, targets, target_norms):
 def nd_loss(preds_S: Tensor, preds_T: Optional[Tensor], labels: Tensor,
             class_means: Tensor, include_background: bool = True,
             class_balanced: bool = False, num_classes: Optional[int] = None,
-            avg_factor: Union[int, float, Tensor, None] = None) -> Tensor:
+            avg_factor: Union[float, Tensor, None] = None) -> Tensor:
     """ND loss of region embeddings; see the module's formula.
 
     Args:
@@ -176,9 +170,7 @@ def nd_loss(preds_S: Tensor, preds_T: Optional[Tensor], labels: Tensor,
         total = (sizes > 0).sum()
     distances = _distances(preds_S, preds_T, directions(class_means)[index],
                            mean_norms[index])
-    divisor = total.clamp(min=1) if avg_factor is None else safe_factor(
-        avg_factor)
-    return (weights * distances).sum() / divisor
+    return (weights * distances).sum() / divisor(total, avg_factor)
 
 
 @MODELS.register_module()
@@ -193,8 +185,7 @@ class NDLoss(nn.Module):
         num_classes (int, optional): K, see :func:`nd_loss`.
 
     Raises:
-        ValueError: The weight is negative or no number, or ``num_classes``
-            is no whole number >= 1.
+        ValueError: A negative weight, or ``num_classes`` below 1.
     """
 
     def __init__(self, loss_weight: float = 1.0,

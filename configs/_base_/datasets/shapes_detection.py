@@ -1,6 +1,6 @@
-# The generated data set; write it with
+# the generated data set; SHAPES_ROOT names another place for it
 #   python tools/make_shapes_dataset.py data/shapes
-data_root = 'data/shapes/'
+data_root = '{{$SHAPES_ROOT:data/shapes/}}'
 metainfo = dict(classes=('disk', 'square', 'triangle', 'star', 'ring', 'cross',
                          'hexagon', 'crescent'))
 train_pipeline = [

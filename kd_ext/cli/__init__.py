@@ -1,0 +1,16 @@
+"""What ``tools/train.py`` and ``tools/test.py`` are made of."""
+
+from .arguments import add_shared_options, parse
+from .config import enable_amp, enable_lr_scaling, load_config, student_only
+from .data_check import check_checkpoint, check_data
+from .errors import run
+from .evaluation import dump_predictions, enable_drawing, enable_tta
+from .interrupt import Interruption, train
+from .runner import build_runner
+
+__all__ = [
+    'Interruption', 'add_shared_options', 'build_runner', 'check_checkpoint',
+    'check_data', 'dump_predictions', 'enable_amp', 'enable_drawing',
+    'enable_lr_scaling', 'enable_tta', 'load_config', 'parse', 'run',
+    'student_only', 'train'
+]

@@ -1,0 +1,135 @@
+"""From the command line to the config of a run."""
+
+import importlib.util
+import os
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.device import get_device
+
+from kd_ext.messages import expected, near_matches
+
+SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+ALGORITHMS = ('kd_ext.DetectionDistill', 'DetectionDistill')
+
+
+def load_config(args):
+    """The config that the shared options describe, as mmdet's tools do.
+
+    Raises:
+        FileNotFoundError: No such config; the message lists near matches.
+    """
+    path = find_config(args.config)
+    cfg = Config.fromfile(path)
+    cfg.launcher = args.launcher
+    if args.cfg_options is not None:
+        cfg.merge_from_dict(args.cfg_options)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = os.path.join('work_dirs', path.stem)
+    return cfg
+
+
+def find_config(name):
+    """The file behind a path or a ``pkg::name``.
+
+    MMEngine's ``get_config`` is of no use here: it calls pip for a package
+    that is not installed.
+    """
+    folder, relative = None, name
+    if '::' in name:
+        package, _, relative = name.partition('::')
+        folder = _config_folder(package)
+    path = (Path(relative).expanduser() if folder is None
+            else folder / relative)
+    if path.is_file() and path.suffix in SUFFIXES:
+        return path
+    raise FileNotFoundError(expected(
+        'config', f'an existing file ({", ".join(SUFFIXES)})', repr(name),
+        _neighbours(path, folder)))
+
+
+def _config_folder(package):
+    if package not in MODULE2PACKAGE:
+        raise FileNotFoundError(expected(
+            'the package of a config', 'one that ships configs',
+            repr(package), near_matches(package, sorted(MODULE2PACKAGE))))
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(expected(
+            'the package of a config', 'installed', repr(package),
+            f'Install it: pip install {MODULE2PACKAGE[package]}'))
+    return Path(spec.origin).parent / '.mim' / 'configs'
+
+
+def _neighbours(path, root):
+    """Near matches among what lies where ``path`` should lie."""
+    folder = path.parent
+    while not folder.is_dir() and folder != folder.parent:
+        path, folder = folder, folder.parent
+    names = sorted(
+        child.name for child in folder.iterdir()
+        if child.suffix in SUFFIXES or child.is_dir()
+        and not child.name.startswith(('.', '__')))
+    shown = folder if root is None else os.path.relpath(folder, root)
+    if not names:
+        return f'There is no config in {shown}.'
+    return f'In {shown}: {near_matches(path.name, names)}'
+
+
+def student_only(cfg):
+    """The config of the student alone, where ``cfg`` distills into one.
+
+    Nothing of the teacher is needed to score a student: its checkpoint is
+    one of the plain detector. Hooks on the algorithm go with it.
+    """
+    model = cfg.model
+    kind = model.get('type')
+    if getattr(kind, '__name__', kind) not in ALGORITHMS:
+        return cfg
+    student = model.student
+    if isinstance(student, str):
+        student = Config.fromfile(find_config(student)).model
+    elif 'type' not in student:  # a whole config where its model is meant
+        student = student.model
+    if model.get('data_preprocessor') is not None:
+        student.setdefault('data_preprocessor', model.data_preprocessor)
+    cfg.model = student
+    cfg.custom_hooks = [
+        hook for hook in cfg.get('custom_hooks') or []
+        if not str(hook.get('type')).startswith(('kd_ext.', 'mmrazor.'))]
+    return cfg
+
+
+def enable_amp(cfg):
+    """Mixed precision: float16 on a GPU, bfloat16 on a CPU."""
+    if cfg.get('optim_wrapper') is None:
+        raise KeyError(expected(
+            'optim_wrapper', 'in the config for --amp', 'none',
+            'Add optim_wrapper=dict(optimizer=...) or leave --amp out.'))
+    if get_device() != 'cpu':
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.loss_scale = 'dynamic'
+        return
+    cfg.optim_wrapper.type = 'kd_ext.CPUAmpOptimWrapper'
+    for key in ('loss_scale', 'use_fsdp', 'dtype'):
+        cfg.optim_wrapper.pop(key, None)
+    # in the config, so that its dumped copy trains in other tools too
+    cfg.setdefault('custom_imports', dict(imports=[]))
+    imports = cfg.custom_imports.imports
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    cfg.custom_imports.imports = [*imports, 'kd_ext.cli.amp']
+    importlib.import_module('kd_ext.cli.amp')
+
+
+def enable_lr_scaling(cfg):
+    """Scales the learning rate by the real batch size."""
+    scaling = cfg.get('auto_scale_lr') or {}
+    if not {'enable', 'base_batch_size'} <= set(scaling):
+        raise KeyError(expected(
+            'auto_scale_lr', 'a dict with enable and base_batch_size for '
+            '--auto-scale-lr', repr(dict(scaling)), 'Add auto_scale_lr='
+            'dict(enable=False, base_batch_size=16) to the config.'))
+    cfg.auto_scale_lr.enable = True

@@ -1,0 +1,122 @@
+"""Says which file is missing, and in which key, before a model is built."""
+
+import os
+import re
+from pathlib import Path
+
+from kd_ext.messages import expected, near_matches
+
+WEIGHTS = ('.pth', '.pt', '.ckpt')
+
+
+def check_data(cfg, splits):
+    """Checks the local paths of the datasets and metrics of ``splits``.
+
+    Args:
+        cfg (Config): The config of the run.
+        splits (Sequence[str]): Of ``train``, ``val`` and ``test``.
+
+    Raises:
+        FileNotFoundError: All that is missing, a line each.
+    """
+    problems = []
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader') or {}
+        for key, dataset in _datasets(f'{split}_dataloader.dataset',
+                                      loader.get('dataset')):
+            problems += _dataset_problems(key, dataset)
+        evaluator = f'{split}_evaluator'
+        for key, metric in _metrics(evaluator, cfg.get(evaluator)):
+            if not _is_remote(metric):
+                problems += _missing(f'{key}.ann_file',
+                                     metric.get('ann_file'))
+    if problems:
+        raise FileNotFoundError('\n'.join(dict.fromkeys(problems)))
+
+
+def check_checkpoint(name, path):
+    """Checks that a checkpoint is there, where it is a local path."""
+    if path is None or _is_url(path) or os.path.exists(path):
+        return
+    folder = os.path.dirname(path) or '.'
+    there = sorted(file.name for file in Path(folder).glob('*')
+                   if file.suffix in WEIGHTS)
+    remedy = (f'In {folder}: {near_matches(os.path.basename(path), there)}'
+              if there else f'There is no checkpoint in {folder}.')
+    raise FileNotFoundError(expected(
+        name, 'an existing file or a URL', repr(path), remedy))
+
+
+def _datasets(key, dataset):
+    """The innermost dataset configs with their keys, out of any wrapper."""
+    if not isinstance(dataset, dict):  # built already, or absent
+        return
+    if isinstance(dataset.get('dataset'), dict):
+        yield from _datasets(f'{key}.dataset', dataset['dataset'])
+    elif isinstance(dataset.get('datasets'), (list, tuple)):
+        for index, part in enumerate(dataset['datasets']):
+            yield from _datasets(f'{key}.datasets.{index}', part)
+    else:
+        yield key, dataset
+
+
+def _metrics(key, evaluator):
+    """The metric configs of an evaluator with their keys."""
+    if isinstance(evaluator, (list, tuple)):
+        for index, metric in enumerate(evaluator):
+            yield from _metrics(f'{key}.{index}', metric)
+    elif isinstance(evaluator, dict):
+        yield key, evaluator
+        yield from _metrics(f'{key}.metrics', evaluator.get('metrics'))
+
+
+def _dataset_problems(key, dataset):
+    if _is_remote(dataset):
+        return []
+    root = dataset.get('data_root') or ''
+    problems = _missing(f'{key}.ann_file', dataset.get('ann_file'),
+                        root=root, root_key=f'{key}.data_root')
+    prefixes = dataset.get('data_prefix')
+    for name, path in (prefixes or {}).items():
+        problems += _missing(f'{key}.data_prefix.{name}', path, folder=True,
+                             root=root, root_key=f'{key}.data_root')
+    return problems
+
+
+def _missing(key, path, folder=False, root='', root_key=None):
+    """A list with one message, or with none where the path is there."""
+    if not isinstance(path, str) or _is_url(path) or _is_url(root):
+        return []
+    under_root = bool(root) and not os.path.isabs(path)
+    full = os.path.join(root, path) if under_root else path
+    if not path and not (folder and under_root):  # nothing is to be read
+        return []
+    if os.path.isdir(full) if folder else os.path.isfile(full):
+        return []
+    if under_root and not os.path.isdir(root):
+        key, full, folder = root_key, root, True
+    rule = f'an existing {"folder" if folder else "file"}'
+    return [expected(key, rule, repr(full), _remedy(key, full))]
+
+
+def _remedy(key, path):
+    parent, name = os.path.split(path.rstrip('/'))
+    parent = parent or '.'
+    if os.path.isdir(parent):
+        names = sorted(entry for entry in os.listdir(parent)
+                       if not entry.startswith('.'))
+        hint = (f'In {parent}: {near_matches(name, names)}' if names
+                else f'The folder {parent} is empty.')
+    else:
+        hint = f'There is no folder {parent} either.'
+    return f'{hint} Set it with --cfg-options {key}=PATH or in the config.'
+
+
+def _is_url(path):
+    return bool(re.match(r'\w[\w+.-]*:(//|s3:)', path))
+
+
+def _is_remote(cfg):
+    """Whether the files are not on a local disk (petrel, http, lmdb)."""
+    backend = cfg.get('backend_args') or cfg.get('file_client_args') or {}
+    return backend.get('backend', 'local') not in ('local', 'disk')

@@ -1,0 +1,1 @@
+"""The quickstart: three trainings, one table, one picture."""

@@ -1,0 +1,299 @@
+r"""Neural-collapse inspired distillation (NCKD): prototypes and their angles.
+
+Shapes: N regions, D embedding width, R rows of raw class means; label k is
+row k. Classes that were never seen have a zero row and are left out.
+
+.. math::
+    \tilde m_k = \frac{mean_k - g}{\lVert mean_k - g\rVert},\quad
+    z_i = \frac{s_i - g}{\lVert s_i - g\rVert},\quad
+    g = \text{mean of } mean_k \text{ over classes}
+
+    NC1 = -\frac{1}{N} \sum_i \log
+        \frac{\exp(\langle z_i, \tilde m_{y_i}\rangle / \tau)}
+             {\sum_k \exp(\langle z_i, \tilde m_k\rangle / \tau)}
+
+    NC2 = \text{mean over } k \ne l \text{ of }
+        (\langle\tilde s_k, \tilde s_l\rangle
+         - \langle\tilde m_k, \tilde m_l\rangle)^2
+
+Source: Neural Collapse Inspired Knowledge Distillation, AAAI 2025, arXiv
+2412.11788. No code was released: these formulas are OUR reading of the
+paper's components. NCKD also abbreviates "non-target-class knowledge
+distillation", one half of DKD (CVPR 2022), which is something else.
+"""
+
+from typing import Dict, Optional, Tuple, Union
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from torch import Tensor, nn
+
+from kd_ext.messages import expected
+from kd_ext.registry import MODELS
+from .checks import check_count, check_weight
+from .kl_loss import check_temperature
+from .nd_loss import EPS, check_labelled, directions, divisor, known_rows
+from .precision import full_precision
+
+
+def _known(class_means):
+    return torch.linalg.vector_norm(class_means, dim=1) > EPS
+
+
+def _centre(class_means, known):
+    """g, the mean over known classes: (1, D)."""
+    total = (class_means * known[:, None]).sum(0, keepdim=True)
+    return total / known.sum().clamp(min=1)
+
+
+def _class_directions(class_means, known, centre):
+    """Normalised (centred) class means (R, D), zero where not known."""
+    scale = torch.linalg.vector_norm(class_means, dim=1, keepdim=True)
+    # a class at the centre is left with rounding errors, of no direction
+    floor = EPS * scale.detach().clamp(min=1)
+    return directions((class_means - centre) * known[:, None], floor)
+
+
+@full_precision
+def nc1_loss(preds_S: Tensor, labels: Tensor, class_means: Tensor,
+             tau: float = 0.1, center: bool = True,
+             avg_factor: Union[float, Tensor, None] = None) -> Tensor:
+    """Prototype alignment: NC1 of the module's formulas.
+
+    Args:
+        preds_S: Student embeddings (N, D), in the teacher's width.
+        labels: Class of each region (N,). Labels without a class mean
+            (ignored, never seen, or not in ``class_means``) are left out.
+        class_means: Raw teacher means (R, D), detached. Leave the background
+            out with ``class_means[:K]``.
+        tau: Temperature > 0 of the softmax over the known classes.
+        center: Take g, the mean of the known class means, from both.
+        avg_factor: Divisor in place of the number of counted regions.
+
+    Returns:
+        Scalar >= 0, mean over counted regions. Even perfect alignment has a
+        positive floor, e.g. log(1 + (K-1) exp(-K / (K-1) / tau)) for an ETF,
+        but for a single class, where it is 0. No region gives a zero that is
+        still in the graph.
+
+    Raises:
+        TypeError: An embedding or mean is no tensor.
+        ValueError: Wrong dimensions, or widths that differ.
+
+    Example:
+        >>> import torch
+        >>> means = torch.eye(4)
+        >>> labels = torch.tensor([0, 1, 3])
+        >>> float(nc1_loss(means[labels], labels, means)) < 1e-4
+        True
+    """
+    check_labelled(preds_S, labels, class_means)
+    if not preds_S.numel():
+        return preds_S.sum() * 0
+    class_means = class_means.detach().to(preds_S.dtype)
+    known = _known(class_means)
+    centre = _centre(class_means, known) * float(center)
+    logits = directions(preds_S - centre) @ _class_directions(
+        class_means, known, centre).mT / tau
+    logits = logits.masked_fill(~known, torch.finfo(logits.dtype).min)
+    counted, index = known_rows(labels, known)
+    terms = -logits.log_softmax(1).gather(1, index[:, None])[:, 0]
+    total = torch.where(counted, terms, terms.new_zeros(())).sum()
+    return total / divisor(counted.sum(), avg_factor)
+
+
+@full_precision
+def nc2_loss(student_means: Tensor, class_means: Tensor,
+             center: bool = True) -> Tensor:
+    """Transfer of the angles between classes: NC2 of the module's formulas.
+
+    The target is the teacher's measured Gram matrix, not the ideal -1/(K-1).
+    Each side is centred by its own g, over the classes that both have seen.
+
+    Args:
+        student_means: Raw student means (R, D_S).
+        class_means: Raw teacher means (R, D_T), detached.
+        center: Centre before normalising.
+
+    Returns:
+        Scalar >= 0, mean over pairs of classes that both have seen; 0 where
+        there is none. 0 for a rotated, scaled or (if centred) shifted copy.
+
+    Raises:
+        ValueError: Not 2-D, or different numbers of rows.
+
+    Example:
+        >>> import torch
+        >>> means = torch.rand(5, 16)
+        >>> float(nc2_loss(2 * means + 1, means)) < 1e-6
+        True
+    """
+    if not (student_means.dim() == class_means.dim() == 2
+            and len(student_means) == len(class_means)):
+        raise ValueError(expected(
+            'student_means and class_means', '(R, D) with the same R',
+            f'{tuple(student_means.shape)} and {tuple(class_means.shape)}'))
+    class_means = class_means.detach().to(student_means.dtype)
+    known = _known(student_means.detach()) & _known(class_means)
+    grams = []
+    for means in (student_means, class_means):
+        centre = _centre(means, known) * float(center)
+        rows = _class_directions(means, known, centre)
+        grams.append(rows @ rows.mT)
+    pairs = known.sum() * (known.sum() - 1) / 2
+    gaps = (grams[0] - grams[1]).triu(diagonal=1)
+    return gaps.square().sum() / pairs.clamp(min=1)
+
+
+@full_precision
+def class_sums(preds_S: Tensor, labels: Tensor,
+               rows: int) -> Tuple[Tensor, Tensor]:
+    """Sum of the embeddings (rows, D) and their number (rows,) by class."""
+    # all that is no class goes to one more row
+    index = torch.where((labels >= 0) & (labels < rows), labels, rows).long()
+    sums = preds_S.new_zeros(rows + 1, preds_S.shape[1])
+    counts = preds_S.new_zeros(rows + 1)
+    return (sums.index_add(0, index, preds_S)[:-1],
+            counts.index_add(0, index, torch.ones_like(preds_S[:, 0]))[:-1])
+
+
+def batch_means(preds_S: Tensor, labels: Tensor,
+                rows: int) -> Tuple[Tensor, Tensor]:
+    """Class means (rows, D) and counts (rows,) of all processes' regions.
+
+    The values are equal on every process. The gradient goes to this
+    process's regions, times the number of processes: DDP averages gradients,
+    so the parameters get what one process with all regions would give them.
+    """
+    sums, counts = class_sums(preds_S, labels, rows)
+    packed = torch.cat([sums.detach(), counts[:, None]], 1)
+    all_reduce(packed)
+    counts = packed[:, -1]
+    sums = packed[:, :-1] + get_world_size() * (sums - sums.detach())
+    return sums / counts.clamp(min=1)[:, None], counts
+
+
+@MODELS.register_module()
+class NCKDLoss(nn.Module):
+    """NC1 and NC2 as separate terms; see the module's formulas.
+
+    The student's class means are running means over the training, as a
+    batch holds too few classes. A class that occurs in a batch moves by
+    ``share = max(momentum, n / (n_before + n))`` towards its mean over the n
+    regions of all processes: a plain average at first, then an exponential
+    one. The mean in use holds the current batch with that share, and the
+    gradient flows through it alone. In eval mode nothing is stored.
+
+    All processes give the same state, and the mean of their losses and
+    gradients is that of one process with the joined batch; so every process
+    has to call it in every step, without regions too.
+
+    Args:
+        tau (float): Temperature of NC1. At 0.1 perfect alignment with 80
+            classes in an ETF costs 0.003, so the loss can be learned down to
+            nearly nothing; at 1.0 it would stay at 3.4 whatever is learned,
+            and far below 0.1 the nearest class alone would decide.
+        nc1_weight (float): Weight of NC1.
+        nc2_weight (float): Weight of NC2; its gradient is about ``momentum``
+            times that of means over the batch alone.
+        center (bool): Take the mean over classes out first.
+        include_background (bool): Whether label K is a class as well.
+        momentum (float): Least share of the current batch, in (0, 1].
+        num_classes (int, optional): K, with ``width``; without the two
+            :meth:`setup` is to be called.
+        width (int, optional): D.
+        loss_weight (float): Factor on both terms.
+
+    Raises:
+        ValueError: A setting is out of its range.
+    """
+
+    def __init__(self, tau: float = 0.1, nc1_weight: float = 1.0,
+                 nc2_weight: float = 1.0, center: bool = True,
+                 include_background: bool = False, momentum: float = 0.1,
+                 num_classes: Optional[int] = None,
+                 width: Optional[int] = None,
+                 loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.tau = check_temperature(tau)
+        self.nc1_weight = check_weight('nc1_weight', nc1_weight)
+        self.nc2_weight = check_weight('nc2_weight', nc2_weight)
+        self.center = bool(center)
+        self.include_background = bool(include_background)
+        self.momentum = check_weight('momentum', momentum)
+        if not 0 < self.momentum <= 1:
+            raise ValueError(expected('momentum', 'in (0, 1]', repr(momentum)))
+        self.loss_weight = check_weight('loss_weight', loss_weight)
+        self.register_buffer('student_means', None)
+        self.register_buffer('student_counts', None)
+        if (num_classes is None) != (width is None):
+            raise ValueError(expected(
+                'num_classes and width', 'both given or both left out',
+                f'{num_classes} and {width}'))
+        if num_classes is not None:
+            self.setup(num_classes, width)
+
+    def setup(self, num_classes: int, width: int) -> None:
+        """Makes the buffers, before checkpoints are read; again is fine."""
+        shape = (check_count('num_classes', num_classes)
+                 + self.include_background, check_count('width', width))
+        if self.student_means is None:
+            self.student_means = torch.zeros(shape)
+            self.student_counts = torch.zeros(shape[0], dtype=torch.long)
+        elif self.student_means.shape != shape:
+            raise ValueError(expected(
+                'student_means', f'of shape {shape}',
+                f'{tuple(self.student_means.shape)}',
+                'Leave out num_classes and width of kd_ext.NCKDLoss: they '
+                'are found from the detector.'))
+
+    def forward(self, preds_S: Tensor, labels: Tensor,
+                class_means: Tensor) -> Dict[str, Tensor]:
+        """Weighted terms ``nc1`` and ``nc2``.
+
+        Args:
+            preds_S: Student embeddings (N, D).
+            labels: Class of each region (N,), K for background.
+            class_means: Raw teacher means (K or K+1, D).
+        """
+        class_means = self._checked(preds_S, labels, class_means)
+        rows = len(class_means)
+        means, counts = self._blended(preds_S, labels)
+        total = (counts[:rows] * _known(class_means)).sum()
+        nc1 = nc1_loss(preds_S, labels, class_means, self.tau, self.center,
+                       total / get_world_size())
+        nc2 = nc2_loss(means[:rows], class_means, self.center)
+        # nothing to learn from: the terms are zero, as everywhere
+        nc2 = nc2 * (total > 0)
+        return {'nc1': self.loss_weight * self.nc1_weight * nc1,
+                'nc2': self.loss_weight * self.nc2_weight * nc2}
+
+    def _checked(self, preds_S, labels, class_means):
+        """The teacher's means that go with the buffers' rows."""
+        check_labelled(preds_S, labels, class_means)
+        if self.student_means is None:
+            raise RuntimeError(expected(
+                'num_classes and width', 'known before training', 'neither',
+                'Call setup(num_classes, width), or pass them to '
+                'kd_ext.NCKDLoss.'))
+        rows, width = self.student_means.shape
+        foreground = rows - self.include_background
+        if (preds_S.shape[1] != width
+                or len(class_means) not in (foreground, foreground + 1)):
+            raise ValueError(expected(
+                'class_means', f'({foreground} or {foreground + 1}, {width})',
+                f'{tuple(class_means.shape)}',
+                'Class means belong to one data set and one teacher.'))
+        return class_means[:rows]
+
+    def _blended(self, preds_S, labels):
+        """Running means with the current batch in, and its counts."""
+        running = self.student_means.clone()
+        batch, counts = batch_means(preds_S, labels, len(running))
+        share = counts / (self.student_counts + counts).clamp(min=1)
+        share = share.clamp(min=self.momentum) * (counts > 0)
+        means = running + share[:, None] * (batch - running)
+        if self.training:
+            self.student_means.copy_(means.detach())
+            self.student_counts += counts.long()
+        return means, counts

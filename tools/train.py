@@ -1,0 +1,56 @@
+"""Trains a detector, distilled or plain.
+
+    python tools/train.py CONFIG
+    python tools/train.py CONFIG --resume
+
+Options are those of mmdet's tools/train.py. Ctrl-C and SIGTERM save
+WORK_DIR/interrupted.pth first; --resume goes on from it.
+"""
+
+# ahead of all else: importing kd_ext makes mmrazor importable
+import kd_ext  # noqa: F401
+
+# isort: split
+import argparse
+
+from kd_ext import cli
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.add_shared_options(parser)
+    parser.add_argument(
+        '--amp', action='store_true', help='train in mixed precision: '
+        'float16 on a GPU, bfloat16 on a CPU')
+    parser.add_argument(
+        '--auto-scale-lr', action='store_true',
+        help='scale the learning rate by the real batch size, relative to '
+        'auto_scale_lr.base_batch_size of the config')
+    parser.add_argument(
+        '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+        help='go on from a checkpoint; without a value from the last one in '
+        'the work dir')
+    return cli.parse(parser)
+
+
+def main():
+    interruption = cli.Interruption()
+    args = parse_args()
+    cfg = cli.load_config(args)
+    if args.amp:
+        cli.enable_amp(cfg)
+    if args.auto_scale_lr:
+        cli.enable_lr_scaling(cfg)
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    cli.check_checkpoint('--resume' if cfg.get('resume') else 'load_from',
+                         cfg.get('load_from'))
+    cli.check_data(cfg, ('train', 'val'))
+    cli.train(cli.build_runner(cfg), interruption)
+
+
+if __name__ == '__main__':
+    cli.run(main)
