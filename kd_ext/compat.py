@@ -6,6 +6,7 @@ where it is not. ``install`` runs them all when ``kd_ext`` is imported.
 
 import importlib.abc
 import importlib.machinery
+import pickle
 import sys
 import types
 
@@ -56,11 +57,26 @@ def trust_mmengine_checkpoints():
     dtypes = {type(np.dtype(kind)) for kind in 'bBhHiIlLqQefd?'}
     add([HistoryBuffer, core.multiarray._reconstruct, core.multiarray.scalar,
          np.ndarray, np.dtype, *dtypes])
+    # Python pickles a method as getattr(class, name); the builtin would let a
+    # file reach anything, so its name is bound to a stand-in
+    add([(_history_method, 'builtins.getattr'),
+         (_history_method, '__builtin__.getattr')])
     if not core.multiarray.__name__.startswith('numpy.core'):
         # written under numpy 1, read under numpy 2
         add([(core.multiarray._reconstruct,
               'numpy.core.multiarray._reconstruct'),
              (core.multiarray.scalar, 'numpy.core.multiarray.scalar')])
+
+
+def _history_method(owner, name):
+    from mmengine.logging import HistoryBuffer
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean',
+                                                  'current'):
+        raise pickle.UnpicklingError(
+            f'Expected a checkpoint to name statistics of its log history '
+            f'only, but got {name!r} of {owner!r}. Do not load this file '
+            'unless you know where it comes from.')
+    return getattr(owner, name)
 
 
 def stub_razor_quantization():

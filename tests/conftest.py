@@ -1,3 +1,4 @@
+import subprocess
 import sys
 from pathlib import Path
 
@@ -20,3 +21,15 @@ def quiet():
     from mmengine.logging import MMLogger
     MMLogger.get_instance('mmengine', logger_name='mmengine',
                           log_level='ERROR')
+
+
+@pytest.fixture(scope='session')
+def shapes(tmp_path_factory):
+    """A generated data set of a few small images."""
+    folder = tmp_path_factory.mktemp('data') / 'shapes'
+    root = Path(__file__).resolve().parents[1]
+    subprocess.check_call(
+        [sys.executable, 'tools/make_shapes_dataset.py', str(folder),
+         '--train', '8', '--val', '4', '--size', '64', '64'],
+        cwd=root, stdout=subprocess.DEVNULL)
+    return folder

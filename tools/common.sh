@@ -11,7 +11,7 @@ export PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH}
 need_arguments() { # need_arguments HOW_MANY USAGE "$@"
     local needed=$1 usage=$2
     shift 2
-    if [ "$#" -lt "$needed" ] || [ "$1" = -h ] || [ "$1" = --help ]; then
+    if [ "$#" -lt "$needed" ]; then
         printf 'Usage: %s\n' "$usage" >&2
         exit 2
     fi

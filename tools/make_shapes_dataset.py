@@ -1,6 +1,6 @@
 """Writes a generated detection set: COCO JSON with masks and VOC XML.
 
-    python tools/make_shapes_dataset.py data/shapes --train 800 --val 200
+    python tools/make_shapes_dataset.py data/shapes --train 1000 --val 250
 
 Layout: one copy of the images serves both formats.
 
@@ -35,14 +35,14 @@ def parse_args():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('out', type=Path, help='folder to write')
-    parser.add_argument('--train', type=int, default=800,
+    parser.add_argument('--train', type=int, default=1000,
                         help='training images (default: %(default)s)')
-    parser.add_argument('--val', type=int, default=200,
+    parser.add_argument('--val', type=int, default=250,
                         help='validation images (default: %(default)s)')
-    parser.add_argument('--size', type=int, nargs=2, default=(160, 160),
+    parser.add_argument('--size', type=int, nargs=2, default=(128, 128),
                         metavar=('HEIGHT', 'WIDTH'),
-                        help='image size in pixels (default: 160 160)')
-    parser.add_argument('--max-objects', type=int, default=8,
+                        help='image size in pixels (default: 128 128)')
+    parser.add_argument('--max-objects', type=int, default=6,
                         help='shapes painted per image (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()

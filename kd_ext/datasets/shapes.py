@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-CLASSES = ('disk', 'square', 'triangle', 'star', 'ring', 'cross', 'hexagon',
-           'crescent')
+CLASSES = ('disk', 'square', 'triangle', 'star', 'ring', 'cross')
 MIN_VISIBLE = 0.35  # a shape hidden further than this is no object
 MIN_PIXELS = 20
 
@@ -34,7 +33,7 @@ class Scene:
     masks: np.ndarray
 
 
-def render_scene(rng, size=(160, 160), max_objects=8):
+def render_scene(rng, size=(128, 128), max_objects=6):
     """Renders one scene.
 
     Args:
@@ -56,7 +55,8 @@ def _try_scene(rng, size, max_objects):
     image = _background(rng, size)
     labels, full_areas, owner = [], [], np.full(size, -1, np.int16)
     for _ in range(rng.integers(1, max_objects + 1)):
-        radius = float(np.exp(rng.uniform(np.log(6), np.log(0.24 * height))))
+        radius = float(np.exp(rng.uniform(np.log(0.07 * height),
+                                          np.log(0.25 * height))))
         centre = rng.uniform((0, 0), (width, height))
         label = int(rng.integers(len(CLASSES)))
         mask = _shape_mask(CLASSES[label], size, centre, radius,
@@ -106,20 +106,16 @@ def _shape_mask(name, size, centre, radius, turn):
     height, width = size
     mask = np.zeros((height, width), np.uint8)
     point = tuple(int(round(c)) for c in centre)
-    if name in ('disk', 'ring', 'crescent'):
+    if name in ('disk', 'ring'):
         cv2.circle(mask, point, int(round(radius)), 1, -1)
         if name == 'ring':
             cv2.circle(mask, point, max(1, int(radius * 0.55)), 0, -1)
-        elif name == 'crescent':
-            bite = (int(point[0] + 0.5 * radius * np.cos(turn)),
-                    int(point[1] + 0.5 * radius * np.sin(turn)))
-            cv2.circle(mask, bite, max(1, int(radius * 0.75)), 0, -1)
         return mask.astype(bool)
     if name == 'cross':
         cos, sin = np.cos(turn), np.sin(turn)
         outline = _CROSS @ np.array([[cos, sin], [-sin, cos]])
     else:
-        corners, radii = dict(square=(4, 1), triangle=(3, 1), hexagon=(6, 1),
+        corners, radii = dict(square=(4, 1), triangle=(3, 1),
                               star=(10, (1, 0.45)))[name]
         outline = _regular(corners, radii, turn)
     outline = np.round(outline * radius + centre).astype(np.int32)

@@ -70,6 +70,27 @@ def test_nc2_hand_worked():
     assert nc2_loss(student, teacher) < 1e-10
 
 
+def test_class_at_the_centre_has_no_direction():
+    # the teacher's cosines are -1/2; the student's -1, 0 and 0, as its third
+    # class is the mean of the others: three gaps of 1/2
+    student = torch.tensor([[1., 1., 0.], [3., 1., 0.], [2., 1., 0.]])
+    assert_close(nc2_loss(student, torch.eye(3)), torch.tensor(0.25))
+
+
+def test_collapsed_student_has_no_gradient_from_rounding():
+    # equal class means, up to what fp32 leaves of their difference
+    generator = torch.Generator().manual_seed(1)
+    row = 6 * torch.rand(256, generator=generator)
+    labels = torch.randint(0, K, (60,), generator=generator)
+    means = torch.rand(K, 256, generator=generator)
+    student = row.repeat(60, 1).requires_grad_()
+    loss = NCKDLoss(num_classes=K, width=256)
+    for scale in (1.1, 1., 0.9):
+        terms = loss(scale * student, labels, means)
+    terms['nc2'].backward()
+    assert (student.grad == 0).all()
+
+
 def test_minimum_of_nc1_is_at_an_etf():
     # floor for K classes in an ETF: log(1 + (K-1) exp(-K / (K-1) / tau))
     means = torch.eye(80)
@@ -201,6 +222,13 @@ def test_gradient_flows_through_the_current_batch(regions):
     used = own.detach() + 0.5 * (own - own.detach())
     expected, = torch.autograd.grad(nc2_loss(used, means[:K]), student)
     assert_close(student.grad, expected)
+
+
+def test_gradient_goes_to_the_student_alone(regions):
+    student, labels, means = regions
+    means.requires_grad_()
+    nc1_loss(student.requires_grad_(), labels, means).backward()
+    assert student.grad.any() and means.grad is None
 
 
 def test_background(regions):

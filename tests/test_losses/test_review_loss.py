@@ -3,8 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from kd_ext.losses.review_loss import (AttentionFusion, ReviewKDLoss,
-                                       hcl_loss)
+from kd_ext.losses.review_loss import AttentionFusion, ReviewKDLoss, hcl_loss
 
 
 def maps(*shape, seed=0):

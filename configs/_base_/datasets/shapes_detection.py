@@ -1,8 +1,8 @@
 # the generated data set; SHAPES_ROOT names another place for it
 #   python tools/make_shapes_dataset.py data/shapes
 data_root = '{{$SHAPES_ROOT:data/shapes/}}'
-metainfo = dict(classes=('disk', 'square', 'triangle', 'star', 'ring', 'cross',
-                         'hexagon', 'crescent'))
+metainfo = dict(
+    classes=('disk', 'square', 'triangle', 'star', 'ring', 'cross'))
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -12,6 +12,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale_factor=1.0),  # notes the scale in the meta
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=(
         'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))

@@ -13,7 +13,7 @@ model = dict(
     neck=dict(
         type='FPN', in_channels=[128, 256, 512], out_channels=64, num_outs=3),
     bbox_head=dict(
-        type='FCOSHead', num_classes=8, in_channels=64, stacked_convs=2,
+        type='FCOSHead', num_classes=6, in_channels=64, stacked_convs=2,
         feat_channels=64, strides=[8, 16, 32],
         regress_ranges=((-1, 32), (32, 64), (64, 1e8)),
         norm_on_bbox=True, centerness_on_reg=True, center_sampling=True,

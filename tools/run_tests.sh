@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Lint and tests, after preparing .venv where that is needed.
+#
+#   bash tools/run_tests.sh                      all of it
+#   bash tools/run_tests.sh -m 'not slow'        without trainings
+#   bash tools/run_tests.sh tests/test_losses    options and paths are pytest's
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+bash tools/setup.sh
+.venv/bin/ruff check .
+exec .venv/bin/python -m pytest -q --durations=10 "$@"
