@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from tiny import ROOT, build, fcos, rcka
 
 CLASSES = 6
-STUDENT = fcos(num_classes=CLASSES)
+STUDENT = fcos(num_classes=CLASSES, **{'test_cfg.score_thr': 0.})
 TEACHER = fcos(8, width=24, num_classes=CLASSES)  # needs projectors
 
 
@@ -35,6 +35,8 @@ def config(shapes, work_dir, teacher_ckpt, epochs=2, **changes):
         'train_dataloader.persistent_workers': False,
         'val_dataloader.num_workers': 0,
         'val_dataloader.persistent_workers': False,
+        # MMEngine does not restore random states on resuming
+        'train_dataloader.dataset.pipeline.2.prob': 0.,
         'train_cfg.max_epochs': epochs, 'train_cfg.val_interval': 1,
         'default_hooks.checkpoint.max_keep_ckpts': -1,
         'log_level': 'ERROR', 'work_dir': str(work_dir)})

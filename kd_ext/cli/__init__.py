@@ -1,5 +1,7 @@
 """What ``tools/train.py`` and ``tools/test.py`` are made of."""
 
+import warnings
+
 from .arguments import add_shared_options, parse
 from .config import enable_amp, enable_lr_scaling, load_config, student_only
 from .data_check import check_checkpoint, check_data
@@ -7,6 +9,9 @@ from .errors import run
 from .evaluation import dump_predictions, enable_drawing, enable_tta
 from .interrupt import Interruption, train
 from .runner import build_runner
+
+# for each mmdet:: config, and nothing that a user can act on
+warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
 
 __all__ = [
     'Interruption', 'add_shared_options', 'build_runner', 'check_checkpoint',

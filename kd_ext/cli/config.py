@@ -38,17 +38,14 @@ def find_config(name):
     MMEngine's ``get_config`` is of no use here: it calls pip for a package
     that is not installed.
     """
-    folder, relative = None, name
-    if '::' in name:
-        package, _, relative = name.partition('::')
-        folder = _config_folder(package)
-    path = (Path(relative).expanduser() if folder is None
-            else folder / relative)
+    package, colons, relative = name.rpartition('::')
+    root = _config_folder(package) if colons else Path()
+    path = root / Path(relative).expanduser()
     if path.is_file() and path.suffix in SUFFIXES:
         return path
     raise FileNotFoundError(expected(
         'config', f'an existing file ({", ".join(SUFFIXES)})', repr(name),
-        _neighbours(path, folder)))
+        _neighbours(path, package + colons, root)))
 
 
 def _config_folder(package):
@@ -64,19 +61,20 @@ def _config_folder(package):
     return Path(spec.origin).parent / '.mim' / 'configs'
 
 
-def _neighbours(path, root):
+def _neighbours(path, prefix, root):
     """Near matches among what lies where ``path`` should lie."""
     folder = path.parent
     while not folder.is_dir() and folder != folder.parent:
         path, folder = folder, folder.parent
     names = sorted(
         child.name for child in folder.iterdir()
-        if child.suffix in SUFFIXES or child.is_dir()
-        and not child.name.startswith(('.', '__')))
-    shown = folder if root is None else os.path.relpath(folder, root)
+        if not child.name.startswith(('.', '__'))
+        and (child.is_dir() or child.suffix in SUFFIXES))
+    place = (f'{prefix}{os.path.relpath(folder, root)}' if prefix
+             else str(folder))
     if not names:
-        return f'There is no config in {shown}.'
-    return f'In {shown}: {near_matches(path.name, names)}'
+        return f'There is no config in {place}.'
+    return f'In {place}: {near_matches(path.name, names)}'
 
 
 def student_only(cfg):

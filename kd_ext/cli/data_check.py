@@ -102,14 +102,12 @@ def _missing(key, path, folder=False, root='', root_key=None):
 def _remedy(key, path):
     parent, name = os.path.split(path.rstrip('/'))
     parent = parent or '.'
+    hint = f'There is no folder {parent} either. '
     if os.path.isdir(parent):
-        names = sorted(entry for entry in os.listdir(parent)
-                       if not entry.startswith('.'))
-        hint = (f'In {parent}: {near_matches(name, names)}' if names
-                else f'The folder {parent} is empty.')
-    else:
-        hint = f'There is no folder {parent} either.'
-    return f'{hint} Set it with --cfg-options {key}=PATH or in the config.'
+        near = near_matches(name, sorted(os.listdir(parent)))
+        # other files of a folder are of use only where they are alike
+        hint = f'In {parent}: {near} ' if near.startswith('Did') else ''
+    return f'{hint}Set it with --cfg-options {key}=PATH or in the config.'
 
 
 def _is_url(path):

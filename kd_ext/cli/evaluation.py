@@ -27,12 +27,15 @@ def enable_drawing(cfg, show=False, show_dir=None, wait_time=2):
 
 def enable_tta(cfg):
     """Test-time augmentation, by the config or by a horizontal flip."""
+    # these two types are in registries above mmdet's, where a type written
+    # mmdet.X is not looked up, and only this import puts the model there
+    import mmdet.models  # noqa: F401
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
     if 'tta_model' not in cfg:
         cfg.tta_model = dict(
-            type='mmdet.DetTTAModel', tta_cfg=dict(
+            type='DetTTAModel', tta_cfg=dict(
                 nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
     if 'tta_pipeline' not in cfg:
         cfg.tta_pipeline = _flip_pipeline(dataset.pipeline)
@@ -47,7 +50,7 @@ def _flip_pipeline(pipeline):
                       'scale_factor', 'flip', 'flip_direction')
     flips = [dict(type='mmdet.RandomFlip', prob=prob) for prob in (1., 0.)]
     return [*deepcopy(pipeline[:-1]),
-            dict(type='mmdet.TestTimeAug', transforms=[flips, [pack]])]
+            dict(type='TestTimeAug', transforms=[flips, [pack]])]
 
 
 def dump_predictions(runner, path):

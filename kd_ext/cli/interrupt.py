@@ -184,7 +184,10 @@ class InterruptHook(Hook):
             return
         if schedules['param_schedulers'] is not None:
             checkpoint['param_schedulers'] = schedules['param_schedulers']
-        groups = checkpoint['optimizer'].get('param_groups', [])
+        optimizer = checkpoint['optimizer']
+        # the order of OptimWrapper.param_groups
+        groups = [*optimizer.get('param_groups', ()),
+                  optimizer.get('base_param_settings') or {}]
         for group, values in zip(groups, schedules['param_groups']):
             group.update(values)
 

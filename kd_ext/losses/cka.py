@@ -1,4 +1,4 @@
-r"""Centred kernel alignment from small Gram matrices.
+r"""Centred kernel alignment from small Gram matrices, value and gradient.
 
 Shapes: C independent problems (channels), P rows (what is compared), D
 columns (the features of a row); X, Y are (C, P, D), Gram matrices (C, P, P).
@@ -10,13 +10,15 @@ columns (the features of a row); X, Y are (C, P, D), Gram matrices (C, P, P).
 
 The alignment of the transposes needs no D x D matrix, because
 :math:`\langle X^TX, Y^TY\rangle_F = \lVert XY^T\rVert_F^2` and
-:math:`\lVert X^TX\rVert_F = \lVert XX^T\rVert_F`.
+:math:`\lVert X^TX\rVert_F = \lVert XX^T\rVert_F`. So the loss is a function
+of P x P products alone, and its gradient is :math:`A X + B Y` with two P x P
+matrices A and B, the *slopes*: they are all that the backward needs to keep.
 
 Source: Kornblith et al., Similarity of Neural Network Representations
 Revisited, ICML 2019, arXiv 1905.00414.
 """
 
-from typing import Optional, Tuple
+from typing import Callable, List, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -24,37 +26,57 @@ from torch import Tensor
 EPS = 1e-6
 
 
-class _SelfGram(torch.autograd.Function):
-    """X X^T with one matrix product in the backward instead of two."""
+class Task(NamedTuple):
+    """What is compared: the weights of both alignments, and centring."""
 
-    @staticmethod
-    def forward(ctx, rows):
-        ctx.save_for_backward(rows)
-        return rows @ rows.mT
+    rows: float
+    columns: float
+    center: bool
 
-    @staticmethod
-    def backward(ctx, grad):
-        rows, = ctx.saved_tensors
-        return (grad + grad.mT) @ rows
+    def views(self) -> List['Task']:
+        """Tasks that need one set of products each.
+
+        Rows and columns share theirs, unless each is centred its own way.
+        """
+        if self.center and self.rows and self.columns:
+            return [self._replace(columns=0.), self._replace(rows=0.)]
+        return [self]
 
 
-def scaled_gram(rows: Tensor) -> Tuple[Tensor, Tensor]:
-    """(C, P, D) -> X X^T / s of (C, P, P), and s of (C,): the trace of X X^T.
+class Slopes(NamedTuple):
+    """The gradient of a loss is ``x @ X + y @ Y``; (C, P, P) each."""
 
-    The scale is held constant in the backward: an alignment does not depend
-    on it, so the gradient is exact. It keeps fp32 far from its limits for
-    features of any magnitude; EPS is added to the root mean square.
+    x: Tensor
+    y: Optional[Tensor]
+
+
+def _centered(rows, task):
+    """Rows without their mean, and the energy that went with it, (C,).
+
+    Columns are compared after each row's mean is taken out. Rows lose one
+    mean per problem, which changes nothing but the rounding: H does the rest.
     """
-    if rows.requires_grad:
-        gram = _SelfGram.apply(rows)
-    else:
-        gram = rows @ rows.mT
-    trace = gram.detach().diagonal(dim1=-2, dim2=-1).sum(-1)
-    trace = trace + rows[0].numel() * EPS**2
-    return gram / trace[:, None, None], trace
+    if not task.center:
+        return rows, 0.
+    mean = rows.mean(-1 if task.columns else (-2, -1), keepdim=True)
+    lost = mean.square().mean((-2, -1)) * rows[0].numel()
+    return rows - mean, lost
 
 
-def center_gram(gram: Tensor) -> Tensor:
+def _scaled_gram(rows, lost):
+    """a^2 X X^T of trace 1, and a of (C, 1, 1).
+
+    a is 0, which switches a problem off, where the root mean square of X is
+    below EPS, or is rounding noise beside the mean that was taken out.
+    """
+    gram = rows @ rows.mT
+    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+    signal = trace > EPS**2 * (rows[0].numel() + lost)
+    scale = torch.where(signal, trace, torch.inf).rsqrt()[:, None, None]
+    return gram.mul_(scale.square()), scale
+
+
+def _center_gram(gram):
     """H K H without forming H."""
     mean = gram.mean(-1, keepdim=True)
     return gram - mean - mean.mT + mean.mean(-2, keepdim=True)
@@ -65,45 +87,107 @@ def _norm(gram):
     return gram.square().sum((-2, -1)).clamp(min=EPS**2).sqrt()
 
 
-def _cosine(dot, gram_x, gram_y):
-    return dot / (_norm(gram_x) * _norm(gram_y)).clamp(min=EPS)
+def _loss_of_products(gram_x, gram_y, cross, task):
+    """Weighted sum over problems of 1 - CKA from scaled products."""
+    loss = gram_x.new_zeros(())
+    if task.columns:
+        dot = cross.square().sum((-2, -1))
+        loss = task.columns * (1 - dot / (_norm(gram_x) * _norm(gram_y))).sum()
+    if task.rows:
+        if task.center:
+            gram_x, gram_y = _center_gram(gram_x), _center_gram(gram_y)
+        dot = (gram_x * gram_y).sum((-2, -1))
+        loss = loss + task.rows * (
+            1 - dot / (_norm(gram_x) * _norm(gram_y))).sum()
+    return loss
 
 
-def row_alignment(gram_x: Tensor, gram_y: Tensor, center: bool) -> Tensor:
-    """CKA between the rows of X and of Y from their scaled Grams: (C,)."""
-    if center:
-        gram_x, gram_y = center_gram(gram_x), center_gram(gram_y)
-    return _cosine((gram_x * gram_y).sum((-2, -1)), gram_x, gram_y)
+def _view_loss(x, y, task, want_slopes):
+    """Value of one view and, if wanted, its slopes."""
+    (x, lost_x), (y, lost_y) = _centered(x, task), _centered(y, task)
+    (gram_x, a), (gram_y, b) = _scaled_gram(x, lost_x), _scaled_gram(y, lost_y)
+    products = [gram_x]
+    if task.columns:
+        products.append((x @ y.mT).mul_(a * b))
+    cross = products[-1]
+    if not want_slopes:
+        return _loss_of_products(gram_x, gram_y, cross, task), None
+    for product in products:
+        product.requires_grad_()
+    with torch.enable_grad():
+        loss = _loss_of_products(gram_x, gram_y, cross, task)
+        grad, *rest = torch.autograd.grad(loss, products)
+    # the scales are constants: an alignment does not depend on them
+    slope_y = rest[0] * (a * b) if rest else None
+    return loss.detach(), Slopes((grad + grad.mT) * a.square(), slope_y)
 
 
-def column_alignment(x: Tensor, y: Tensor, center: bool) -> Tensor:
-    """CKA between the columns of X and of Y, (C, P, D) -> (C,).
+def alignment_loss(x: Tensor, y: Tensor, task: Task, want_slopes: bool
+                   ) -> Tuple[Tensor, List[Slopes]]:
+    """Sum over C problems of w (1 - CKA), and the slopes of each view.
 
-    Only P x P matrices are formed; with ``center`` each row's mean over the
-    D columns is taken out first.
+    Args:
+        x: Student rows (C, P, D).
+        y: Teacher rows (C, P, D).
+        task: Weights and centring.
+        want_slopes: Work out the gradient as well.
+
+    Returns:
+        A scalar and one :class:`Slopes` (or None) per view of ``task``.
     """
-    if center:
-        x = x - x.mean(-1, keepdim=True)
-        y = y - y.mean(-1, keepdim=True)
-    (gram_x, trace_x), (gram_y, trace_y) = scaled_gram(x), scaled_gram(y)
-    dot = (x @ y.mT).square().sum((-2, -1)) / (trace_x * trace_y)
-    return _cosine(dot, gram_x, gram_y)
+    values, slopes = zip(*(_view_loss(x, y, view, want_slopes)
+                           for view in task.views()))
+    return sum(values), list(slopes)
 
 
-def alignments(x: Tensor, y: Tensor, rows: bool, columns: bool,
-               center: bool) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-    """Both CKAs of (C, P, D) pairs, each (C,), or None where not asked for.
+def alignment_grad(x: Tensor, y: Optional[Tensor], task: Task,
+                   slopes: List[Slopes], factor: Tensor) -> Tensor:
+    """Gradient of :func:`alignment_loss` in x, from its slopes."""
+    grad = None
+    for view, slope in zip(task.views(), slopes):
+        # centring needs no backward: the slopes take a mean to 0 themselves
+        part = (slope.x * factor) @ _centered(x, view)[0]
+        if slope.y is not None:
+            part.baddbmm_(slope.y * factor, _centered(y, view)[0])
+        grad = part if grad is None else grad.add_(part)
+    return grad
 
-    Without centring the two share their Gram matrices.
+
+class AlignmentLoss(torch.autograd.Function):
+    """:func:`alignment_loss` of features, a few channels at a time.
+
+    Channels are independent problems or the rows of a single one (``step``
+    takes all of them then). The rows of a few are laid out, used while they
+    are in the caches, and dropped; the backward lays them out again, which
+    is cheaper than memory for all of them.
     """
-    if rows and columns and not center:
-        (gram_x, trace_x), (gram_y, trace_y) = scaled_gram(x), scaled_gram(y)
-        dot = (x @ y.mT).square().sum((-2, -1)) / (trace_x * trace_y)
-        return (row_alignment(gram_x, gram_y, False),
-                _cosine(dot, gram_x, gram_y))
-    row = column = None
-    if rows:
-        row = row_alignment(scaled_gram(x)[0], scaled_gram(y)[0], center)
-    if columns:
-        column = column_alignment(x, y, center)
-    return row, column
+
+    @staticmethod
+    def forward(ctx, preds_S: Tensor, preds_T: Tensor,
+                to_rows: Callable[[Tensor], Tensor], step: int, task: Task):
+        total, kept = preds_S.new_zeros(()), []
+        for start in range(0, preds_S.shape[1], step):
+            part = slice(start, start + step)
+            value, slopes = alignment_loss(
+                to_rows(preds_S[:, part]), to_rows(preds_T[:, part]), task,
+                ctx.needs_input_grad[0])
+            total += value
+            kept.append(slopes)
+        ctx.save_for_backward(preds_S, preds_T)
+        ctx.to_rows, ctx.step, ctx.task, ctx.kept = to_rows, step, task, kept
+        return total
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        preds_S, preds_T = ctx.saved_tensors
+        grads = torch.empty_like(preds_S)
+        for index, slopes in enumerate(ctx.kept):
+            part = slice(index * ctx.step, (index + 1) * ctx.step)
+            student = preds_S[:, part].detach().requires_grad_()
+            with torch.enable_grad():
+                x = ctx.to_rows(student)
+            y = ctx.to_rows(preds_T[:, part]) if ctx.task.columns else None
+            grad_x = alignment_grad(x.detach(), y, ctx.task, slopes, grad)
+            grads[:, part], = torch.autograd.grad(x, student, grad_x)
+        return grads, None, None, None, None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kd_ext.registry import MODELS
 from .checks import check_pair, check_weight
-from .cka import alignments
+from .cka import AlignmentLoss, Task
 from .precision import full_precision
 
 
@@ -56,18 +56,12 @@ def logit_cka_loss(preds_S: Tensor, preds_T: Tensor,
         True
     """
     check_pair(preds_S, preds_T, (2, 4), '(N, K) or (B, K, H, W)')
-    total = preds_S.sum() * 0
-    if preds_S.numel() == 0:
-        return total
+    if preds_S.numel() == 0 or intra_weight == inter_weight == 0:
+        return preds_S.sum() * 0
     # samples are the columns of class rows: intra is the column alignment
-    inter, intra = alignments(
-        _class_rows(preds_S), _class_rows(preds_T.detach()),
-        rows=inter_weight > 0, columns=intra_weight > 0, center=center)
-    if intra is not None:
-        total = total + intra_weight * (1 - intra).sum()
-    if inter is not None:
-        total = total + inter_weight * (1 - inter).sum()
-    return total
+    return AlignmentLoss.apply(
+        preds_S, preds_T.detach(), _class_rows, preds_S.shape[1],
+        Task(rows=inter_weight, columns=intra_weight, center=center))
 
 
 @MODELS.register_module()

@@ -20,8 +20,12 @@ def full_precision(function):
 
     @functools.wraps(function)
     def wrapper(first, *args, **kwargs):
-        sample = first[0] if isinstance(first, (tuple, list)) else first
-        with torch.autocast(sample.device.type, enabled=False):
+        sample = first
+        if isinstance(first, (tuple, list)) and first:
+            sample = first[0]
+        # what is no tensor is for ``function`` to refuse
+        device = getattr(sample, 'device', torch.device('cpu'))
+        with torch.autocast(device.type, enabled=False):
             return function(upcast(first), *upcast(args), **kwargs)
 
     return wrapper

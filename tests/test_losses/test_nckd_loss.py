@@ -1,9 +1,12 @@
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
@@ -278,11 +281,12 @@ def _steps(batches, means, part):
     return terms, student.grad, loss.state_dict()
 
 
-def _one_of_two(rank, folder, runs, means):
+def _one_of_two(rank, folder):
     dist.init_process_group('gloo', f'file://{folder}/init', rank=rank,
                             world_size=2)
     part = (lambda cut: slice(cut)) if rank == 0 else (
         lambda cut: slice(cut, None))
+    runs, means = torch.load(f'{folder}/runs.pt')
     torch.save([_steps(batches, means, part) for batches in runs],
                f'{folder}/{rank}.pt')
     dist.destroy_process_group()
@@ -293,7 +297,18 @@ def test_two_processes_give_the_numbers_of_one(regions, tmp_path):
     # uneven parts, and one run ends with none at all for the first process
     runs = [[(student, labels, 3), (student.flip(0), labels, 5),
              (student * 2 - 1, labels, cut)] for cut in (0, 4)]
-    mp.spawn(_one_of_two, (str(tmp_path), runs, means), nprocs=2)
+    torch.save((runs, means), tmp_path / 'runs.pt')
+    # this file as a script: a spawned process could not import it by the
+    # name it has here, as mmrazor installs a package called tests
+    root = Path(__file__).resolve().parents[2]
+    processes = [subprocess.Popen(
+        [sys.executable, __file__, str(rank), str(tmp_path)], cwd=root,
+        env={**os.environ, 'PYTHONPATH': str(root)}) for rank in (0, 1)]
+    try:
+        assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
     ranks = [torch.load(tmp_path / f'{rank}.pt') for rank in (0, 1)]
     for batches, first, second in zip(runs, *ranks):
         terms, grad, state = _steps(batches, means, lambda cut: slice(None))
@@ -342,3 +357,7 @@ def test_errors(regions):
                         ('nc1_weight', -1), ('width', 0)):
         with pytest.raises(ValueError, match=name):
             NCKDLoss(**{'num_classes': K, 'width': D, name: value})
+
+
+if __name__ == '__main__':
+    _one_of_two(int(sys.argv[1]), sys.argv[2])
