@@ -56,7 +56,10 @@ class Interruption:
         if self.signum and now - self._first_time < ECHO_SECONDS:
             return
         if self.signum or not self.can_save:
-            raise Interrupted(signum, 'Interrupted; nothing was saved.')
+            # not by an exception: MMEngine has places that swallow any
+            if dist.is_main_process():
+                print('\nInterrupted; nothing was saved.', flush=True)
+            os._exit(128 + signum)
         self.signum, self._first_time = signum, now
         # where the signal goes to all processes, data workers die of it, and
         # torch's handler of that would raise in the middle of a step

@@ -1,5 +1,8 @@
 """Builds the runner of a config."""
 
+import torch.distributed
+from mmengine import dist
+from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -8,6 +11,18 @@ def build_runner(cfg):
     """The runner; ``runner_type`` in the config names another class."""
     from mmdet.utils import setup_cache_size_limit_of_dynamo
     setup_cache_size_limit_of_dynamo()
+    if cfg.launcher == 'pytorch' and get_device() == 'cpu':
+        join_on_cpus(cfg)
     if 'runner_type' not in cfg:
         return Runner.from_cfg(cfg)
     return RUNNERS.build(cfg)
+
+
+def join_on_cpus(cfg):
+    """Several processes without GPUs, where MMEngine asks for one each."""
+    if not dist.is_distributed():
+        torch.distributed.init_process_group('gloo')
+    cfg.setdefault('model_wrapper_cfg', dict(
+        type='MMDistributedDataParallel', device_ids=None,
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False)))

@@ -52,7 +52,7 @@ def render_scene(rng, size=(128, 128), max_objects=6):
 
 def _try_scene(rng, size, max_objects):
     height, width = size
-    image = _background(rng, size)
+    image, ground = _background(rng, size)
     labels, full_areas, owner = [], [], np.full(size, -1, np.int16)
     for _ in range(rng.integers(1, max_objects + 1)):
         radius = float(np.exp(rng.uniform(np.log(0.07 * height),
@@ -63,15 +63,15 @@ def _try_scene(rng, size, max_objects):
                            rng.uniform(0, 2 * np.pi))
         if not mask.any():
             continue
-        paint = _texture(rng, size)
-        alpha = rng.uniform(0.65, 1.0)
+        paint = _texture(rng, size, _contrasting(rng, ground))
+        alpha = rng.uniform(0.8, 1.0)
         image[mask] = (alpha * paint + (1 - alpha) * image)[mask]
         owner[mask] = len(labels)
         labels.append(label)
         full_areas.append(mask.sum())
     _scratches(rng, image)
     image = cv2.GaussianBlur(image, (3, 3), rng.uniform(0.2, 0.9))
-    image += rng.normal(0, rng.uniform(3, 10), image.shape)
+    image += rng.normal(0, rng.uniform(2, 7), image.shape)
     image = image.clip(0, 255).astype(np.uint8)
     return _visible_objects(image, owner, labels, full_areas)
 
@@ -123,51 +123,58 @@ def _shape_mask(name, size, centre, radius, turn):
     return mask.astype(bool)
 
 
-def _colour(rng):
-    return rng.uniform(20, 235, 3)
+def _colour(rng, low=20, high=235):
+    return rng.uniform(low, high, 3)
 
 
-def _texture(rng, size):
+def _contrasting(rng, colour):
+    """A colour at least 90 grey levels away in some channel."""
+    while True:
+        other = _colour(rng)
+        if np.abs(other - colour).max() >= 90:
+            return other
+
+
+def _texture(rng, size, first):
+    """Plain, striped, checked or dotted paint: (H, W, 3)."""
     height, width = size
-    first, second = _colour(rng), _colour(rng)
+    second = _contrasting(rng, first)
     ys, xs = np.mgrid[:height, :width]
-    kind = rng.integers(4)
-    period = rng.uniform(4, 12)
+    kind = rng.integers(6)
+    period = rng.uniform(4, 9)
     turn = rng.uniform(0, np.pi)
     across = (xs * np.cos(turn) + ys * np.sin(turn)) / period
     along = (ys * np.cos(turn) - xs * np.sin(turn)) / period
-    if kind == 0:
+    if kind < 3:
         pattern = np.zeros(size)
-    elif kind == 1:
+    elif kind == 3:
         pattern = np.floor(across) % 2
-    elif kind == 2:
+    elif kind == 4:
         pattern = (np.floor(across) + np.floor(along)) % 2
     else:
         pattern = (np.hypot(across % 1 - .5, along % 1 - .5) < .3) * 1.
-    contrast = rng.uniform(0.3, 1.0)
-    pattern = pattern[..., None] * contrast
+    pattern = pattern[..., None] * rng.uniform(0.3, 0.8)
     return (1 - pattern) * first + pattern * second
 
 
 def _background(rng, size):
+    """A soft gradient with blobs of no class; and its mean colour."""
     height, width = size
-    coarse = rng.uniform(40, 215, (rng.integers(2, 7), rng.integers(2, 7), 3))
+    base = _colour(rng, 50, 205)
+    coarse = base + rng.uniform(-45, 45, (3, 3, 3))
     image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    if rng.random() < 0.5:
-        weight = rng.uniform(0.1, 0.45)
-        image = (1 - weight) * image + weight * _texture(rng, size)
-    for _ in range(rng.integers(0, 7)):  # blobs: filled, but of no class
-        axes = rng.uniform(3, 0.16 * height, 2)
-        axes[1] *= 0.45
+    for _ in range(rng.integers(0, 5)):
+        axes = rng.uniform(3, 0.14 * height, 2)
+        axes[1] *= 0.4
         cv2.ellipse(image, rng.integers(0, (width, height)).tolist(),
                     np.ceil(axes).astype(int).tolist(),
                     rng.uniform(0, 180), 0, 360, _colour(rng).tolist(), -1)
-    return image
+    return image, base
 
 
 def _scratches(rng, image):
     height, width = image.shape[:2]
-    for _ in range(rng.integers(0, 5)):
+    for _ in range(rng.integers(0, 4)):
         ends = rng.integers(0, (width, height), (2, 2)).tolist()
         cv2.line(image, *ends, _colour(rng).tolist(),
                  int(rng.integers(1, 3)), cv2.LINE_AA)

@@ -1,0 +1,142 @@
+r"""Matching of Lipschitz constants between backbone stages (LONDON).
+
+Shapes: B images, n stages F_k of (B, C_k, H_k, W_k), F_1 the finest; h x w
+is the size of stage k + 1, to which stage k is pooled (adaptive average).
+
+.. math::
+    M_k = \mathrm{pool}(F_k) F_{k+1}^T / (h w)
+        \in R^{C_k \times C_{k+1}},\qquad
+    \sigma_k = \lVert M_k\rVert_2
+
+    L = \sum_{k=1}^{n-1} 2^{-(n-k)}\,\mathrm{mean}_B
+        (\sigma_k^S - \sigma_k^T)^2
+
+sigma and its exact gradient come from :mod:`kd_ext.losses.spectral`.
+
+Source: Shang et al., Lipschitz Continuity Guided Knowledge Distillation,
+ICCV 2021, arXiv 2108.12905. Differences to the released code, which has no
+gradient, are on the page ``docs/methods/lipschitz.md``.
+"""
+
+from typing import Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+from kd_ext.messages import expected
+from kd_ext.registry import MODELS
+from .checks import check_count, check_levels, check_weight
+from .precision import full_precision
+from .spectral import EPS, stage_sigmas
+
+
+@full_precision
+def _lipschitz_loss(preds_S, preds_T, num_iters, relative, weights):
+    with torch.no_grad():
+        target = stage_sigmas([maps.detach() for maps in preds_T], num_iters)
+    error = stage_sigmas(preds_S, num_iters) - target
+    if relative:
+        error = error / (target + EPS)
+    return error.square().mean(1) @ error.new_tensor(weights)
+
+
+def lipschitz_loss(preds_S: Sequence[Tensor], preds_T: Sequence[Tensor],
+                   num_iters: int = 10, relative: bool = False,
+                   stage_weights: Optional[Sequence[float]] = None) -> Tensor:
+    """Lipschitz matching loss; see the module's formula.
+
+    Args:
+        preds_S: Student stages, (B, C_k, H_k, W_k) each, n >= 2 of them.
+        preds_T: As many teacher stages of the same images, detached; widths
+            and sizes may differ from the student's.
+        num_iters: Steps of the power iteration, at most.
+        relative: Divide each difference by the teacher's sigma.
+        stage_weights: n - 1 weights in place of 2^-(n-k).
+
+    Returns:
+        Scalar >= 0; 0 for equal stages. No images give a zero that is still
+        in the graph.
+
+    Raises:
+        TypeError: No tuple of tensors.
+        ValueError: Stage counts, batch sizes or dimensions do not fit.
+
+    Example:
+        >>> import torch
+        >>> stages = torch.rand(2, 4, 16, 16), torch.rand(2, 8, 8, 8)
+        >>> float(lipschitz_loss(stages, stages))
+        0.0
+    """
+    _check_stages(preds_S, preds_T)
+    pairs = len(preds_S) - 1
+    if stage_weights is None:
+        stage_weights = [2.0**(k - pairs - 1) for k in range(1, pairs + 1)]
+    if len(stage_weights) != pairs:
+        raise ValueError(expected(
+            'stage_weights', f'{pairs} numbers, one per pair of stages',
+            f'{len(stage_weights)}'))
+    if any(maps.numel() == 0 for maps in (*preds_S, *preds_T)):
+        return sum(maps.sum() for maps in preds_S) * 0
+    return _lipschitz_loss(preds_S, preds_T, num_iters, relative,
+                           stage_weights)
+
+
+def _check_stages(preds_S, preds_T):
+    for name, stages in (('preds_S', preds_S), ('preds_T', preds_T)):
+        if not isinstance(stages, (tuple, list)) or not all(
+                isinstance(maps, Tensor) for maps in stages):
+            raise TypeError(expected(
+                name, 'a tuple of stage features (B, C_k, H_k, W_k)',
+                type(stages).__name__,
+                'Take several stages of the backbone.'))
+        for k, maps in enumerate(stages):
+            if maps.dim() != 4 or not maps.is_floating_point():
+                raise ValueError(expected(
+                    f'{name}[{k}]', 'floating point (B, C_k, H_k, W_k)',
+                    f'{maps.dtype} of shape {tuple(maps.shape)}'))
+    check_levels(preds_S, preds_T)
+    if len(preds_S) < 2:
+        raise ValueError(expected(
+            'preds_S', 'at least 2 stages', len(preds_S),
+            'The loss relates neighbouring stages.'))
+    batches = {len(maps) for maps in (*preds_S, *preds_T)}
+    if len(batches) > 1:
+        raise ValueError(expected('all stages', 'of one batch size',
+                                  sorted(batches)))
+
+
+@MODELS.register_module()
+class LipschitzLoss(nn.Module):
+    """:func:`lipschitz_loss` times a weight.
+
+    Args:
+        num_iters (int): Steps of the power iteration, at most.
+        loss_weight (float): Factor on the whole.
+        relative (bool): Compare relative to the teacher's values, which
+            makes the weight independent of the features' magnitude.
+        stage_weights (Sequence[float], optional): n - 1 weights in place of
+            2^-(n-k).
+
+    Raises:
+        ValueError: A weight is negative or no number, or ``num_iters`` is no
+            whole number >= 1.
+    """
+
+    relates_levels = True
+
+    def __init__(self, num_iters: int = 10, loss_weight: float = 1.0,
+                 relative: bool = False,
+                 stage_weights: Optional[Sequence[float]] = None) -> None:
+        super().__init__()
+        self.num_iters = check_count('num_iters', num_iters)
+        self.loss_weight = check_weight('loss_weight', loss_weight)
+        self.relative = bool(relative)
+        self.stage_weights = stage_weights if stage_weights is None else [
+            check_weight('stage_weights', weight) for weight in stage_weights]
+
+    def forward(self, preds_S: Tuple[Tensor, ...],
+                preds_T: Tuple[Tensor, ...]) -> Tensor:
+        """Weighted :func:`lipschitz_loss`."""
+        return self.loss_weight * lipschitz_loss(
+            preds_S, preds_T, self.num_iters, self.relative,
+            self.stage_weights)
