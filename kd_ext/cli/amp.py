@@ -31,7 +31,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
             yield
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def keep_ops_in_float32():
     """mmcv's CPU kernels know no bfloat16; those that training meets get it.
 

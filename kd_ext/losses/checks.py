@@ -15,6 +15,14 @@ def check_weight(name, value):
     return float(value)
 
 
+def check_some_weight(**weights):
+    """At least one of the named weights is not 0."""
+    if not any(weights.values()):
+        raise ValueError(expected(
+            ' and '.join(weights), 'not 0 both', 'a loss without any term',
+            'Remove the loss to do without it, or set loss_weight=0.'))
+
+
 def check_count(name, value):
     """A whole number >= 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -182,12 +182,21 @@ class AlignmentLoss(torch.autograd.Function):
     def backward(ctx, grad):
         preds_S, preds_T = ctx.saved_tensors
         grads = torch.empty_like(preds_S)
-        for index, slopes in enumerate(ctx.kept):
-            part = slice(index * ctx.step, (index + 1) * ctx.step)
-            student = preds_S[:, part].detach().requires_grad_()
-            with torch.enable_grad():
-                x = ctx.to_rows(student)
-            y = ctx.to_rows(preds_T[:, part]) if ctx.task.columns else None
-            grad_x = alignment_grad(x.detach(), y, ctx.task, slopes, grad)
-            grads[:, part], = torch.autograd.grad(x, student, grad_x)
+        # a backward called under autocast runs under it
+        with torch.autocast(preds_S.device.type, enabled=False):
+            for index, slopes in enumerate(ctx.kept):
+                part = slice(index * ctx.step, (index + 1) * ctx.step)
+                grads[:, part] = _features_grad(
+                    preds_S[:, part], preds_T[:, part], ctx.to_rows, ctx.task,
+                    slopes, grad)
         return grads, None, None, None, None
+
+
+def _features_grad(preds_S, preds_T, to_rows, task, slopes, factor):
+    """Gradient in the features of a few channels."""
+    student = preds_S.detach().requires_grad_()
+    with torch.enable_grad():
+        x = to_rows(student)
+    y = to_rows(preds_T) if task.columns else None
+    grad_x = alignment_grad(x.detach(), y, task, slopes, factor)
+    return torch.autograd.grad(x, student, grad_x)[0]

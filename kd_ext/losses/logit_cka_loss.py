@@ -16,7 +16,7 @@ Source: Zhou et al., IJCAI 2024, arXiv 2401.11824.
 from torch import Tensor, nn
 
 from kd_ext.registry import MODELS
-from .checks import check_pair, check_weight
+from .checks import check_pair, check_some_weight, check_weight
 from .cka import AlignmentLoss, Task
 from .precision import full_precision
 
@@ -75,7 +75,7 @@ class LogitCKALoss(nn.Module):
         loss_weight (float): Factor on the whole.
 
     Raises:
-        ValueError: A weight is negative or no number.
+        ValueError: A weight is negative or no number, or both are 0.
     """
 
     def __init__(self, intra_weight: float = 1.0, inter_weight: float = 1.0,
@@ -83,6 +83,8 @@ class LogitCKALoss(nn.Module):
         super().__init__()
         self.intra_weight = check_weight('intra_weight', intra_weight)
         self.inter_weight = check_weight('inter_weight', inter_weight)
+        check_some_weight(intra_weight=intra_weight,
+                          inter_weight=inter_weight)
         self.center = bool(center)
         self.loss_weight = check_weight('loss_weight', loss_weight)
 

@@ -143,10 +143,12 @@ class _StageSigmas(torch.autograd.Function):
             cells = _unpool(triplet.low, ctx.sizes[k + 1], ctx.sizes[k])
             outers[k].append((triplet.left * factor, cells))
             outers[k + 1].append((triplet.right * factor, triplet.high))
-        return None, *(
-            _sum_of_outers(pairs).unflatten(-1, size) if wanted else None
-            for pairs, size, wanted in zip(outers, ctx.sizes,
-                                           ctx.needs_input_grad[1:]))
+        # a backward called under autocast runs under it
+        with torch.autocast(grads.device.type, enabled=False):
+            return None, *(
+                _sum_of_outers(pairs).unflatten(-1, size) if wanted else None
+                for pairs, size, wanted in zip(outers, ctx.sizes,
+                                               ctx.needs_input_grad[1:]))
 
 
 def _sum_of_outers(pairs):

@@ -213,9 +213,9 @@ def test_half_precision(dtype):
     teacher = [value.to(dtype) for value in stages(1)]
     with torch.autocast('cpu', torch.bfloat16):
         loss = lipschitz_loss(student, teacher)
+        loss.backward()
     assert loss.dtype == torch.float32
     assert_close(loss.double(), oracle(student, teacher), rtol=1e-5, atol=0)
-    loss.backward()
     assert all(m.grad.dtype == dtype and m.grad.isfinite().all()
                for m in student)
 

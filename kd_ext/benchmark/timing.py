@@ -1,0 +1,114 @@
+"""Timing of candidates side by side, and what the numbers were taken on."""
+
+import ctypes
+import os
+import platform
+import re
+import statistics
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Optional
+
+import torch
+
+STATUS = Path('/proc/self/status')
+MEMORY = ('Peak resident memory of the process during one run above what it '
+          'held before (VmHWM after a reset, in MiB): temporaries and the '
+          "student's gradient count, the inputs do not.")
+
+
+def interleave(candidates: Dict[str, Callable[[], None]], repeats: int,
+               slow: Dict[str, int], progress=None) -> Dict[str, List[float]]:
+    """Seconds of every run of every candidate.
+
+    Each repeat runs all candidates one after the other, so that whatever
+    else happens on the machine meets all of them; the first one moves on by
+    one each time. ``slow`` names those that run in fewer repeats. Warm-up is
+    the caller's.
+    """
+    names = list(candidates)
+    times = {name: [] for name in names}
+    for repeat in range(repeats):
+        first = repeat % len(names)
+        for name in names[first:] + names[:first]:
+            if repeat < slow.get(name, repeats):
+                times[name].append(_seconds(candidates[name]))
+        if progress is not None:
+            progress()
+    return times
+
+
+def _seconds(run):
+    _synchronise()
+    start = time.perf_counter()
+    run()
+    _synchronise()
+    return time.perf_counter() - start
+
+
+def _synchronise():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def summarise(times: Dict[str, List[float]], unit: str) -> Dict[str, dict]:
+    """Median, quartiles, and the ratio to ``unit`` in the same repeat."""
+    rows = {}
+    for name, values in times.items():
+        ratios = [value / one for value, one in zip(values, times[unit])]
+        low, high = _quartiles(values)
+        rows[name] = dict(
+            runs=len(values), median_ms=1e3 * statistics.median(values),
+            quartile_low_ms=1e3 * low, quartile_high_ms=1e3 * high,
+            min_ms=1e3 * min(values), ratio=statistics.median(ratios),
+            ratio_quartiles=list(_quartiles(ratios)))
+    return rows
+
+
+def _quartiles(values):
+    if len(values) < 2:
+        return values[0], values[0]
+    low, _, high = statistics.quantiles(values, n=4, method='inclusive')
+    return low, high
+
+
+def peak_memory(run: Callable[[], None]) -> Optional[float]:
+    """Memory one run takes on top, in MiB; see ``MEMORY``.
+
+    On a GPU it is the allocator's own peak. None where neither can be read.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    try:
+        # pages that are free but not given back would hide what a run takes
+        ctypes.CDLL('libc.so.6').malloc_trim(0)
+        Path('/proc/self/clear_refs').write_text('5')
+    except OSError:
+        return None
+    before = _status('VmRSS')
+    run()
+    return (_status('VmHWM') - before) / 2**10
+
+
+def _status(key):
+    return int(re.search(rf'{key}:\s+(\d+) kB', STATUS.read_text()).group(1))
+
+
+def machine() -> dict:
+    """What a reader needs to judge the numbers."""
+    cpu = platform.processor()
+    info = Path('/proc/cpuinfo')
+    if info.exists():
+        match = re.search(r'model name\s*: (.+)', info.read_text())
+        cpu = match.group(1) if match else cpu
+    return dict(
+        cpu=cpu, cores=os.cpu_count(), threads=torch.get_num_threads(),
+        gpu=(torch.cuda.get_device_name() if torch.cuda.is_available()
+             else None),
+        load_average=round(os.getloadavg()[0], 2), torch=torch.__version__,
+        python=platform.python_version(), system=platform.platform(),
+        blas='MKL' if torch.backends.mkl.is_available() else 'other',
+        memory=MEMORY)
