@@ -5,8 +5,14 @@ import time
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from rich.progress import (BarColumn, MofNCompleteColumn, Progress,
-                           TextColumn, TimeElapsedColumn, TimeRemainingColumn)
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from kd_ext.registry import HOOKS
 

@@ -7,7 +7,7 @@ import textwrap
 import pytest
 import torch
 from tiny import batch, build
-from training import (STUDENT, command, config, save_teacher, train)
+from training import STUDENT, command, config, save_teacher, train
 
 
 @pytest.fixture(scope='module')
@@ -126,8 +126,9 @@ def test_trains_under_every_default_scope(shapes, teacher_ckpt, tmp_path,
 
 
 def test_mmdets_own_train_script(shapes, teacher_ckpt, tmp_path):
-    import mmdet
     from pathlib import Path
+
+    import mmdet
     tool = Path(mmdet.__file__).parent / '.mim' / 'tools' / 'train.py'
     cfg = config(shapes, tmp_path, teacher_ckpt, epochs=1)
     cfg.dump(tmp_path / 'config.py')

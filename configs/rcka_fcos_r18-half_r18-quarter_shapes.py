@@ -1,4 +1,4 @@
-_base_ = './fcos_r18-eighth_shapes.py'
+_base_ = './fcos_r18-quarter_shapes.py'
 model = dict(
     _delete_=True,
     type='kd_ext.DetectionDistill',
