@@ -35,9 +35,8 @@ REQUIREMENTS = dict(
     mmengine='mmengine>=0.10.4,<0.11', mmdet='mmdet==3.3.0',
     mmrazor='mmrazor==1.0.0', pkg_resources='setuptools<81',
     cv2='opencv-python-headless')
-FRESH = '''import sys
-from mmengine.registry import MODELS
-sys.exit(MODELS.get('kd_ext.RCKALoss') is None)'''
+FRESH = ('import sys; from mmengine.registry import MODELS; '
+         'sys.exit(MODELS.get("kd_ext.RCKALoss") is None)')
 
 
 def install(module):
@@ -49,15 +48,8 @@ def install(module):
 
 def installed_version(name):
     """Version of a distribution, None where there is none."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def numbers(version):
-    """'2.13.0+cpu' -> (2, 13, 0)."""
-    return tuple(int(part) for part in re.findall(r'\d+', version)[:3])
+    found = importlib.metadata.distributions(name=name)
+    return next((one.version for one in found), None)
 
 
 def in_range(name, rule, low, high):
@@ -65,7 +57,9 @@ def in_range(name, rule, low, high):
     version, fix = installed_version(name), install(name)
     if version is None:
         return False, f'not installed, {rule} is needed', fix
-    if not low <= numbers(version) < high:
+    # '2.13.0+cpu' -> (2, 13, 0)
+    numbers = tuple(int(part) for part in re.findall(r'\d+', version)[:3])
+    if not low <= numbers < high:
         return False, f'{version} is installed, {rule} is needed', fix
     importlib.import_module(name)
     return True, version, fix
@@ -74,7 +68,7 @@ def in_range(name, rule, low, high):
 def check_python():
     version = '.'.join(map(str, sys.version_info[:3]))
     ok = (3, 9) <= sys.version_info[:2] <= (3, 12)
-    return ok, version if ok else f'{version}, 3.9 to 3.12 is needed', (
+    return ok, version + ('' if ok else ', 3.9 to 3.12 is needed'), (
         'rm -rf .venv && KD_EXT_PYTHON=python3.11 bash tools/setup.sh')
 
 
@@ -94,8 +88,8 @@ def check_cuda():
     built_for = torch.version.cuda
     if torch.cuda.is_available():
         return True, f'CUDA {built_for}, {torch.cuda.get_device_name(0)}', ''
-    hidden = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')
-    if hidden or not has_gpu():
+    if (os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')
+            or not has_gpu()):
         return True, 'CPU only', ''
     if built_for is None:
         return True, (
@@ -294,10 +288,9 @@ def main(argv=None):
             print(report(results[-1]), flush=True)
     problems = sum(not result['ok'] for result in results)
     own = os.path.join(os.path.dirname(os.path.abspath(__file__)), '../.venv')
-    if problems and os.path.isdir(own) and not os.path.samefile(
-            own, sys.prefix):
-        print(f'Checked: {sys.executable}; the interpreter of tools/setup.sh '
-              'is .venv/bin/python.', file=sys.stderr)
+    if os.path.isdir(own) and not os.path.samefile(own, sys.prefix):
+        print(f'Checked {sys.executable}, not .venv/bin/python which '
+              'tools/setup.sh makes.', file=sys.stderr)
     if args.json:
         print(json.dumps(dict(ok=not problems, checks=results), indent=2))
     return int(problems > 0)

@@ -4,7 +4,9 @@
     python tools/train.py CONFIG --resume
 
 Options are those of mmdet's tools/train.py. Ctrl-C and SIGTERM save
-WORK_DIR/interrupted.pth first; --resume goes on from it.
+WORK_DIR/interrupted.pth first; --resume goes on from it: at the next
+iteration, or at the start of the interrupted epoch where training is by
+epoch.
 """
 
 # ahead of all else: importing kd_ext makes mmrazor importable
@@ -23,7 +25,8 @@ def parse_args():
     cli.add_shared_options(parser)
     parser.add_argument(
         '--amp', action='store_true', help='train in mixed precision: '
-        'float16 on a GPU, bfloat16 on a CPU')
+        'float16 on a GPU, bfloat16 on a CPU (faster only where the CPU '
+        'computes in it)')
     parser.add_argument(
         '--auto-scale-lr', action='store_true',
         help='scale the learning rate by the real batch size, relative to '
