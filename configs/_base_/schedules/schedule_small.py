@@ -1,6 +1,6 @@
 # from scratch, on a CPU: AdamW with a warm-up and a cosine, no weight decay
 # on norms and biases
-max_epochs = 16
+max_epochs = 12
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs,
                  val_interval=max_epochs)
 val_cfg = dict(type='ValLoop')
