@@ -3,3 +3,4 @@ _base_ = [
     './_base_/schedules/schedule_small.py', 'mmdet::_base_/default_runtime.py'
 ]
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
+custom_hooks = [dict(type='kd_ext.ProgressHook')]

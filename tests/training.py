@@ -40,6 +40,7 @@ def config(shapes, work_dir, teacher_ckpt, epochs=2, **changes):
         'train_cfg.max_epochs': epochs, 'train_cfg.val_interval': 1,
         'default_hooks.checkpoint.max_keep_ckpts': -1,
         'log_level': 'ERROR', 'work_dir': str(work_dir)})
+    cfg.custom_hooks = []
     cfg.test_dataloader = cfg.val_dataloader
     cfg.test_evaluator = cfg.val_evaluator
     cfg.model = dict(

@@ -36,7 +36,8 @@ class Run:
 
     def command(self):
         """The command that trains this, as a user would type it."""
-        options = [f'{key}={value}' for key, value in self.options.items()]
+        options = [f'{key}={value}' for key, value in {
+            **self.options, 'custom_hooks.0.title': self.name}.items()]
         return ['tools/train.py', f'configs/{self.config}', '--work-dir',
                 str(self.folder), '--cfg-options', *options]
 
@@ -63,17 +64,15 @@ class Run:
 
     def _train(self, command):
         log = self.folder / 'log.txt'
-        hook = f'[dict(type="kd_ext.ProgressHook",title="{self.name}")]'
-        env = {**FAST_MALLOC, **os.environ}
+        env = {**FAST_MALLOC, 'PYTHONWARNINGS': 'ignore', **os.environ}
         with open(log, 'w') as stream:
-            # the log goes to the file, the bar stays on our own stdout
-            status = subprocess.call(
-                [sys.executable, *command, f'custom_hooks={hook}'],
-                cwd=ROOT, env=env, stderr=stream)
+            # MMEngine logs to stdout, the bar and errors are on stderr
+            status = subprocess.call([sys.executable, *command], cwd=ROOT,
+                                     env=env, stdout=stream)
         if status:
-            tail = log.read_text().splitlines()[-15:]
-            raise SystemExit('\n'.join(
-                [*tail, f'{self.name}: training failed; the log is {log}']))
+            raise SystemExit(
+                f'{self.name}: training failed (exit status {status}); '
+                f'the log is {log}')
 
     def _figures(self):
         import torch

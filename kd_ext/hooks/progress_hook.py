@@ -5,6 +5,7 @@ import time
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,7 +20,7 @@ from kd_ext.registry import HOOKS
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Shows iterations, loss and remaining time of a training.
+    """Shows iterations, loss and remaining time of a training, on stderr.
 
     On a terminal as a bar; elsewhere as a line every ``interval`` seconds.
 
@@ -41,11 +42,12 @@ class ProgressHook(Hook):
             return
         self._total, self._first = runner.max_iters, runner.iter
         self._start = self._shown = time.monotonic()
-        if sys.stdout.isatty():
+        if sys.stderr.isatty():
             self._bar = Progress(
                 TextColumn('{task.description:<28}'), BarColumn(None),
                 MofNCompleteColumn(), TextColumn('loss {task.fields[loss]}'),
-                TimeElapsedColumn(), TimeRemainingColumn())
+                TimeElapsedColumn(), TimeRemainingColumn(),
+                console=Console(stderr=True))
             self._bar.start()
             self._task = self._bar.add_task(
                 self.title, total=self._total, completed=runner.iter,
@@ -66,7 +68,7 @@ class ProgressHook(Hook):
             pace = (now - self._start) / (done - self._first)
             left = pace * (self._total - done)
             print(f'{self.title}: {done}/{self._total} iterations, loss '
-                  f'{loss:.3f}, {left:.0f} s left', flush=True)
+                  f'{loss:.3f}, {left:.0f} s left', file=sys.stderr, flush=True)
 
     def after_train(self, runner):
         """Closes the bar."""
