@@ -110,7 +110,7 @@ base=$(find_python) || fail 'find Python' \
     'install Python 3.11 with its venv module, or name an interpreter: KD_EXT_PYTHON=/path/to/python3.11'
 command -v gcc >/dev/null && command -v g++ >/dev/null || fail 'find a C++ compiler' \
     'install gcc and g++ (Debian: apt-get install build-essential): mmcv compiles its ops'
-say "preparing .venv on $("$base" --version); a first set-up usually takes 10 minutes on 2 cores, most of it compiling mmcv"
+say "preparing .venv on $("$base" --version); a first set-up usually takes 10 to 30 minutes on 2 cores, most of it compiling mmcv"
 
 if [ ! -x "$py" ] || ! "$py" -c '' 2>/dev/null; then
     rm -rf .venv
@@ -126,7 +126,7 @@ run_step 'install torch' '1 min' "$network; another torch: KD_EXT_TORCH=torch==X
 abi=$("$py" -c 'import platform, sys, torch; print(f"torch{torch.__version__}-cp{sys.version_info[0]}{sys.version_info[1]}-{platform.machine()}")')
 wheels=$cache/mmcv-$mmcv_version-$abi
 if ! compgen -G "$wheels/mmcv-*.whl" >/dev/null; then
-    run_step 'build mmcv' '7 min on 2 cores' \
+    run_step 'build mmcv' '7 to 25 min on 2 cores' \
         'look for the first "error:" in the log; out of memory: MAX_JOBS=1; no Python headers: apt-get install python3-dev' \
         build_mmcv "$wheels"
 fi

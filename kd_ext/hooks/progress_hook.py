@@ -68,7 +68,8 @@ class ProgressHook(Hook):
             pace = (now - self._start) / (done - self._first)
             left = pace * (self._total - done)
             print(f'{self.title}: {done}/{self._total} iterations, loss '
-                  f'{loss:.3f}, {left:.0f} s left', file=sys.stderr, flush=True)
+                  f'{loss:.3f}, {left:.0f} s left', file=sys.stderr,
+                  flush=True)
 
     def after_train(self, runner):
         """Closes the bar."""
