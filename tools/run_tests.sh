@@ -9,4 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bash tools/setup.sh
 .venv/bin/ruff check .
-exec .venv/bin/python -m pytest -q --durations=10 "$@"
+# a worker a core, each with one thread: two threads in each of two processes
+# on two cores mostly wait for one another
+export OMP_NUM_THREADS=1
+exec .venv/bin/python -m pytest -q --durations=10 -n auto --dist loadfile "$@"

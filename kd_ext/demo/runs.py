@@ -37,7 +37,9 @@ class Run:
     def command(self):
         """The command that trains this, as a user would type it."""
         options = [f'{key}={value}' for key, value in {
-            **self.options, 'custom_hooks.0.title': self.name}.items()]
+            **self.options,
+            # --cfg-options drops blanks
+            'custom_hooks.0.title': self.name.replace(' ', '_')}.items()]
         return ['tools/train.py', f'configs/{self.config}', '--work-dir',
                 str(self.folder), '--cfg-options', *options]
 
