@@ -139,6 +139,13 @@ def test_razor_losses_in_the_same_place():
         assert float(value.detach()) > 0 and value.requires_grad
 
 
+def test_loss_that_relates_levels_gets_them_all():
+    model = distill(lipschitz=dict(
+        type='kd_ext.LipschitzLoss', at='backbone', relative=True))
+    losses(model)['distill.loss_lipschitz'].backward()
+    assert model.student.backbone.layer1[0].conv1.weight.grad.abs().sum() > 0
+
+
 def test_rcka_in_razors_configurable_distiller():
     model = build(dict(
         type='mmrazor.SingleTeacherDistill',
