@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from rich.console import Console
@@ -122,7 +123,11 @@ def draw_picture(results, data, out):
     from kd_ext.datasets.shapes import CLASSES
     from kd_ext.demo import picture
     annotations = data / 'annotations' / 'instances_val.json'
-    images = json.loads(annotations.read_text())['images'][:PICTURED]
+    content = json.loads(annotations.read_text())
+    objects = Counter(item['image_id'] for item in content['annotations'])
+    # the first images with something to see, whatever any detector finds
+    images = [image for image in content['images']
+              if objects[image['id']] >= 4][:PICTURED]
     paths = [data / 'VOC2007' / 'JPEGImages' / image['file_name']
              for image in images]
     columns = {'ground truth': picture.ground_truth(
@@ -143,7 +148,9 @@ def write_json(args, results, seconds):
     import torch
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(dict(
-        command='bash tools/quickstart.sh ' + ' '.join(sys.argv[1:]),
+        command='bash tools/quickstart.sh --seeds '
+        + ' '.join(map(str, args.seeds))
+        + (f' --epochs {args.epochs}' if args.epochs else ''),
         seeds=args.seeds, seconds=round(seconds), data=DATA,
         versions=dict(python=platform.python_version(),
                       torch=torch.__version__, mmdet=mmdet.__version__),

@@ -4,4 +4,5 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash tools/setup.sh
+export PYTHONWARNINGS=ignore
 exec .venv/bin/python tools/quickstart.py "$@"

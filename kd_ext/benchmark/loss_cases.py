@@ -5,7 +5,7 @@ of the sizes, and returns a :class:`Case` of closures, each a forward and a
 backward on the same tensors.
 """
 
-from typing import Callable, Dict, NamedTuple
+from typing import Callable, Dict, NamedTuple, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -28,11 +28,17 @@ STAGES = (256, 200, 336), (512, 100, 168), (1024, 50, 84), (2048, 25, 42)
 
 
 class Case(NamedTuple):
-    """Candidates on the same tensors, and those that get fewer repeats."""
+    """Candidates on the same leaves; ``slow`` ones get so many repeats."""
 
     title: str
+    leaves: Tuple[Tensor, ...]
     candidates: Dict[str, Callable[[], None]]
     slow: Dict[str, int]
+
+    def clear(self):
+        """Drops the gradients that the last run left."""
+        for leaf in self.leaves:
+            leaf.grad = None
 
 
 CASES: Dict[str, Callable[..., Case]] = {}
@@ -82,7 +88,8 @@ def rcka(device: str, shrink: int) -> Case:
             for pair in zip(student, teacher)))
 
     return Case(
-        f'RCKA: B 2, C {shapes[0][1]}, FPN levels of 800 x 1333', {
+        f'RCKA: B 2, C {shapes[0][1]}, FPN levels of 800 x 1333', student,
+        {
             'mse': _step(student, lambda: mse(student, teacher)),
             'intra': ours(center=False),
             'intra + inter': ours(center=False, inter_weight=1.),
@@ -114,7 +121,8 @@ def _lipschitz(device, shrink, kind, make):
         return _step(student, lambda: loss(student, teacher))
 
     return Case(
-        f'Lipschitz: B 2, ResNet-50 stages of 800 x 1333, {kind}', {
+        f'Lipschitz: B 2, ResNet-50 stages of 800 x 1333, {kind}',
+        student, {
             'mse': run(mse),
             'matrix-free': run(lipschitz_loss),
             'matrices formed, 10 steps': run(formed_lipschitz_loss),
@@ -130,7 +138,8 @@ def nd(device: str, shrink: int) -> Case:
     means = torch.rand(81, 1024, device=device)
     args = student[0], teacher[0], labels, means
     return Case(
-        f'ND and NC1: {count} regions of width 1024, 80 classes', {
+        f'ND and NC1: {count} regions of width 1024, 80 classes',
+        student, {
             'mse': _step(student, lambda: mse(student, teacher)),
             'ND': _step(student, lambda: nd_loss(*args)),
             'NC1': _step(student, lambda: nc1_loss(student[0], *args[2:])),

@@ -6,17 +6,22 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
-THRESHOLD = 0.3
+THRESHOLD = 0.2
 
 
 def detections(config, checkpoint, paths):
     """Boxes, labels and scores by stock mmdet: list of three arrays."""
+    from mmcv.ops import nms
     from mmdet.apis import inference_detector, init_detector
     model = init_detector(config, checkpoint, device='cpu', palette='random')
     found = []
     for path in paths:
         instances = inference_detector(model, str(path)).pred_instances
-        instances = instances[instances.scores > THRESHOLD].numpy()
+        instances = instances[instances.scores > THRESHOLD]
+        if len(instances):  # one label a place, the likeliest: it is drawn
+            _, kept = nms(instances.bboxes, instances.scores, 0.6)
+            instances = instances[kept]
+        instances = instances.numpy()
         found.append((instances.bboxes, instances.labels, instances.scores))
     return found
 
@@ -67,5 +72,5 @@ def draw(paths, columns, classes, out):
                 axis.text(x1, max(y1 - 2, 6), text, fontsize=6, color='white',
                           bbox=dict(facecolor=colour, pad=0.6, lw=0))
     figure.tight_layout(pad=0.4)
-    figure.savefig(out, dpi=100)
+    figure.savefig(out, dpi=70)
     plt.close(figure)

@@ -11,8 +11,8 @@ columns (the features of a row); X, Y are (C, P, D), Gram matrices (C, P, P).
 The alignment of the transposes needs no D x D matrix, because
 :math:`\langle X^TX, Y^TY\rangle_F = \lVert XY^T\rVert_F^2` and
 :math:`\lVert X^TX\rVert_F = \lVert XX^T\rVert_F`. So the loss is a function
-of P x P products alone, and its gradient is :math:`A X + B Y` with two P x P
-matrices A and B, the *slopes*: they are all that the backward needs to keep.
+of P x P products alone, and its gradient in X is :math:`A X + B Y` with two
+P x P matrices A and B, the *slopes*.
 
 Source: Kornblith et al., Similarity of Neural Network Representations
 Revisited, ICML 2019, arXiv 1905.00414.
@@ -82,121 +82,121 @@ def _center_gram(gram):
     return gram - mean - mean.mT + mean.mean(-2, keepdim=True)
 
 
-def _norm(gram):
-    # sqrt has no gradient at 0, where nothing can be learned anyway
-    return gram.square().sum((-2, -1)).clamp(min=EPS**2).sqrt()
+def _inverse_norm(gram):
+    """1 / ||K||_F of (C, 1, 1); 0, as in ``_scaled_gram``, without signal."""
+    norm = gram.flatten(1).norm(dim=1)[:, None, None]
+    return torch.where(norm > EPS, norm, torch.inf).reciprocal()
 
 
-def _loss_of_products(gram_x, gram_y, cross, task):
-    """Weighted sum over problems of 1 - CKA from scaled products."""
-    loss = gram_x.new_zeros(())
-    if task.columns:
-        dot = cross.square().sum((-2, -1))
-        loss = task.columns * (1 - dot / (_norm(gram_x) * _norm(gram_y))).sum()
-    if task.rows:
-        if task.center:
-            gram_x, gram_y = _center_gram(gram_x), _center_gram(gram_y)
-        dot = (gram_x * gram_y).sum((-2, -1))
-        loss = loss + task.rows * (
-            1 - dot / (_norm(gram_x) * _norm(gram_y))).sum()
-    return loss
+def _of_rows(gram_x, gram_y, center):
+    """CKA of the rows, and its gradient in gram_x."""
+    if center:
+        gram_x, gram_y = _center_gram(gram_x), _center_gram(gram_y)
+    inverse = _inverse_norm(gram_x)
+    unit_x, unit_y = gram_x * inverse, gram_y * _inverse_norm(gram_y)
+    value = (unit_x * unit_y).sum((-2, -1), keepdim=True)
+    return value.sum(), (unit_y - value * unit_x).mul_(inverse)
 
 
-def _view_loss(x, y, task, want_slopes):
-    """Value of one view and, if wanted, its slopes."""
+def _of_columns(gram_x, gram_y, cross):
+    """CKA of the columns, and its gradients in gram_x and in X Y^T."""
+    inverse = _inverse_norm(gram_x)
+    both = inverse * _inverse_norm(gram_y)
+    value = cross.square().sum((-2, -1), keepdim=True) * both
+    return (value.sum(), gram_x * (-value * inverse.square()),
+            cross * (2 * both))
+
+
+def _view_loss(x, y, task):
+    """Value and slopes of one view."""
     (x, lost_x), (y, lost_y) = _centered(x, task), _centered(y, task)
     (gram_x, a), (gram_y, b) = _scaled_gram(x, lost_x), _scaled_gram(y, lost_y)
-    products = [gram_x]
+    loss, slope_x, slope_y = 0., 0., None
+    if task.rows:
+        value, slope = _of_rows(gram_x, gram_y, task.center)
+        loss = loss + task.rows * (len(x) - value)
+        slope_x = slope_x - task.rows * slope
     if task.columns:
-        products.append((x @ y.mT).mul_(a * b))
-    cross = products[-1]
-    if not want_slopes:
-        return _loss_of_products(gram_x, gram_y, cross, task), None
-    for product in products:
-        product.requires_grad_()
-    with torch.enable_grad():
-        loss = _loss_of_products(gram_x, gram_y, cross, task)
-        grad, *rest = torch.autograd.grad(loss, products)
-    # the scales are constants: an alignment does not depend on them
-    slope_y = rest[0] * (a * b) if rest else None
-    return loss.detach(), Slopes((grad + grad.mT) * a.square(), slope_y)
+        cross = (x @ y.mT).mul_(a * b)
+        value, slope, slope_y = _of_columns(gram_x, gram_y, cross)
+        loss = loss + task.columns * (len(x) - value)
+        slope_x = slope_x - task.columns * slope
+        slope_y = slope_y.mul_(-task.columns * a * b)
+    # a and b are constants: an alignment does not depend on the scale.
+    # 2: a Gram matrix holds X twice
+    return loss, Slopes(slope_x * (2 * a.square()), slope_y)
 
 
-def alignment_loss(x: Tensor, y: Tensor, task: Task, want_slopes: bool
-                   ) -> Tuple[Tensor, List[Slopes]]:
+def alignment_loss(x: Tensor, y: Tensor,
+                   task: Task) -> Tuple[Tensor, List[Slopes]]:
     """Sum over C problems of w (1 - CKA), and the slopes of each view.
 
     Args:
         x: Student rows (C, P, D).
         y: Teacher rows (C, P, D).
         task: Weights and centring.
-        want_slopes: Work out the gradient as well.
 
     Returns:
-        A scalar and one :class:`Slopes` (or None) per view of ``task``.
+        A scalar and one :class:`Slopes` per view of ``task``.
     """
-    values, slopes = zip(*(_view_loss(x, y, view, want_slopes)
-                           for view in task.views()))
+    values, slopes = zip(*(_view_loss(x, y, view) for view in task.views()))
     return sum(values), list(slopes)
 
 
-def alignment_grad(x: Tensor, y: Optional[Tensor], task: Task,
-                   slopes: List[Slopes], factor: Tensor) -> Tensor:
+def alignment_grad(x: Tensor, y: Tensor, task: Task,
+                   slopes: List[Slopes]) -> Tensor:
     """Gradient of :func:`alignment_loss` in x, from its slopes."""
     grad = None
     for view, slope in zip(task.views(), slopes):
         # centring needs no backward: the slopes take a mean to 0 themselves
-        part = (slope.x * factor) @ _centered(x, view)[0]
+        part = slope.x @ _centered(x, view)[0]
         if slope.y is not None:
-            part.baddbmm_(slope.y * factor, _centered(y, view)[0])
+            part.baddbmm_(slope.y, _centered(y, view)[0])
         grad = part if grad is None else grad.add_(part)
     return grad
 
 
 class AlignmentLoss(torch.autograd.Function):
-    """:func:`alignment_loss` of features, a few channels at a time.
+    """:func:`alignment_loss` of features (B, C, ...), a scalar.
 
-    Channels are independent problems or the rows of a single one (``step``
-    takes all of them then). The rows of a few are laid out, used while they
-    are in the caches, and dropped; the backward lays them out again, which
-    is cheaper than memory for all of them.
+    ``to_rows`` lays features out as (C, P, D). Channels are independent
+    problems, taken ``step`` at a time: their rows are made, used for value
+    and gradient while they are in the caches, and dropped. (Or channels are
+    the rows of a single problem, and ``step`` takes all.)
     """
 
     @staticmethod
     def forward(ctx, preds_S: Tensor, preds_T: Tensor,
                 to_rows: Callable[[Tensor], Tensor], step: int, task: Task):
-        total, kept = preds_S.new_zeros(()), []
-        for start in range(0, preds_S.shape[1], step):
-            part = slice(start, start + step)
-            value, slopes = alignment_loss(
-                to_rows(preds_S[:, part]), to_rows(preds_T[:, part]), task,
-                ctx.needs_input_grad[0])
-            total += value
-            kept.append(slopes)
+        ctx.args = to_rows, step, task
         ctx.save_for_backward(preds_S, preds_T)
-        ctx.to_rows, ctx.step, ctx.task, ctx.kept = to_rows, step, task, kept
+        total, ctx.grads = _value_and_grads(
+            preds_S, preds_T, *ctx.args, ctx.needs_input_grad[0])
         return total
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        preds_S, preds_T = ctx.saved_tensors
-        grads = torch.empty_like(preds_S)
-        # a backward called under autocast runs under it
-        with torch.autocast(preds_S.device.type, enabled=False):
-            for index, slopes in enumerate(ctx.kept):
-                part = slice(index * ctx.step, (index + 1) * ctx.step)
-                grads[:, part] = _features_grad(
-                    preds_S[:, part], preds_T[:, part], ctx.to_rows, ctx.task,
-                    slopes, grad)
-        return grads, None, None, None, None
+        grads, ctx.grads = ctx.grads, None
+        if grads is None:  # a second time, through a graph that was retained
+            preds_S, preds_T = ctx.saved_tensors
+            with torch.autocast(grad.device.type, enabled=False):
+                _, grads = _value_and_grads(preds_S, preds_T, *ctx.args, True)
+        return grads.mul_(grad), None, None, None, None
 
 
-def _features_grad(preds_S, preds_T, to_rows, task, slopes, factor):
-    """Gradient in the features of a few channels."""
-    student = preds_S.detach().requires_grad_()
-    with torch.enable_grad():
-        x = to_rows(student)
-    y = to_rows(preds_T) if task.columns else None
-    grad_x = alignment_grad(x.detach(), y, task, slopes, factor)
-    return torch.autograd.grad(x, student, grad_x)[0]
+def _value_and_grads(preds_S, preds_T, to_rows, step, task, want_grads):
+    total = preds_S.new_zeros(())
+    grads = torch.empty_like(preds_S) if want_grads else None
+    for start in range(0, preds_S.shape[1], step):
+        part = slice(start, start + step)
+        student = preds_S[:, part].detach().requires_grad_(want_grads)
+        with torch.enable_grad():
+            rows = to_rows(student)
+        x, y = rows.detach(), to_rows(preds_T[:, part])
+        value, slopes = alignment_loss(x, y, task)
+        total += value
+        if want_grads:
+            grads[:, part], = torch.autograd.grad(
+                rows, student, alignment_grad(x, y, task, slopes))
+    return total, grads

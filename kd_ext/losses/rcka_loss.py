@@ -18,6 +18,7 @@ are on the page ``docs/methods/rcka.md``.
 from functools import partial
 from typing import Sequence, Tuple, Union
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -73,13 +74,16 @@ def patch_rows(maps: Tensor, patch_size: int) -> Tensor:
     of a patch are in the order (across, image, down), the one that the
     resize across leaves; no alignment depends on it.
     """
-    batch, channels, height, width = maps.shape
+    _, channels, height, width = maps.shape
     down, across = -(-height // patch_size), -(-width // patch_size)
-    maps = _resize_rows(maps.flatten(0, 1), down * patch_size)
-    maps = maps.reshape(batch, channels, down, patch_size, width)
-    maps = maps.permute(1, 2, 4, 0, 3).reshape(channels * down, width, -1)
-    maps = _resize_rows(maps, across * patch_size)
-    return maps.reshape(channels, down * across, -1)
+    # image by image, so that a slice of channels need not be copied first
+    strips = torch.stack([
+        _resize_rows(image, down * patch_size)
+        .view(channels, down, patch_size, width).transpose(2, 3)
+        for image in maps.unbind()], 3)
+    cells = _resize_rows(strips.view(channels * down, width, -1),
+                         across * patch_size)
+    return cells.reshape(channels, down * across, -1)
 
 
 @full_precision

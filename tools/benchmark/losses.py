@@ -51,7 +51,10 @@ def run_case(name, args, console):
         for key, run in candidates.items():  # warm-up
             if key not in case.slow:
                 run()
-        memory = {key: peak_memory(run) for key, run in candidates.items()}
+        memory = {}
+        for key, run in candidates.items():
+            case.clear()
+            memory[key] = peak_memory(run)
         progress.advance(task)
         times = interleave(candidates, args.repeats, case.slow,
                            lambda: progress.advance(task))
