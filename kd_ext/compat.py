@@ -4,8 +4,11 @@ Each shim says why it exists, looks whether it is needed, and does nothing
 where it is not. ``install`` runs them all when ``kd_ext`` is imported.
 """
 
+import functools
 import importlib.abc
 import importlib.machinery
+import importlib.util
+import os
 import pickle
 import sys
 import types
@@ -26,6 +29,7 @@ NO_QUANTIZATION = (
 def install():
     """Installs every shim; calling it again changes nothing."""
     name_package()
+    find_editable_packages()
     trust_mmengine_checkpoints()
     stub_razor_quantization()
 
@@ -37,6 +41,33 @@ def name_package():
     """
     from mmengine.config.utils import MODULE2PACKAGE
     MODULE2PACKAGE.setdefault('kd_ext', 'kd_ext')
+
+
+def find_editable_packages():
+    """``kd_ext::...`` from an editable install.
+
+    MMEngine looks for a package beside its metadata, where an editable
+    install (PEP 660) has no folder; there the import system is asked.
+    """
+    import mmengine.config.config
+    import mmengine.hub.hub
+    import mmengine.utils.package_utils
+    original = mmengine.utils.package_utils.get_installed_path
+    if hasattr(original, '__wrapped__'):
+        return
+
+    @functools.wraps(original)
+    def get_installed_path(package):
+        path = original(package)
+        if not os.path.isdir(path):
+            spec = importlib.util.find_spec(package)
+            if spec is not None and spec.origin is not None:
+                path = os.path.dirname(spec.origin)
+        return path
+
+    for module in (mmengine.utils, mmengine.utils.package_utils,
+                   mmengine.config.config, mmengine.hub.hub):
+        module.get_installed_path = get_installed_path
 
 
 def trust_mmengine_checkpoints():

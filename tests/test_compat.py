@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,7 +86,7 @@ class TestCheckpointsOfMMEngine:
         class Evil:
 
             def __reduce__(self):
-                return getattr, (dict, 'fromkeys')
+                return getattr, (OrderedDict, 'fromkeys')
 
         torch.save(dict(evil=Evil()), tmp_path / 'evil.pth')
         with pytest.raises(Exception, match='statistics of its log history'):
@@ -94,6 +96,15 @@ class TestCheckpointsOfMMEngine:
 def test_package_is_known_to_config_paths():
     from mmengine.config.utils import MODULE2PACKAGE
     assert MODULE2PACKAGE['kd_ext'] == 'kd_ext'
+
+
+def test_package_is_found_whatever_its_install():
+    from mmengine.utils import get_installed_path
+
+    import kd_ext
+    folder = str(Path(kd_ext.__file__).parent)
+    assert Path(get_installed_path('kd_ext')).samefile(folder)
+    assert get_installed_path('mmdet').endswith('site-packages/mmdet')
 
 
 def test_config_parts_resolve_by_package():
