@@ -51,13 +51,13 @@ def run_case(name, args, console):
         for key, run in candidates.items():  # warm-up
             if key not in case.slow:
                 run()
+        times = interleave(candidates, args.repeats, case.slow,
+                           lambda: progress.advance(task))
         memory = {}
         for key, run in candidates.items():
             case.clear()
             memory[key] = peak_memory(run)
         progress.advance(task)
-        times = interleave(candidates, args.repeats, case.slow,
-                           lambda: progress.advance(task))
     rows = summarise(times, UNIT)
     for key, row in rows.items():
         row['memory_mib'] = memory[key]
