@@ -45,7 +45,10 @@ SCRIPT = textwrap.dedent('''
         both = [torch.zeros_like(total) for _ in range(2)]
         dist.all_gather(both, total)
         assert torch.equal(*both)
-    print('rank', rank, 'done')
+    print('rank', rank, 'done', flush=True)
+    # a rank that goes while gloo's threads still run is aborted by them
+    dist.barrier()
+    dist.destroy_process_group()
 ''')
 
 
