@@ -12,13 +12,13 @@ The alignment of the transposes needs no D x D matrix, because
 :math:`\langle X^TX, Y^TY\rangle_F = \lVert XY^T\rVert_F^2` and
 :math:`\lVert X^TX\rVert_F = \lVert XX^T\rVert_F`. So the loss is a function
 of P x P products alone, and its gradient in X is :math:`A X + B Y` with two
-P x P matrices A and B, the *slopes*.
+P x P matrices A and B.
 
 Source: Kornblith et al., Similarity of Neural Network Representations
 Revisited, ICML 2019, arXiv 1905.00414.
 """
 
-from typing import Callable, List, NamedTuple, Optional, Tuple
+from typing import Callable, List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
@@ -43,11 +43,8 @@ class Task(NamedTuple):
         return [self]
 
 
-class Slopes(NamedTuple):
-    """The gradient of a loss is ``x @ X + y @ Y``; (C, P, P) each."""
-
-    x: Tensor
-    y: Optional[Tensor]
+# A (C, P, P) and Z (C, P, D): the gradient of a loss is a sum of A @ Z
+Terms = List[Tuple[Tensor, Tensor]]
 
 
 def _centered(rows, task):
@@ -108,10 +105,10 @@ def _of_columns(gram_x, gram_y, cross):
 
 
 def _view_loss(x, y, task):
-    """Value and slopes of one view."""
+    """Value of one view and the terms of its gradient."""
     (x, lost_x), (y, lost_y) = _centered(x, task), _centered(y, task)
     (gram_x, a), (gram_y, b) = _scaled_gram(x, lost_x), _scaled_gram(y, lost_y)
-    loss, slope_x, slope_y = 0., 0., None
+    loss, slope_x, terms = 0., 0., []
     if task.rows:
         value, slope = _of_rows(gram_x, gram_y, task.center)
         loss = loss + task.rows * (len(x) - value)
@@ -121,38 +118,29 @@ def _view_loss(x, y, task):
         value, slope, slope_y = _of_columns(gram_x, gram_y, cross)
         loss = loss + task.columns * (len(x) - value)
         slope_x = slope_x - task.columns * slope
-        slope_y = slope_y.mul_(-task.columns * a * b)
-    # a and b are constants: an alignment does not depend on the scale.
-    # 2: a Gram matrix holds X twice
-    return loss, Slopes(slope_x * (2 * a.square()), slope_y)
+        terms.append((slope_y.mul_(-task.columns * a * b), y))
+    # a and b are constants: an alignment does not depend on the scale. So is
+    # centring: the slopes take a mean to 0. 2: a Gram matrix holds X twice
+    return loss, [(slope_x * (2 * a.square()), x), *terms]
 
 
-def alignment_loss(x: Tensor, y: Tensor,
-                   task: Task) -> Tuple[Tensor, List[Slopes]]:
-    """Sum over C problems of w (1 - CKA), and the slopes of each view.
+def alignment_loss(x: Tensor, y: Tensor, task: Task) -> Tuple[Tensor, Terms]:
+    """Sum over C problems of w (1 - CKA), and the terms of its gradient.
 
     Args:
         x: Student rows (C, P, D).
         y: Teacher rows (C, P, D).
         task: Weights and centring.
-
-    Returns:
-        A scalar and one :class:`Slopes` per view of ``task``.
     """
-    values, slopes = zip(*(_view_loss(x, y, view) for view in task.views()))
-    return sum(values), list(slopes)
+    values, terms = zip(*(_view_loss(x, y, view) for view in task.views()))
+    return sum(values), sum(terms, [])
 
 
-def alignment_grad(x: Tensor, y: Tensor, task: Task,
-                   slopes: List[Slopes]) -> Tensor:
-    """Gradient of :func:`alignment_loss` in x, from its slopes."""
-    grad = None
-    for view, slope in zip(task.views(), slopes):
-        # centring needs no backward: the slopes take a mean to 0 themselves
-        part = slope.x @ _centered(x, view)[0]
-        if slope.y is not None:
-            part.baddbmm_(slope.y, _centered(y, view)[0])
-        grad = part if grad is None else grad.add_(part)
+def alignment_grad(terms: Terms) -> Tensor:
+    """Gradient of :func:`alignment_loss` in x from its terms, (C, P, D)."""
+    grad = torch.bmm(*terms[0])
+    for term in terms[1:]:
+        grad.baddbmm_(*term)
     return grad
 
 
@@ -193,10 +181,10 @@ def _value_and_grads(preds_S, preds_T, to_rows, step, task, want_grads):
         student = preds_S[:, part].detach().requires_grad_(want_grads)
         with torch.enable_grad():
             rows = to_rows(student)
-        x, y = rows.detach(), to_rows(preds_T[:, part])
-        value, slopes = alignment_loss(x, y, task)
+        value, terms = alignment_loss(rows.detach(), to_rows(preds_T[:, part]),
+                                      task)
         total += value
         if want_grads:
-            grads[:, part], = torch.autograd.grad(
-                rows, student, alignment_grad(x, y, task, slopes))
+            grads[:, part], = torch.autograd.grad(rows, student,
+                                                  alignment_grad(terms))
     return total, grads
