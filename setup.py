@@ -48,7 +48,7 @@ def add_mim_folder():
 add_mim_folder()
 version = re.search(r"__version__ = '(.+)'",
                     (ROOT / 'kd_ext' / 'version.py').read_text()).group(1)
-tests, lint = read_requirements('tests'), read_requirements('lint')
+extras = {name: read_requirements(name) for name in ('seg', 'tests', 'lint')}
 setup(
     name='kd_ext',
     version=version,
@@ -61,6 +61,6 @@ setup(
     include_package_data=True,
     install_requires=(read_requirements('mminstall')
                       + read_requirements('runtime')),
-    extras_require=dict(tests=tests, lint=lint, all=tests + lint),
+    extras_require=dict(extras, all=sum(extras.values(), [])),
     zip_safe=False,
 )

@@ -30,6 +30,7 @@ def install():
     """Installs every shim; calling it again changes nothing."""
     name_package()
     find_editable_packages()
+    name_missing_extras()
     trust_mmengine_checkpoints()
     stub_razor_quantization()
 
@@ -68,6 +69,34 @@ def find_editable_packages():
     for module in (mmengine.utils, mmengine.utils.package_utils,
                    mmengine.config.config, mmengine.hub.hub):
         module.get_installed_path = get_installed_path
+
+
+def name_missing_extras():
+    """``mmseg::...`` without mmsegmentation.
+
+    MMEngine's text for a ``_base_`` names no version, and its hub calls pip
+    for a package that is missing, which would bring mmsegmentation without
+    what it imports. Both are told what to install before they look.
+    """
+    import mmengine.config.config
+    import mmengine.hub.hub
+
+    from kd_ext.extras import require_extra
+
+    def checked(original):
+
+        @functools.wraps(original)
+        def look(package):
+            require_extra(package)
+            return original(package)
+
+        return look
+
+    for module, name in ((mmengine.config.config, 'is_installed'),
+                         (mmengine.hub.hub, 'install_package')):
+        original = getattr(module, name)
+        if not hasattr(original, '__wrapped__'):
+            setattr(module, name, checked(original))
 
 
 def trust_mmengine_checkpoints():

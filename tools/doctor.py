@@ -33,8 +33,8 @@ REBUILD_MMCV = (
 # what to ask pip for, where that is not the name of the module
 REQUIREMENTS = dict(
     mmengine='mmengine>=0.10.4,<0.11', mmdet='mmdet==3.3.0',
-    mmrazor='mmrazor==1.0.0', pkg_resources='setuptools<81',
-    cv2='opencv-python-headless')
+    mmrazor='mmrazor==1.0.0', mmseg='mmsegmentation==1.2.2',
+    pkg_resources='setuptools<81', cv2='opencv-python-headless')
 FRESH = ('import sys; from mmengine.registry import MODELS; '
          'sys.exit(MODELS.get("kd_ext.RCKALoss") is None)')
 
@@ -194,6 +194,19 @@ def check_mmrazor_models():
     for name in ('kd_ext', 'mmrazor.models'):
         importlib.import_module(name)
     return True, 'imports, with the shims of kd_ext', ''
+
+
+def check_mmseg():
+    version = installed_version('mmsegmentation')
+    if version is None:
+        return True, ("not installed, so no segmentors; for these: "
+                      "pip install 'kd_ext[seg]'"), ''
+    if version != '1.2.2':
+        return False, f'{version} is installed, 1.2.2 is needed', (
+            install('mmseg'))
+    for name in ('kd_ext', 'mmseg.models'):
+        importlib.import_module(name)
+    return True, version, ''
 
 
 def check_checkpoints():

@@ -82,7 +82,7 @@ build_mmcv() { # leaves the wheel in $1
 
 install_package() {
     "$py" -m pip install -r requirements/mminstall.txt -r requirements/runtime.txt
-    "$py" -m pip install --no-build-isolation -e '.[tests,lint]'
+    "$py" -m pip install --no-build-isolation -e '.[seg,tests,lint]'
 }
 
 use_headless_opencv() { # opencv-python wants libGL, which servers often lack

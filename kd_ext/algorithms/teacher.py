@@ -5,12 +5,14 @@ import os
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
 
+from kd_ext.extras import require_extra
 from kd_ext.messages import expected, near_matches
 
 RANDOM = 'random'
@@ -18,17 +20,26 @@ RANDOM = 'random'
 
 @contextlib.contextmanager
 def detector_scope(cfg=None):
-    """Builds under the scope that detectors live in.
+    """Builds under the scope that a model lives in.
 
-    ``_scope_`` of a config wins; else the default scope, unless it is one
-    that holds no detectors (kd_ext, mmrazor, mmengine): then mmdet.
+    ``_scope_`` of a config wins, then the prefix of its ``type``, as in
+    ``mmseg.EncoderDecoder``; else the default scope, unless it is one that
+    holds no detectors (kd_ext, mmrazor, mmengine): then mmdet.
+
+    Raises:
+        ModuleNotFoundError: The scope belongs to an extra that is missing.
     """
-    scope = (cfg or {}).get('_scope_')
+    cfg = cfg or {}
+    scope = cfg.get('_scope_')
+    if scope is None and isinstance(cfg.get('type'), str):
+        prefix = cfg['type'].partition('.')[0]
+        scope = prefix if prefix in MODULE2PACKAGE else None
     if scope is None:
         current = DefaultScope.get_current_instance()
         scope = current.scope_name if current else None
         if scope in (None, 'kd_ext', 'mmrazor', 'mmengine'):
             scope = 'mmdet'
+    require_extra(scope)
     with DefaultScope.overwrite_default_scope(scope):
         yield
 
@@ -42,7 +53,7 @@ def model_config(source, name):
     """
     if isinstance(source, dict):
         # a whole config may be given where its ``model`` is meant
-        return source['model'] if 'type' not in source else source
+        return source if 'type' in source else _scoped_model(source)
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(expected(
             name, 'a config path, a pkg::config name, a dict or a model',
@@ -64,7 +75,14 @@ def model_config(source, name):
             name, 'a config with a model', f'{source!r} without one'))
     if '::' in source:
         cfg.model.setdefault('_scope_', source.partition('::')[0])
-    return cfg.model
+    return _scoped_model(cfg)
+
+
+def _scoped_model(cfg):
+    """The model of a whole config, which knows the scope of its types."""
+    if cfg.get('default_scope'):
+        cfg['model'].setdefault('_scope_', cfg['default_scope'])
+    return cfg['model']
 
 
 def _neighbours(source):
@@ -215,7 +233,7 @@ class InputAdapter:
             mean_s, std_s = mean_s.flip(0), std_s.flip(0)
         self.scale = std_s / std_t
         self.shift = (mean_s - mean_t) / std_t
-        self.pad_value = float(getattr(target, 'pad_value', 0))
+        self.pad_value = _pad_value(target)
         self.same = (not self.flip and bool(torch.allclose(
             self.scale, torch.ones(()), atol=1e-6)) and bool(torch.allclose(
                 self.shift, torch.zeros(()), atol=1e-6)))
@@ -239,8 +257,14 @@ class InputAdapter:
         return outputs
 
 
-def _flips(preprocessor):
-    return bool(getattr(preprocessor, '_channel_conversion', False))
+def _flips(preprocessor):  # mmdet's name, mmseg's name
+    return any(getattr(preprocessor, name, False)
+               for name in ('_channel_conversion', 'channel_conversion'))
+
+
+def _pad_value(preprocessor):  # both pad what is normalised already
+    return float(getattr(preprocessor, 'pad_value',
+                         getattr(preprocessor, 'pad_val', 0)))
 
 
 def _statistics(preprocessor):

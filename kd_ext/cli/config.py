@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.device import get_device
 
+from kd_ext.extras import require_extra
 from kd_ext.messages import expected, near_matches
 
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
@@ -19,9 +20,11 @@ def load_config(args):
 
     Raises:
         FileNotFoundError: No such config; the message lists near matches.
+        ModuleNotFoundError: It is for an extra that is not installed.
     """
     path = find_config(args.config)
     cfg = Config.fromfile(path)
+    require_extra(cfg.get('default_scope'))
     cfg.launcher = args.launcher
     if args.cfg_options is not None:
         cfg.merge_from_dict(args.cfg_options)
@@ -53,6 +56,7 @@ def _config_folder(package):
         raise FileNotFoundError(expected(
             'the package of a config', 'one that ships configs',
             repr(package), near_matches(package, sorted(MODULE2PACKAGE))))
+    require_extra(package)
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise FileNotFoundError(expected(
