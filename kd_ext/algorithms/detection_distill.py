@@ -35,7 +35,9 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             is accounted for; ``'random'`` is for tests.
         distill (dict[str, dict]): Entries ``name=dict(type=<loss>, at=<tap>,
             levels=<indices, default all>, connector=<default automatic>,
-            <arguments of the loss>)``.
+            stage=<of a cascade, default the first>, class_means=<a file of
+            tools/class_means.py, default 'online'>, <arguments of the
+            loss>)``.
         allow_teacher_mismatch (bool): Go on although the checkpoint does not
             fit the teacher in every key.
         data_preprocessor, init_cfg: As in mmrazor's ``BaseAlgorithm``.
@@ -92,9 +94,9 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             losses = self.architecture(inputs, data_samples, mode='loss')
             terms = self.distiller.idle()
         else:
-            with self.distiller.recorder(self.student, 'student') as seen_S:
+            with self.distiller.reading(self.student) as seen_S:
                 losses = self.architecture(inputs, data_samples, mode='loss')
-            seen_T = self._run_teacher(inputs, data_samples, seen_S.calls())
+            seen_T = self._run_teacher(inputs, data_samples, seen_S)
             terms = self.distiller(seen_S, seen_T)
         losses = add_prefix(losses, 'student')
         losses.update(add_prefix(terms, 'distill'))
@@ -104,13 +106,12 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             for key, value in terms.items()})
         return losses
 
-    @torch.no_grad()
-    def _run_teacher(self, inputs, data_samples, calls):
-        recorder = self.distiller.recorder(self.teacher, 'teacher', calls)
-        with recorder:
-            self.teacher(self.adapt_inputs(inputs, data_samples),
-                         data_samples, mode='tensor')
-        return recorder
+    def _run_teacher(self, inputs, data_samples, seen_S):
+        if not self.distiller.needs_teacher:
+            return None
+        return self.distiller.teacher_pass(
+            self.teacher, self.adapt_inputs(inputs, data_samples),
+            data_samples, seen_S)
 
     def _apply(self, fn, *args, **kwargs):
         self.teacher._apply(fn)  # follows to the device

@@ -1,21 +1,24 @@
-"""From two recorded forward passes to a dict of named loss terms."""
+"""From two readings of a batch to a dict of named loss terms."""
 
 import torch
 from mmengine.logging import MessageHub, print_log
 from torch import nn
 
 from kd_ext.messages import expected
-from kd_ext.taps import PartTap, Recorder, build_tap
-from .term import Term, split_entry
-
-PROBE_SIZE = 320  # the smallest common input of the detectors in mmdet
+from kd_ext.taps import PartTap, Reading, build_tap
+from .entry import split_entry
+from .probing import blank_samples, probing
+from .region_term import RegionTerm
+from .region_wiring import RegionWiring
+from .teacher_pass import TeacherPass
+from .term import LevelTerm
 
 
 class Distiller(nn.Module):
-    """Taps, connectors and losses of all entries of ``distill=``.
+    """Taps, connectors, class means and losses of all entries of ``distill=``.
 
-    Knows nothing of training: it says what to record, and turns what was
-    recorded into terms. Its state is what resuming needs besides the student.
+    Knows nothing of training: it says what to read, and turns what was read
+    into terms. Its state is what resuming needs besides the student.
 
     Args:
         distill (dict[str, dict]): Entries by name.
@@ -32,53 +35,66 @@ class Distiller(nn.Module):
                 "at='neck'))."))
         entries = {name: split_entry(name, cfg)
                    for name, cfg in distill.items()}
-        self.taps = {settings['at']: build_tap(settings['at'])
-                     for _, settings in entries.values()}
-        seen_S = self._probe(student, 'student')
-        seen_T = self._probe(teacher, 'teacher')
+        taps = {name: _tap(name, settings)
+                for name, (_, settings) in entries.items()}
+        self.taps = {tap.key: tap for tap in taps.values()}
+        maps = {key: tap for key, tap in self.taps.items()
+                if not tap.of_regions}
+        seen_S = _probe(maps, student, 'student')
+        seen_T = _probe(maps, teacher, 'teacher')
+        regions = RegionWiring(student, teacher)
         self.terms = nn.ModuleDict()
         for name, (loss, settings) in entries.items():
-            shapes = seen_S[settings['at']], seen_T[settings['at']]
-            term = Term(name, loss, student=shapes[0], teacher=shapes[1],
-                        **settings)
-            for line in term.describe(*shapes):
+            tap = taps[name]
+            if tap.of_regions:
+                self.terms[name] = regions.term(name, loss, tap, settings)
+                lines = self.terms[name].describe()
+            else:
+                shapes = seen_S[tap.key], seen_T[tap.key]
+                self.terms[name] = LevelTerm(
+                    name, loss, tap.key, *shapes, settings.get('levels'),
+                    settings.get('connector'))
+                lines = self.terms[name].describe(*shapes)
+            for line in lines:
                 print_log(line, 'current')
-            self.terms[name] = term
+        self.class_means = nn.ModuleDict(regions.class_means)
+        self.means_of = regions.means_of
+        self.teacher_pass = TeacherPass(
+            {key: tap for key, tap in self.taps.items()
+             if key in regions.online or any(
+                 term.needs_teacher for term in self.terms.values()
+                 if term.key == key)}, regions.own)
 
-    def recorder(self, model, role, stop_after=None):
-        """What to record of ``model``, as a context."""
-        return Recorder({at: tap.source(model, role)
-                         for at, tap in self.taps.items()}, stop_after)
+    def reading(self, model):
+        """Context in which the student's loss is run."""
+        return Reading(self.taps, model, 'student')
 
-    @torch.no_grad()
-    def _probe(self, model, role):
-        """Shapes of every tapped feature on a blank image."""
-        modes = {module: module.training for module in model.modules()}
-        once = all(isinstance(tap, PartTap) for tap in self.taps.values())
-        inputs = next(model.parameters()).new_zeros(
-            1, 3, PROBE_SIZE, PROBE_SIZE)
-        model.eval()
-        try:
-            with self.recorder(
-                    model, role,
-                    dict.fromkeys(self.taps, 1) if once else None) as record:
-                model(inputs, _blank_samples(), mode='tensor')
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
-        return {at: [level.shape for level in record.levels(at)]
-                for at in self.taps}
+    @property
+    def needs_teacher(self):
+        """Whether any tap asks for the teacher."""
+        return bool(self.teacher_pass.taps)
 
     def forward(self, student, teacher):
-        """Terms from the recorders of both passes: dict[str, Tensor]."""
+        """Terms from the readings of both passes: dict[str, Tensor]."""
+        if self.training:
+            self._update_class_means(teacher)
         losses = {}
-        for term in self.terms.values():
-            losses.update(term(student.levels(term.at),
-                               teacher.levels(term.at)))
+        for name, term in self.terms.items():
+            losses.update(term(student, teacher, self._means(name)))
         if not bool(torch.isfinite(torch.stack(
                 [value.detach() for value in losses.values()])).all()):
             self._name_fault(losses, student, teacher)
         return losses
+
+    def _means(self, name):
+        key = self.means_of.get(name)
+        return None if key is None else self.class_means[key].means
+
+    def _update_class_means(self, teacher):
+        for key, means in self.class_means.items():
+            if means.online:
+                regions = teacher.regions(key)
+                means.update(regions.embeddings, regions.labels)
 
     def idle(self):
         """The same terms at 0, in the graph of every own parameter.
@@ -92,11 +108,10 @@ class Distiller(nn.Module):
 
     def _name_fault(self, losses, student, teacher):
         iteration = MessageHub.get_current_instance().runtime_info.get('iter')
-        for term in self.terms.values():
-            fault = term.fault(student.levels(term.at),
-                               teacher.levels(term.at))
+        for name, term in self.terms.items():
+            fault = term.fault(student, teacher, self._means(name))
             names = [key for key, value in losses.items()
-                     if key.startswith(f'loss_{term.name}')
+                     if key.startswith(f'loss_{name}')
                      and not bool(torch.isfinite(value).all())]
             if names:
                 raise FloatingPointError(expected(
@@ -107,9 +122,26 @@ class Distiller(nn.Module):
                     'clip gradients, or train without --amp.'))
 
 
-def _blank_samples():
-    from mmdet.structures import DetDataSample
-    size = (PROBE_SIZE, PROBE_SIZE)
-    return [DetDataSample(metainfo=dict(
-        img_id=0, img_shape=size, ori_shape=size, pad_shape=size,
-        batch_input_shape=size, scale_factor=(1., 1.)))]
+def _tap(name, settings):
+    tap = build_tap(settings['at'], settings.get('stage'),
+                    settings.get('levels'))
+    for setting in ('stage', 'class_means'):
+        if setting in settings and not tap.of_regions:
+            raise ValueError(expected(
+                f'distill.{name}', "without " + setting + " unless at is "
+                "'embedding' or 'logits'", f'at={settings["at"]!r}'))
+    return tap
+
+
+def _probe(taps, model, role):
+    """Shapes of every tapped feature map on a blank image, by key."""
+    if not taps:
+        return {}
+    shallow = all(isinstance(tap, PartTap) for tap in taps.values())
+    with probing(model) as inputs, Reading(
+            taps, model, role,
+            dict.fromkeys(taps, 1) if shallow else None) as reading:
+        model(inputs, blank_samples(), mode='tensor')
+    return {key: [level.shape for level in reading.levels(key)]
+            for key in taps}
+

@@ -1,86 +1,12 @@
-"""One entry of ``distill=``: a tap, its connectors and its loss."""
-
-import inspect
+"""A term on feature maps: level pairs, their connectors and a loss."""
 
 import torch
-from mmengine.config import ConfigDict
-from mmengine.registry import DefaultScope
 from torch import nn
 
 from kd_ext.connectors import Connector
 from kd_ext.losses.precision import upcast
-from kd_ext.messages import expected, near_matches
-from kd_ext.registry import MODELS
-
-SETTINGS = ('at', 'levels', 'connector')
-
-
-def split_entry(name, cfg):
-    """Divides ``dict(type=, at=, levels=, connector=, **loss)``.
-
-    Returns:
-        tuple[dict, dict]: The loss config and the settings of the term.
-
-    Raises:
-        ValueError: The name or the entry cannot be used.
-    """
-    if not isinstance(name, str) or not name.replace('-', '_').isidentifier():
-        raise ValueError(expected(
-            'a name in distill', 'made of letters, digits and _', repr(name),
-            'It becomes the log key distill.loss_<name>, which MMEngine adds '
-            'to the total because it contains "loss".'))
-    if not isinstance(cfg, dict) or 'type' not in cfg:
-        raise ValueError(expected(
-            f'distill.{name}', 'a dict with type and at', repr(cfg)))
-    if 'at' not in cfg:
-        raise ValueError(expected(
-            f'distill.{name}', 'told where to read features', 'no at=',
-            "Say at='neck', at='backbone' or at='<module path>'."))
-    loss = {key: cfg[key] for key in cfg if key not in SETTINGS}
-    return loss, {key: cfg[key] for key in SETTINGS if key in cfg}
-
-
-def build_loss(name, cfg):
-    """Builds a loss of kd_ext, mmrazor or any other registry.
-
-    Raises:
-        ValueError: Unknown type, unknown argument or no distillation loss.
-    """
-    kind = cfg['type']
-    with DefaultScope.overwrite_default_scope('kd_ext'):
-        try:
-            known = MODELS.get(kind) if isinstance(kind, str) else kind
-        except (RuntimeError, ImportError):
-            known = None
-        if known is None:
-            raise ValueError(expected(
-                f'distill.{name}.type', 'a registered loss', repr(kind),
-                near_matches(kind, _loss_names())))
-        try:
-            loss = MODELS.build(ConfigDict(cfg))
-        except TypeError as error:
-            raise ValueError(expected(
-                f'distill.{name}', 'arguments of '
-                f'{known.__name__}{inspect.signature(known)}',
-                str(error))) from error
-    parameters = [p for p in inspect.signature(loss.forward).parameters
-                  .values() if p.kind in (p.POSITIONAL_ONLY,
-                                          p.POSITIONAL_OR_KEYWORD)]
-    required = [p.name for p in parameters if p.default is p.empty]
-    if len(parameters) < 2 or len(required) > 2:
-        raise ValueError(expected(
-            f'distill.{name}.type', 'a loss whose forward takes student and '
-            'teacher features, forward(preds_S, preds_T)',
-            f'{known.__name__}.forward({", ".join(required)})'))
-    return loss
-
-
-def _loss_names():
-    import mmrazor.models.losses as razor
-
-    import kd_ext.losses as own
-    return ([f'kd_ext.{name}' for name in own.__all__ if name.endswith('Loss')]
-            + [f'mmrazor.{name}' for name in razor.__all__])
+from kd_ext.messages import expected
+from .entry import asks, build_loss, set_up
 
 
 def pair_levels(name, wanted, student, teacher):
@@ -118,56 +44,89 @@ def pair_levels(name, wanted, student, teacher):
     return pairs
 
 
-class Term(nn.Module):
-    """Reads pairs of features, connects them, weighs them with a loss.
+def named_terms(name, value):
+    """What a loss returns, a tensor or a dict of them, by log key."""
+    if isinstance(value, dict):
+        return {f'loss_{name}_{key}': item for key, item in value.items()}
+    return {f'loss_{name}': value}
+
+
+def count_bad(feature):
+    """``3 of 8 values`` where some are not finite, else an empty string."""
+    bad = int((~torch.isfinite(feature)).sum())
+    return f'{bad} of {feature.numel()} values' if bad else ''
+
+
+class LevelTerm(nn.Module):
+    """Reads pairs of feature maps, connects them, weighs them with a loss.
 
     Args:
         name (str): Key of the entry.
         loss (dict): Config of the loss.
-        at (str): The tap.
+        key (str): Of the tap.
         student, teacher (Sequence[torch.Size]): Shapes seen in the probe.
         levels (Sequence[int], optional): See :func:`pair_levels`.
         connector (dict, optional): Projector for every level in place of the
             automatic one; gets ``in_channel`` and ``out_channel``.
+
+    Raises:
+        ValueError: The loss needs labels, or the levels cannot be paired.
     """
 
-    def __init__(self, name, loss, at, student, teacher, levels=None,
+    needs_teacher = True
+
+    def __init__(self, name, loss, key, student, teacher, levels=None,
                  connector=None):
         super().__init__()
-        self.name, self.at = name, at
-        self.pairs = pair_levels(name, levels, student, teacher)
+        self.name, self.key = name, key
         self.loss = build_loss(name, loss)
-        self.connectors = nn.ModuleList(
-            Connector.between(student[i], teacher[j], connector)
-            for i, j in self.pairs)
+        if asks(self.loss):
+            raise ValueError(expected(
+                f'distill.{name}.at', "'embedding', where regions have "
+                f'labels, as {type(self.loss).__name__} needs them',
+                repr(key)))
+        self.pairs = pair_levels(name, levels, student, teacher)
+        self.connectors = nn.ModuleList()
+        if hasattr(self.loss, 'setup'):  # it has its own projectors
+            set_up(self.loss,
+                   student_widths=[student[i][1] for i, _ in self.pairs],
+                   teacher_widths=[teacher[j][1] for _, j in self.pairs])
+        if not getattr(self.loss, 'fits_widths', False):
+            self.connectors.extend(
+                Connector.between(student[i], teacher[j], connector)
+                for i, j in self.pairs)
 
     def describe(self, student, teacher):
         """One line a pair: shapes, projector, resize."""
-        for (i, j), connector in zip(self.pairs, self.connectors):
-            yield (f'{self.name}: {self.at}[{i}] {tuple(student[i][1:])} <- '
-                   f'{self.at}[{j}] {tuple(teacher[j][1:])}'
-                   f'{connector.describe(student[i], teacher[j])}')
+        for index, (i, j) in enumerate(self.pairs):
+            how = (self.connectors[index].describe(student[i], teacher[j])
+                   if self.connectors else '')
+            yield (f'{self.name}: {self.key}[{i}] {tuple(student[i][1:])} <- '
+                   f'{self.key}[{j}] {tuple(teacher[j][1:])}{how}')
 
     def connected(self, student, teacher):
-        """Pairs of features of one shape, in fp32: list of two tensors."""
-        return [upcast((connector(student[i], teacher[j]), teacher[j]))
-                for (i, j), connector in zip(self.pairs, self.connectors)]
+        """Pairs of features to compare, in fp32: list of two tensors."""
+        pairs = [(student[i], teacher[j]) for i, j in self.pairs]
+        if self.connectors:
+            pairs = [(connector(*pair), pair[1]) for connector, pair
+                     in zip(self.connectors, pairs)]
+        return [upcast(pair) for pair in pairs]
 
-    def forward(self, student, teacher):
-        """Named loss terms from the levels of both sides."""
-        pairs = self.connected(student, teacher)
+    def forward(self, student, teacher, class_means=None):
+        """Named loss terms from the readings of both passes."""
+        pairs = self.connected(student.levels(self.key),
+                               teacher.levels(self.key))
         with torch.autocast(pairs[0][0].device.type, enabled=False):
             if getattr(self.loss, 'relates_levels', False):
                 value = self.loss(*(tuple(side) for side in zip(*pairs)))
             else:
                 value = _add([self.loss(*pair) for pair in pairs])
-        if isinstance(value, dict):
-            return {f'loss_{self.name}_{key}': item
-                    for key, item in value.items()}
-        return {f'loss_{self.name}': value}
+        return named_terms(self.name, value)
 
-    def fault(self, student, teacher):
+    def fault(self, student, teacher, class_means=None):
         """Where this term stops being finite, in words, or None."""
+        student = student.levels(self.key)
+        teacher = teacher.levels(self.key)
         for (i, j), pair in zip(self.pairs,
                                 self.connected(student, teacher)):
             for role, levels, index, feature in (
@@ -175,16 +134,14 @@ class Term(nn.Module):
                     ('teacher', teacher, j, pair[1])):
                 for kind, value in (('feature', levels[index]),
                                     ('connected feature', feature)):
-                    bad = int((~torch.isfinite(value)).sum())
+                    bad = count_bad(value)
                     if bad:
-                        return (f'level {index} of {self.at!r}: {bad} of '
-                                f'{value.numel()} values of the {role} {kind}')
+                        return (f'level {index} of {self.key!r}: {bad} of the '
+                                f'{role} {kind}')
             if not getattr(self.loss, 'relates_levels', False):
-                values = self.loss(*pair)
-                values = values if isinstance(values, dict) else {'': values}
-                if not all(bool(torch.isfinite(v).all())
-                           for v in values.values()):
-                    return f'level {i} of {self.at!r}: the loss of that level'
+                values = named_terms('', self.loss(*pair)).values()
+                if not all(bool(torch.isfinite(v).all()) for v in values):
+                    return f'level {i} of {self.key!r}: the loss of that level'
         return None
 
 

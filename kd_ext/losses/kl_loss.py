@@ -15,7 +15,11 @@ one stays in fp32 under AMP, gives a zero that is in the graph where N is 0
 (a mean over nothing is nan), and has the sigmoid form.
 """
 
+from typing import Optional, Union
+
+import torch
 import torch.nn.functional as F
+from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
 from kd_ext.messages import expected
@@ -42,7 +46,8 @@ def _binary_terms(preds_S, preds_T):
 
 @full_precision
 def kl_logits_loss(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0,
-                   use_sigmoid: bool = False) -> Tensor:
+                   use_sigmoid: bool = False,
+                   avg_factor: Union[float, Tensor, None] = None) -> Tensor:
     """T^2 KL(teacher || student) of logits; see the module's formula.
 
     Args:
@@ -50,6 +55,7 @@ def kl_logits_loss(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0,
         preds_T: Teacher logits (N, K), detached.
         tau: Temperature T > 0. T^2 keeps the size of the gradient.
         use_sigmoid: For heads that score each class by a sigmoid.
+        avg_factor: Divisor in place of N, e.g. its mean over processes.
 
     Returns:
         Scalar >= 0, summed over classes, mean over the N rows; 0 where both
@@ -75,7 +81,9 @@ def kl_logits_loss(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0,
     else:
         terms = F.kl_div(preds_S.log_softmax(-1), preds_T.log_softmax(-1),
                          reduction='none', log_target=True)
-    return terms.sum() * (tau**2 / len(preds_S))
+    if avg_factor is None:
+        avg_factor = len(preds_S)
+    return terms.sum() * tau**2 / avg_factor
 
 
 @MODELS.register_module()
@@ -84,21 +92,37 @@ class LogitKLLoss(nn.Module):
 
     Args:
         tau (float): Temperature.
-        use_sigmoid (bool): For heads that score each class by a sigmoid.
+        use_sigmoid (bool, optional): For heads that score each class by a
+            sigmoid; None takes what the detector's head does, or False.
         loss_weight (float): Factor on the whole.
 
     Raises:
         ValueError: ``tau`` is not positive, or the weight is negative.
     """
 
-    def __init__(self, tau: float = 1.0, use_sigmoid: bool = False,
+    def __init__(self, tau: float = 1.0, use_sigmoid: Optional[bool] = None,
                  loss_weight: float = 1.0) -> None:
         super().__init__()
         self.tau = check_temperature(tau)
-        self.use_sigmoid = bool(use_sigmoid)
+        self.use_sigmoid = use_sigmoid
         self.loss_weight = check_weight('loss_weight', loss_weight)
 
+    def setup(self, use_sigmoid: bool) -> None:
+        """Takes over how the detector's head scores, unless it was given."""
+        if self.use_sigmoid is None:
+            self.use_sigmoid = bool(use_sigmoid)
+
     def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
-        """Weighted :func:`kl_logits_loss`."""
-        return self.loss_weight * kl_logits_loss(preds_S, preds_T, self.tau,
-                                                 self.use_sigmoid)
+        """Weighted :func:`kl_logits_loss`.
+
+        On several processes N is its mean over them, so that the mean of
+        losses and gradients is that of one process with all rows.
+        """
+        avg_factor = None
+        if get_world_size() > 1:
+            avg_factor = torch.tensor(float(len(preds_S)),
+                                      device=preds_S.device)
+            all_reduce(avg_factor, 'mean')
+            avg_factor = avg_factor.clamp(min=1e-6)
+        return self.loss_weight * kl_logits_loss(
+            preds_S, preds_T, self.tau, bool(self.use_sigmoid), avg_factor)

@@ -22,17 +22,18 @@ paper's components. NCKD also abbreviates "non-target-class knowledge
 distillation", one half of DKD (CVPR 2022), which is something else.
 """
 
-from typing import Dict, Optional, Tuple, Union
+from typing import Dict, Optional, Union
 
 import torch
-from mmengine.dist import all_reduce, get_world_size
+from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from kd_ext.messages import expected
 from kd_ext.registry import MODELS
 from .checks import check_count, check_weight
 from .kl_loss import check_temperature
-from .nd_loss import EPS, check_labelled, directions, divisor, known_rows
+from .labelled import (EPS, batch_means, check_labelled, directions,
+                       known_rows)
 from .precision import full_precision
 
 
@@ -99,7 +100,9 @@ def nc1_loss(preds_S: Tensor, labels: Tensor, class_means: Tensor,
     counted, index = known_rows(labels, known)
     terms = -logits.log_softmax(1).gather(1, index[:, None])[:, 0]
     total = torch.where(counted, terms, terms.new_zeros(())).sum()
-    return total / divisor(counted.sum(), avg_factor)
+    if avg_factor is None:
+        avg_factor = counted.sum()
+    return total / torch.as_tensor(avg_factor).clamp(min=EPS)
 
 
 @full_precision
@@ -143,34 +146,6 @@ def nc2_loss(student_means: Tensor, class_means: Tensor,
     pairs = known.sum() * (known.sum() - 1) / 2
     gaps = (grams[0] - grams[1]).triu(diagonal=1)
     return gaps.square().sum() / pairs.clamp(min=1)
-
-
-@full_precision
-def class_sums(preds_S: Tensor, labels: Tensor,
-               rows: int) -> Tuple[Tensor, Tensor]:
-    """Sum of the embeddings (rows, D) and their number (rows,) by class."""
-    # all that is no class goes to one more row
-    index = torch.where((labels >= 0) & (labels < rows), labels, rows).long()
-    sums = preds_S.new_zeros(rows + 1, preds_S.shape[1])
-    counts = preds_S.new_zeros(rows + 1)
-    return (sums.index_add(0, index, preds_S)[:-1],
-            counts.index_add(0, index, torch.ones_like(preds_S[:, 0]))[:-1])
-
-
-def batch_means(preds_S: Tensor, labels: Tensor,
-                rows: int) -> Tuple[Tensor, Tensor]:
-    """Class means (rows, D) and counts (rows,) of all processes' regions.
-
-    The values are equal on every process. The gradient goes to this
-    process's regions, times the number of processes: DDP averages gradients,
-    so the parameters get what one process with all regions would give them.
-    """
-    sums, counts = class_sums(preds_S, labels, rows)
-    packed = torch.cat([sums.detach(), counts[:, None]], 1)
-    all_reduce(packed)
-    counts = packed[:, -1]
-    sums = packed[:, :-1] + get_world_size() * (sums - sums.detach())
-    return sums / counts.clamp(min=1)[:, None], counts
 
 
 @MODELS.register_module()

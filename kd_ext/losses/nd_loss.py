@@ -14,64 +14,18 @@ Feature Norm and Direction, ECCV 2024, arXiv 2305.17007. Differences to the
 released code are on the page ``docs/methods/nd.md``.
 """
 
-from typing import Optional, Tuple, Union
+from typing import Optional
 
 import torch
+from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
 from kd_ext.messages import expected
 from kd_ext.registry import MODELS
 from .checks import check_count, check_pair, check_weight
+from .labelled import (EPS, check_labelled, class_counts, directions,
+                       known_rows)
 from .precision import full_precision
-
-EPS = 1e-6
-
-
-def check_labelled(preds_S, labels, class_means):
-    """Embeddings (N, D), a label for each, and class means of width D.
-
-    Label values are not looked at: that would wait for the GPU. Whatever has
-    no class mean is left out instead.
-    """
-    for name, value, shape in (('preds_S', preds_S, '(N, D)'),
-                               ('class_means', class_means, '(R, D)')):
-        if not isinstance(value, Tensor):
-            raise TypeError(expected(name, f'a tensor {shape}',
-                                     type(value).__name__))
-        if value.dim() != 2 or not value.is_floating_point():
-            raise ValueError(expected(
-                name, f'a floating-point tensor {shape}',
-                f'{value.dtype} of shape {tuple(value.shape)}'))
-    if labels.is_floating_point() or labels.shape != preds_S.shape[:1]:
-        raise ValueError(expected(
-            'labels', f'{len(preds_S)} whole numbers, one for each row of '
-            'preds_S', f'{labels.dtype} of shape {tuple(labels.shape)}'))
-    if not len(class_means) or class_means.shape[1] != preds_S.shape[1]:
-        raise ValueError(expected(
-            'class_means', f'at least one row of width {preds_S.shape[1]}, as '
-            'preds_S has', f'shape {tuple(class_means.shape)}',
-            'kd_ext.DetectionDistill adds a projector where teacher and '
-            'student differ.'))
-
-
-def known_rows(labels: Tensor, known: Tensor) -> Tuple[Tensor, Tensor]:
-    """Which labels (N,) are a known class, and all clamped to 0 .. R-1.
-
-    ``known`` (R,) says which classes count.
-    """
-    index = labels.clamp(0, len(known) - 1).long()
-    return (index == labels) & known[index], index
-
-
-def directions(rows: Tensor, floor: Union[float, Tensor] = EPS) -> Tensor:
-    """Rows of length 1; a row no longer than ``floor`` becomes zero.
-
-    Such a row has no direction, and no gradient.
-    """
-    norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    return torch.where(norms > floor, rows / norms.clamp(min=EPS),
-                       torch.zeros_like(rows))
-
 
 def foreground(class_means: Tensor, num_classes: Optional[int]) -> Tensor:
     """The rows of the K foreground classes.
@@ -89,15 +43,6 @@ def foreground(class_means: Tensor, num_classes: Optional[int]) -> Tensor:
     return class_means[:num_classes]
 
 
-def divisor(total: Tensor, avg_factor: Union[float, Tensor, None]):
-    """``avg_factor`` where given, else the number counted; never zero."""
-    if avg_factor is None:
-        return total.clamp(min=1)
-    if isinstance(avg_factor, Tensor):
-        return avg_factor.clamp(min=EPS)
-    return max(avg_factor, EPS)
-
-
 def _distances(preds_S, preds_T, targets, target_norms):
     """1 - <s, c> / max(||s||, ||t||) of each row: (N,)."""
     norms = torch.linalg.vector_norm(preds_S, dim=1)
@@ -113,7 +58,7 @@ def _distances(preds_S, preds_T, targets, target_norms):
 def nd_loss(preds_S: Tensor, preds_T: Optional[Tensor], labels: Tensor,
             class_means: Tensor, include_background: bool = True,
             class_balanced: bool = False, num_classes: Optional[int] = None,
-            avg_factor: Union[float, Tensor, None] = None) -> Tensor:
+            class_sizes: Optional[Tensor] = None) -> Tensor:
     """ND loss of region embeddings; see the module's formula.
 
     Args:
@@ -132,8 +77,8 @@ def nd_loss(preds_S: Tensor, preds_T: Optional[Tensor], labels: Tensor,
             the classes present, so that background does not outweigh all.
         num_classes: K. Needed where the background is to be left out and
             ``class_means`` may not hold it; else the last row is it.
-        avg_factor: Divisor in place of the number of counted regions (of
-            classes present, if balanced), e.g. its mean over processes.
+        class_sizes: Number of regions of each class (R,) to divide by, in
+            place of those of this call: their mean over processes.
 
     Returns:
         Scalar >= 0, mean over this process's counted regions; 0 where every
@@ -163,14 +108,16 @@ def nd_loss(preds_S: Tensor, preds_T: Optional[Tensor], labels: Tensor,
     mean_norms = torch.linalg.vector_norm(class_means, dim=1)
     counted, index = known_rows(labels, mean_norms > EPS)
     weights = counted.to(preds_S.dtype)
-    total = weights.sum()
+    if class_sizes is None:
+        class_sizes = torch.zeros_like(mean_norms).index_add(0, index, weights)
+    class_sizes = class_sizes[:len(class_means)] * (mean_norms > EPS)
+    total = class_sizes.sum()
     if class_balanced:
-        sizes = torch.zeros_like(mean_norms).index_add(0, index, weights)
-        weights = weights / sizes[index].clamp(min=1)
-        total = (sizes > 0).sum()
+        weights = weights / class_sizes[index].clamp(min=EPS)
+        total = (class_sizes > 0).sum()
     distances = _distances(preds_S, preds_T, directions(class_means)[index],
                            mean_norms[index])
-    return (weights * distances).sum() / divisor(total, avg_factor)
+    return (weights * distances).sum() / total.clamp(min=EPS)
 
 
 @MODELS.register_module()
@@ -199,10 +146,23 @@ class NDLoss(nn.Module):
         self.num_classes = (None if num_classes is None else
                             check_count('num_classes', num_classes))
 
+    def setup(self, num_classes: int) -> None:
+        """Takes K from the detector where the config leaves it out."""
+        if self.num_classes is None:
+            self.num_classes = check_count('num_classes', num_classes)
+
     def forward(self, preds_S: Tensor, preds_T: Optional[Tensor],
-                labels: Tensor, class_means: Tensor,
-                avg_factor: Union[float, Tensor, None] = None) -> Tensor:
-        """Weighted :func:`nd_loss`."""
+                labels: Tensor, class_means: Tensor) -> Tensor:
+        """Weighted :func:`nd_loss`.
+
+        On several processes the divisor is its mean over them, so that the
+        mean of losses and gradients is that of one process with all regions;
+        every process has to call it in every step, without regions too.
+        """
+        class_sizes = None
+        if get_world_size() > 1:
+            class_sizes = class_counts(labels, len(class_means))
+            all_reduce(class_sizes, 'mean')
         return self.loss_weight * nd_loss(
             preds_S, preds_T, labels, class_means, self.include_background,
-            self.class_balanced, self.num_classes, avg_factor)
+            self.class_balanced, self.num_classes, class_sizes)

@@ -141,6 +141,8 @@ class ReviewKDLoss(nn.Module):
 
     # the wiring hands over all levels at once, as a tuple
     relates_levels = True
+    # it brings the student's widths to the teacher's itself
+    fits_widths = True
 
     def __init__(self, in_channels: Union[int, Sequence[int], None] = None,
                  out_channels: Union[int, Sequence[int], None] = None,

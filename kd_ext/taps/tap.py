@@ -1,12 +1,13 @@
 """WHERE features are read: one tap knows one kind of detector part.
 
-A tap names modules of student and teacher; the :class:`Recorder` reads them.
+A tap names what to record of student and teacher; :class:`Reading` does it.
 A new kind of part is a new subclass or a line in ``TAPS``.
 """
 
 from torch import nn
 
 from kd_ext.messages import expected, near_matches
+from .heads import find_head
 
 
 class ModuleTap:
@@ -20,8 +21,10 @@ class ModuleTap:
             ``'bbox_head.cls_convs.3'``.
     """
 
+    of_regions = False
+
     def __init__(self, path):
-        self.path = path
+        self.path = self.key = path
 
     def source(self, model, role):
         """The module to record.
@@ -57,13 +60,47 @@ class PartTap(ModuleTap):
             f'Tap another part, or take another {role}.')
 
 
-TAPS = dict(backbone=PartTap, neck=PartTap)
+class RegionTap:
+    """What feeds and leaves the last classification layer, with labels.
+
+    ``embedding`` and ``logits`` are two fields of what it reads.
+
+    Args:
+        stage (int, optional): Stage of a cascade; by default the first, or
+            the last of Sparse R-CNN.
+        levels (Sequence[int], optional): Levels of a dense head.
+    """
+
+    of_regions = True
+
+    def __init__(self, stage=None, levels=None):
+        self.stage, self.levels = stage, levels
+        self.key = 'regions' + ''.join(
+            f'_{name}{value}' for name, value in (('stage', stage),
+                                                  ('levels', levels))
+            if value is not None)
+
+    def head(self, model, role):
+        """The :class:`Head` to watch.
+
+        Raises:
+            ValueError: The detector's head is none that the taps know.
+        """
+        return find_head(model, role, self.stage, self.levels)
 
 
-def build_tap(at):
-    """The tap that ``at`` names: a key of ``TAPS`` or a module path."""
+TAPS = dict(backbone=PartTap, neck=PartTap, embedding=RegionTap,
+            logits=RegionTap)
+
+
+def build_tap(at, stage=None, levels=None):
+    """The tap that ``at`` names: a key of ``TAPS`` or a module path.
+
+    ``stage`` and ``levels`` concern region taps alone.
+    """
     if not isinstance(at, str) or not at:
         raise ValueError(expected(
             'at', f'a tap ({", ".join(TAPS)}) or a dotted module path',
             repr(at)))
-    return TAPS.get(at, ModuleTap)(at)
+    kind = TAPS.get(at, ModuleTap)
+    return kind(stage, levels) if kind is RegionTap else kind(at)

@@ -1,0 +1,106 @@
+"""One entry of ``distill=``, taken apart, and the loss it names."""
+
+import inspect
+
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+
+from kd_ext.messages import expected, near_matches
+from kd_ext.registry import MODELS
+
+SETTINGS = ('at', 'levels', 'connector', 'stage', 'class_means')
+# what a loss may ask for by name besides the features of both models
+BY_NAME = ('labels', 'class_means')
+
+
+def split_entry(name, cfg):
+    """Divides ``dict(type=, <settings>, <arguments of the loss>)``.
+
+    Returns:
+        tuple[dict, dict]: The loss config and the settings of the term.
+
+    Raises:
+        ValueError: The name or the entry cannot be used.
+    """
+    if not isinstance(name, str) or not name.replace('-', '_').isidentifier():
+        raise ValueError(expected(
+            'a name in distill', 'made of letters, digits and _', repr(name),
+            'It becomes the log key distill.loss_<name>, which MMEngine adds '
+            'to the total because it contains "loss".'))
+    if not isinstance(cfg, dict) or 'type' not in cfg:
+        raise ValueError(expected(
+            f'distill.{name}', 'a dict with type and at', repr(cfg)))
+    if 'at' not in cfg:
+        raise ValueError(expected(
+            f'distill.{name}', 'told where to read features', 'no at=',
+            "Say at='neck', at='backbone', at='embedding', at='logits' or "
+            "at='<module path>'."))
+    loss = {key: cfg[key] for key in cfg if key not in SETTINGS}
+    return loss, {key: cfg[key] for key in SETTINGS if key in cfg}
+
+
+def build_loss(name, cfg):
+    """Builds a loss of kd_ext, mmrazor or any other registry.
+
+    Raises:
+        ValueError: Unknown type, unknown argument or no distillation loss.
+    """
+    kind = cfg['type']
+    with DefaultScope.overwrite_default_scope('kd_ext'):
+        try:
+            known = MODELS.get(kind) if isinstance(kind, str) else kind
+        except (RuntimeError, ImportError):
+            known = None
+        if known is None:
+            raise ValueError(expected(
+                f'distill.{name}.type', 'a registered loss', repr(kind),
+                near_matches(kind, _loss_names())))
+        try:
+            loss = MODELS.build(ConfigDict(cfg))
+        except TypeError as error:
+            raise ValueError(expected(
+                f'distill.{name}', 'arguments of '
+                f'{known.__name__}{inspect.signature(known)}',
+                str(error))) from error
+    parameters = _parameters(loss)
+    required = [p.name for p in parameters if p.default is p.empty
+                and p.name not in BY_NAME]
+    if not parameters or len(required) > 2 or (
+            len(parameters) < 2 and not asks(loss)):
+        raise ValueError(expected(
+            f'distill.{name}.type', 'a loss whose forward takes student and '
+            'teacher features, forward(preds_S, preds_T)',
+            f'{known.__name__}.forward('
+            f'{", ".join(p.name for p in parameters)})'))
+    return loss
+
+
+def _parameters(loss):
+    return [p for p in inspect.signature(loss.forward).parameters.values()
+            if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+
+
+def asks(loss):
+    """Names in ``BY_NAME`` that the loss' forward takes: list[str]."""
+    return [p.name for p in _parameters(loss) if p.name in BY_NAME]
+
+
+def needs_teacher(loss):
+    """Whether forward takes teacher features in second place."""
+    return _parameters(loss)[1].name not in BY_NAME
+
+
+def set_up(loss, **facts):
+    """Hands a loss the facts that its ``setup`` asks for by name, if any."""
+    setup = getattr(loss, 'setup', None)
+    if callable(setup):
+        wanted = inspect.signature(setup).parameters
+        setup(**{name: facts[name] for name in wanted if name in facts})
+
+
+def _loss_names():
+    import mmrazor.models.losses as razor
+
+    import kd_ext.losses as own
+    return ([f'kd_ext.{name}' for name in own.__all__ if name.endswith('Loss')]
+            + [f'mmrazor.{name}' for name in razor.__all__])

@@ -1,0 +1,162 @@
+"""Class means of a teacher: their file, and the running kind.
+
+Shapes: R rows (K classes, or K + 1 with the background last), D embedding
+width. Rows are raw means; a class without any region is a row of zeros.
+"""
+
+import json
+import os
+from dataclasses import dataclass, field
+from typing import List, Optional
+
+import torch
+from torch import Tensor, nn
+
+from kd_ext.losses.labelled import batch_means
+from kd_ext.messages import expected, near_matches
+
+FORMAT = 'kd_ext class means'
+
+
+@dataclass
+class ClassMeans:
+    """Class means and what they were computed from.
+
+    Attributes:
+        means: (R, D) in fp32.
+        counts: Regions of each class (R,), or None where not known.
+        classes: Names of the K classes, or None where not known.
+        info: Teacher, config, head, stage, data set, library versions.
+    """
+
+    means: Tensor
+    counts: Optional[Tensor] = None
+    classes: Optional[List[str]] = None
+    info: dict = field(default_factory=dict)
+
+    def check(self, num_classes, source='class_means'):
+        """That these are means of ``num_classes`` classes.
+
+        Raises:
+            ValueError: Another number of classes.
+        """
+        rows, width = self.means.shape
+        known = rows if self.classes is None else len(self.classes)
+        if rows not in (num_classes, num_classes + 1) or (
+                self.classes is not None and known != num_classes):
+            names = ', '.join((self.classes or [])[:4])
+            raise ValueError(expected(
+                f'the class means {source!r}',
+                f'those of the student\'s {num_classes} classes',
+                f'{known} classes of width {width}'
+                + (f' ({names}, ...)' if names else ''),
+                'Compute them with a teacher of the same data set: '
+                'tools/class_means.py CONFIG CHECKPOINT --out means.pth.'))
+
+
+def save_class_means(path, class_means):
+    """Writes a file that loads without running code from it."""
+    content = dict(format=FORMAT, means=class_means.means.float().cpu(),
+                   counts=class_means.counts, classes=class_means.classes,
+                   info=class_means.info)
+    path = os.fspath(path)
+    torch.save(content, path + '.part')
+    os.replace(path + '.part', path)
+
+
+def load_class_means(path):
+    """Reads a file of :func:`save_class_means` or the authors' JSON.
+
+    The JSON of the ND authors maps class indices to lists of D numbers; it
+    names no classes.
+
+    Returns:
+        ClassMeans
+
+    Raises:
+        FileNotFoundError: No such file; the message lists near matches.
+        ValueError: The file holds something else.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        folder = os.path.dirname(path) or '.'
+        names = (sorted(os.listdir(folder)) if os.path.isdir(folder) else [])
+        raise FileNotFoundError(expected(
+            'class_means', "a file, or 'online'", repr(path),
+            near_matches(os.path.basename(path), names) if names
+            else f'The folder {folder!r} does not exist or is empty.'))
+    try:
+        if path.endswith('.json'):
+            return _from_json(path)
+        content = torch.load(path, map_location='cpu', weights_only=True)
+        if content.get('format') != FORMAT:
+            raise ValueError(f'it holds {list(content)[:5]}')
+        return ClassMeans(**{key: content[key] for key in (
+            'means', 'counts', 'classes', 'info')})
+    except Exception as error:
+        raise ValueError(expected(
+            'class_means', 'a file of tools/class_means.py or a JSON file of '
+            'lists by class index', f'{path!r} ({type(error).__name__}: '
+            f'{str(error)[:300]})')) from error
+
+
+def _from_json(path):
+    with open(path) as file:
+        content = json.load(file)
+    rows = [content[str(index)] for index in range(len(content))]
+    means = torch.tensor(rows, dtype=torch.float32)
+    if means.dim() != 2:
+        raise ValueError(f'rows of shape {tuple(means.shape)}')
+    return ClassMeans(means, info=dict(imported=os.path.basename(path)))
+
+
+class StoredClassMeans(nn.Module):
+    """The means of a file, in a buffer.
+
+    Args:
+        means (Tensor): (R, D).
+    """
+
+    online = False
+
+    def __init__(self, means):
+        super().__init__()
+        self.register_buffer('means', means.float().clone())
+
+    @property
+    def width(self):
+        """D."""
+        return self.means.shape[1]
+
+
+class OnlineClassMeans(StoredClassMeans):
+    """Means of all teacher embeddings seen so far, equal on all processes.
+
+    A plain average over everything seen, the current batch included, so it
+    is of use from the first iteration. Warm-up: a class takes part from the
+    first region seen of it; until then its row is zero, which all losses
+    leave out.
+
+    Args:
+        rows (int): R.
+        width (int): D.
+    """
+
+    online = True
+
+    def __init__(self, rows, width):
+        super().__init__(torch.zeros(rows, width))
+        self.register_buffer('counts', torch.zeros(rows, dtype=torch.long))
+
+    @torch.no_grad()
+    def update(self, embeddings, labels):
+        """Takes in the regions of all processes; each has to call it.
+
+        Args:
+            embeddings (Tensor): Of the teacher, (N, D).
+            labels (Tensor): (N,); what is no row is left out.
+        """
+        means, counts = batch_means(embeddings, labels, len(self.means))
+        self.counts += counts.long()
+        share = counts / self.counts.clamp(min=1)
+        self.means += share[:, None] * (means - self.means)

@@ -1,0 +1,99 @@
+"""Labelled embeddings: what ND and NCKD have in common.
+
+Shapes: N regions, D embedding width, R rows of class means; label k is row
+k. A label without a row, or whose row is zero (a class never seen), is left
+out.
+"""
+
+from typing import Tuple, Union
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from torch import Tensor
+
+from kd_ext.messages import expected
+from .precision import full_precision
+
+EPS = 1e-6
+
+
+def check_labelled(preds_S, labels, class_means):
+    """Embeddings (N, D), a label for each, and class means of width D.
+
+    Label values are not looked at: that would wait for the GPU. Whatever has
+    no class mean is left out instead.
+    """
+    for name, value, shape in (('preds_S', preds_S, '(N, D)'),
+                               ('class_means', class_means, '(R, D)')):
+        if not isinstance(value, Tensor):
+            raise TypeError(expected(name, f'a tensor {shape}',
+                                     type(value).__name__))
+        if value.dim() != 2 or not value.is_floating_point():
+            raise ValueError(expected(
+                name, f'a floating-point tensor {shape}',
+                f'{value.dtype} of shape {tuple(value.shape)}'))
+    if labels.is_floating_point() or labels.shape != preds_S.shape[:1]:
+        raise ValueError(expected(
+            'labels', f'{len(preds_S)} whole numbers, one for each row of '
+            'preds_S', f'{labels.dtype} of shape {tuple(labels.shape)}'))
+    if not len(class_means) or class_means.shape[1] != preds_S.shape[1]:
+        raise ValueError(expected(
+            'class_means', f'at least one row of width {preds_S.shape[1]}, as '
+            'preds_S has', f'shape {tuple(class_means.shape)}',
+            'kd_ext.DetectionDistill adds a projector where teacher and '
+            'student differ.'))
+
+
+def known_rows(labels: Tensor, known: Tensor) -> Tuple[Tensor, Tensor]:
+    """Which labels (N,) are a known class, and all clamped to 0 .. R-1.
+
+    ``known`` (R,) says which classes count.
+    """
+    index = labels.clamp(0, len(known) - 1).long()
+    return (index == labels) & known[index], index
+
+
+def directions(rows: Tensor, floor: Union[float, Tensor] = EPS) -> Tensor:
+    """Rows of length 1; a row no longer than ``floor`` becomes zero.
+
+    Such a row has no direction, and no gradient.
+    """
+    norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+    return torch.where(norms > floor, rows / norms.clamp(min=EPS),
+                       torch.zeros_like(rows))
+
+
+def class_counts(labels: Tensor, rows: int) -> Tensor:
+    """Number of regions of each class (rows,); other labels do not count."""
+    index = torch.where((labels >= 0) & (labels < rows), labels, rows).long()
+    counts = torch.zeros(rows + 1, device=labels.device)
+    return counts.index_add_(0, index, torch.ones_like(
+        index, dtype=counts.dtype))[:-1]
+
+
+@full_precision
+def class_sums(preds_S: Tensor, labels: Tensor,
+               rows: int) -> Tuple[Tensor, Tensor]:
+    """Sum of the embeddings (rows, D) and their number (rows,) by class."""
+    # all that is no class goes to one more row
+    index = torch.where((labels >= 0) & (labels < rows), labels, rows).long()
+    sums = preds_S.new_zeros(rows + 1, preds_S.shape[1])
+    counts = preds_S.new_zeros(rows + 1)
+    return (sums.index_add(0, index, preds_S)[:-1],
+            counts.index_add(0, index, torch.ones_like(preds_S[:, 0]))[:-1])
+
+
+def batch_means(preds_S: Tensor, labels: Tensor,
+                rows: int) -> Tuple[Tensor, Tensor]:
+    """Class means (rows, D) and counts (rows,) of all processes' regions.
+
+    The values are equal on every process. The gradient goes to this
+    process's regions, times the number of processes: DDP averages gradients,
+    so the parameters get what one process with all regions would give them.
+    """
+    sums, counts = class_sums(preds_S, labels, rows)
+    packed = torch.cat([sums.detach(), counts[:, None]], 1)
+    all_reduce(packed)
+    counts = packed[:, -1]
+    sums = packed[:, :-1] + get_world_size() * (sums - sums.detach())
+    return sums / counts.clamp(min=1)[:, None], counts

@@ -1,0 +1,232 @@
+"""Dense heads: the positive anchors and points of one-stage detectors."""
+
+from typing import Callable, List, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kd_ext.messages import expected
+from ..regions import Regions
+from ..watch import Watch
+from .base import Head
+
+
+class DenseKind(NamedTuple):
+    """Where one kind of dense head keeps its classification layer and labels.
+
+    ``labels(watch, batch, sizes)`` gives (B, P) labels of all P anchors, in
+    the order level, row, column, anchor.
+    """
+
+    layer: str
+    targets: str
+    labels: Callable
+
+
+class Places(NamedTuple):
+    """Positive anchors: level sizes, and image, location and anchor each."""
+
+    sizes: list  # (H, W) of the levels in use
+    where: List[tuple]  # per level: image (n,), location (n,), anchor (n,)
+
+
+def _levels_at(index):
+    """Labels are item ``index`` of what the method returns, by level."""
+
+    def labels(watch, batch, sizes):
+        levels = watch.calls['targets'][-1].result[index]
+        return torch.cat([level.reshape(batch, -1) for level in levels], 1)
+
+    return labels
+
+
+def _whole(watch, batch, sizes):
+    """The method returns labels (B, P) first."""
+    return watch.calls['targets'][-1].result[0].reshape(batch, -1)
+
+
+def _flat(watch, batch, sizes):
+    """The method returns the labels of all levels in one row first."""
+    levels = watch.calls['targets'][-1].result[0].split(
+        [batch * height * width for height, width in sizes])
+    return torch.cat([level.reshape(batch, -1) for level in levels], 1)
+
+
+def _by_image(watch, batch, sizes):
+    """One call for each image returns its labels (P,) first."""
+    return torch.stack([call.result[0]
+                        for call in watch.calls['targets'][-batch:]])
+
+
+def _sampled(watch, batch, sizes):
+    """YOLOX: masks by image, labels from the sampler where there are any."""
+    masks = [call.result[0] for call in watch.calls['targets'][-batch:]]
+    # images without boxes never reach the sampler
+    samples = (call.result for call in watch.calls['sampler']
+               if len(call.result.pos_inds))
+    labels = torch.stack(masks).long() - 1
+    for row, mask in zip(labels, masks):
+        if bool(mask.any()):
+            sample = next(samples)
+            row[sample.pos_inds] = sample.pos_gt_labels
+    return labels
+
+
+# by class name, the nearest in the order of inheritance counts
+KINDS = dict(
+    FCOSHead=DenseKind('conv_cls', 'get_targets', _levels_at(0)),
+    FoveaHead=DenseKind('conv_cls', 'get_targets', _flat),
+    RetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0)),
+    RetinaSepBNHead=DenseKind('retina_cls', 'get_targets', _levels_at(0)),
+    SABLRetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0)),
+    ATSSHead=DenseKind('atss_cls', 'get_targets', _levels_at(1)),
+    DDODHead=DenseKind('atss_cls', 'get_cls_targets', _levels_at(1)),
+    PAAHead=DenseKind('atss_cls', 'paa_reassign', _by_image),
+    GFLHead=DenseKind('gfl_cls', 'get_targets', _levels_at(1)),
+    VFNetHead=DenseKind('vfnet_cls', 'get_targets', _levels_at(0)),
+    TOODHead=DenseKind('tood_cls', 'get_targets', _levels_at(1)),
+    RTMDetHead=DenseKind('rtm_cls', 'get_targets', _levels_at(1)),
+    YOLOFHead=DenseKind('cls_score', 'get_targets', _whole),
+    YOLOXHead=DenseKind('multi_level_conv_cls', '_get_targets_single',
+                        _sampled),
+    SSDHead=DenseKind('cls_convs', 'get_targets', _levels_at(0)),
+    RepPointsHead=DenseKind('reppoints_cls_out', 'get_targets',
+                            _levels_at(0)),
+)
+# heads that inherit from one of these but assign labels in another way
+OTHER_ASSIGNMENT = ('FSAFHead', 'FreeAnchorRetinaHead', 'AutoAssignHead',
+                    'LADHead', 'CenterNetUpdateHead', 'GARetinaHead')
+
+
+def dense_kind(module):
+    """The :class:`DenseKind` of a head, or None."""
+    for kind in type(module).__mro__:
+        if kind.__name__ in OTHER_ASSIGNMENT:
+            return None
+        if kind.__name__ in KINDS:
+            return KINDS[kind.__name__]
+    return None
+
+
+def _convolution(layer):
+    """The last convolution of a layer, which puts out the scores."""
+    return [m for m in layer.modules() if isinstance(m, nn.Conv2d)][-1]
+
+
+class DenseHead(Head):
+    """``bbox_head`` of FCOS, RetinaNet, ATSS, GFL, YOLOX, SSD and others.
+
+    A region is an anchor or point that the head assigns to an object; its
+    embedding is the input of the classification layer at that location.
+
+    Args:
+        model (nn.Module): The detector.
+        levels (Sequence[int], optional): Levels to read, all of one width.
+            By default all that are as wide as the finest one; that is a part
+            of them in SSD alone.
+
+    Raises:
+        ValueError: ``levels`` do not exist or differ in width.
+    """
+
+    family = 'dense'
+
+    def __init__(self, model, levels=None):
+        super().__init__(model, model.bbox_head)
+        self.kind = dense_kind(self.module)
+        layers = getattr(self.module, self.kind.layer)
+        self.layers = (list(layers) if isinstance(layers, nn.ModuleList)
+                       else [layers])
+        convolutions = [_convolution(layer) for layer in self.layers]
+        widths = [conv.in_channels for conv in convolutions]
+        # one layer for all levels leaves the number of levels open
+        self.levels = levels
+        if len(widths) > 1:
+            self.levels = self._checked(levels, widths)
+            widths = [widths[level] for level in self.levels]
+        self.width = widths[0]
+        self.num_logits = self.module.cls_out_channels
+        self.use_sigmoid = bool(getattr(self.module, 'use_sigmoid_cls', False))
+
+    def _checked(self, levels, widths):
+        if levels is None:
+            return [i for i, width in enumerate(widths) if width == widths[0]]
+        levels = [levels] if isinstance(levels, int) else list(levels)
+        if (not levels or not all(0 <= i < len(widths) for i in levels)
+                or len({widths[i] for i in levels}) > 1):
+            raise ValueError(expected(
+                'levels', f'levels of one width among those of {self.name}, '
+                f'which has {widths}', tuple(levels)))
+        return levels
+
+    def watch(self):
+        targets = dict(targets=(self.module, self.kind.targets))
+        if self.kind.labels is _sampled:
+            targets['sampler'] = (self.module.sampler, 'sample')
+        return Watch(layer=self.layers, **targets)
+
+    def sizes(self, features):
+        """(H, W) of the levels that the head scores: list."""
+        with torch.no_grad(), Watch(layer=self.layers) as watch:
+            self.module(features)
+        calls = watch.calls['layer']
+        return [tuple(calls[level].args[0].shape[2:])
+                for level in self._used(len(calls))]
+
+    def _used(self, num_levels):
+        return range(num_levels) if self.levels is None else self.levels
+
+    def regions(self, watch):
+        calls = watch.calls['layer']
+        sizes = [call.args[0].shape[2:] for call in calls]
+        batch = len(calls[0].args[0])
+        labels = self.kind.labels(watch, batch, sizes)
+        anchors = [call.result.shape[1] // self.num_logits for call in calls]
+        by_level = labels.split([h * w * a for (h, w), a
+                                 in zip(sizes, anchors)], 1)
+        used, found, where = self._used(len(calls)), [], []
+        for level in used:
+            assigned = by_level[level]
+            positive = (assigned >= 0) & (assigned < self.num_classes)
+            image, index = positive.nonzero(as_tuple=True)
+            found.append(assigned[image, index])
+            where.append((image, index // anchors[level],
+                          index % anchors[level]))
+        places = Places([tuple(sizes[level]) for level in used], where)
+        return self._gather(calls, places)._replace(labels=torch.cat(found))
+
+    def _gather(self, calls, places):
+        """Embeddings and logits of these calls at these places."""
+        embeddings, logits = [], []
+        for level, (image, location, anchor) in zip(
+                self._used(len(calls)), places.where):
+            maps, scores = calls[level].args[0], calls[level].result
+            embeddings.append(maps.flatten(2)[image, :, location])
+            scores = scores.flatten(2).unflatten(1, (-1, self.num_logits))
+            # heads with other numbers of anchors share embeddings only
+            anchor = anchor.clamp(max=scores.shape[1] - 1)
+            logits.append(scores[image, anchor, :, location])
+        return Regions(torch.cat(embeddings), torch.cat(logits), None, places)
+
+    def shares_places(self, other):
+        return other.family == self.family
+
+    def at(self, features, places):
+        with Watch(layer=self.layers) as watch:
+            self.module(features)
+        calls = watch.calls['layer']
+        sizes = [tuple(calls[level].args[0].shape[2:])
+                 for level in self._used(len(calls))]
+        if sizes != places.sizes:
+            raise ValueError(expected(
+                f'the levels of the teacher\'s {self.name}',
+                f'of sizes {places.sizes}, as the student\'s', sizes))
+        return self._gather(calls, places)
+
+    def classifier_rows(self) -> Tensor:
+        """The centre of the kernel, summed over anchors: (K or K + 1, D)."""
+        rows = [_convolution(layer).weight for layer in dict.fromkeys(
+            self.layers)][0]
+        height, width = rows.shape[2:]
+        rows = rows[:, :, height // 2, width // 2]
+        return rows.unflatten(0, (-1, self.num_logits)).mean(0)
