@@ -7,8 +7,7 @@ from torch import nn
 from kd_ext.messages import expected
 from kd_ext.taps import PartTap, Reading, build_tap
 from .entry import split_entry
-from .probing import blank_samples, probing
-from .region_term import RegionTerm
+from .probe import blank_samples, probing
 from .region_wiring import RegionWiring
 from .teacher_pass import TeacherPass
 from .term import LevelTerm
@@ -128,8 +127,8 @@ def _tap(name, settings):
     for setting in ('stage', 'class_means'):
         if setting in settings and not tap.of_regions:
             raise ValueError(expected(
-                f'distill.{name}', "without " + setting + " unless at is "
-                "'embedding' or 'logits'", f'at={settings["at"]!r}'))
+                f'distill.{name}', f"without {setting} unless at is 'embedding' "
+                "or 'logits'", f'at={settings["at"]!r}'))
     return tap
 
 
@@ -141,7 +140,7 @@ def _probe(taps, model, role):
     with probing(model) as inputs, Reading(
             taps, model, role,
             dict.fromkeys(taps, 1) if shallow else None) as reading:
-        model(inputs, blank_samples(), mode='tensor')
+        model(inputs, blank_samples(model, inputs), mode='tensor')
     return {key: [level.shape for level in reading.levels(key)]
             for key in taps}
 

@@ -47,9 +47,9 @@ class RegionTerm(nn.Module):
         if at == 'logits':
             self._check_logits(student, teacher)
         self.connector = Connector.between((1, own), (1, width), connector)
+        how = self.connector.describe((1, own), (1, width))
         self.text = (f'{name}: {at} of {student.family} regions ({own}) <- '
-                     f'({width}){self.connector.describe((1, own), (1, width))}'
-                     )
+                     f'({width}){how}')
 
     def _without_teacher(self, student, teacher):
         pair = (f'the {student.family} regions of {student.name} and the '

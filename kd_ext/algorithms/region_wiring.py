@@ -1,10 +1,13 @@
 """Wires region taps: heads, common places, class means, terms."""
 
-from kd_ext.class_means import (OnlineClassMeans, StoredClassMeans,
-                                load_class_means)
+from kd_ext.class_means import (
+    OnlineClassMeans,
+    StoredClassMeans,
+    load_class_means,
+)
 from kd_ext.messages import expected
 from .entry import asks, build_loss
-from .probing import probing
+from .probe import probing
 from .region_term import RegionTerm
 
 ONLINE = 'online'

@@ -32,8 +32,7 @@ from kd_ext.messages import expected
 from kd_ext.registry import MODELS
 from .checks import check_count, check_weight
 from .kl_loss import check_temperature
-from .labelled import (EPS, batch_means, check_labelled, directions,
-                       known_rows)
+from .labelled import EPS, batch_means, check_labelled, directions, known_rows
 from .precision import full_precision
 
 

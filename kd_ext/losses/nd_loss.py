@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from kd_ext.messages import expected
 from kd_ext.registry import MODELS
 from .checks import check_count, check_pair, check_weight
-from .labelled import (EPS, check_labelled, class_counts, directions,
-                       known_rows)
+from .labelled import EPS, check_labelled, class_counts, directions, known_rows
 from .precision import full_precision
+
 
 def foreground(class_means: Tensor, num_classes: Optional[int]) -> Tensor:
     """The rows of the K foreground classes.
