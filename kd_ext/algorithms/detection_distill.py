@@ -86,6 +86,16 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
         """The detector that is trained and saved."""
         return self.architecture
 
+    def __getattr__(self, name: str):
+        """Parts and methods of the student: hooks written for detectors
+        (``SetEpochInfoHook``, ``YOLOXModeSwitchHook``) look for them here."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == 'architecture':
+                raise
+            return getattr(self.architecture, name)
+
     def loss(self, inputs: Tensor,
              data_samples: Optional[List] = None) -> Dict[str, Tensor]:
         """``student.*`` task losses, ``distill.loss_*`` terms, and the share

@@ -127,8 +127,8 @@ def _tap(name, settings):
     for setting in ('stage', 'class_means'):
         if setting in settings and not tap.of_regions:
             raise ValueError(expected(
-                f'distill.{name}', f"without {setting} unless at is 'embedding' "
-                "or 'logits'", f'at={settings["at"]!r}'))
+                f'distill.{name}', f'without {setting} unless at is '
+                "'embedding' or 'logits'", f'at={settings["at"]!r}'))
     return tap
 
 

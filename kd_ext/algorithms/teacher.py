@@ -134,10 +134,20 @@ def build_teacher(source, checkpoint, allow_mismatch=False):
                 f'(a test), pass teacher_ckpt={RANDOM!r}.'))
     if checkpoint == RANDOM:
         print_log('teacher: UNTRAINED, random weights', 'current', 30)
+        _initialise(teacher)
     elif checkpoint:
         load_teacher(teacher, checkpoint, allow_mismatch)
     teacher.requires_grad_(False)
     return teacher.eval()
+
+
+def _initialise(teacher):
+    """Random weights of the usual scale, nothing downloaded."""
+    for module in teacher.modules():
+        cfg = getattr(module, 'init_cfg', None)
+        if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained':
+            module.init_cfg = None
+    teacher.init_weights()
 
 
 def read_checkpoint(path):
