@@ -218,6 +218,19 @@ def test_config_steps_once_when_shrunken(name):
     assert has_signal(gradients, 'architecture.backbone')
 
 
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_fits_at_full_size(name):
+    # shrinking sets the widths of the heads, so the config's own show here
+    model = config(name).model
+    student = model.get('student', model)
+    student.pretrained = None
+    student = build(student).eval()
+    with torch.no_grad():
+        stages = student.extract_feat(torch.zeros(1, 3, 64, 64))
+        for head in (student.decode_head, student.auxiliary_head):
+            assert head(stages).shape[1] == head.num_classes
+
+
 @pytest.mark.parametrize('name', [n for n in CONFIGS if '_r101_' in n])
 def test_teacher_and_weights_are_of_one_model(name):
     import re
