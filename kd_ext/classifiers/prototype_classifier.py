@@ -11,7 +11,22 @@ from kd_ext.losses.checks import check_count
 from kd_ext.messages import expected
 from kd_ext.registry import MODELS
 from .class_rows import find_class_rows
-from .prototypes import classifier_rows, prototype_logits
+from .prototypes import classifier_rows, scaled_cosines
+
+
+def _across(classes, in_features):
+    """A random projection (D, in_features) to where all cosines are 0.
+
+    The logits are the bias then, as in a new linear layer. Inputs of a new
+    network are alike: they would all be taken for the class that happens to
+    lie in their direction.
+    """
+    width = classes.shape[1]
+    rows = nn.init.xavier_uniform_(classes.new_empty(width, in_features))
+    if len(classes) < width:
+        basis = torch.linalg.qr(classes.mT)[0]
+        rows -= basis @ (basis.mT @ rows)
+    return rows
 
 
 @MODELS.register_module()
@@ -21,8 +36,9 @@ class PrototypeClassifier(nn.Module):
     Takes the place of ``nn.Linear``, by ``cls_predictor_cfg`` of mmdet's RoI
     heads, or of a convolution, by ``kd_ext.PrototypeHead``. Where the input
     is not as wide as the class means, or a location has several anchors, a
-    learnt linear projection comes first. Means, scale and projection are in
-    the checkpoint, which alone is needed for inference.
+    learnt linear projection to s - g comes first; where widths differ it
+    starts such that the logits are the bias alone. Means, scale and
+    projection are in the checkpoint, which alone is needed for inference.
 
     Initialisers of mmdet's heads reach the bias, as they should, and nothing
     else: the other parameters have names of their own.
@@ -86,16 +102,20 @@ class PrototypeClassifier(nn.Module):
         self._add_projection(means.shape[1])
 
     def _add_projection(self, width):
+        """Its bias has -g in it, which fp16 would lose in the difference."""
         if self.num_anchors == 1 and self.in_features == width:
             self.projection = self.projection_bias = None
             return
-        rows = torch.eye(width)
-        if self.in_features != width:
-            rows = nn.init.xavier_uniform_(rows.new_empty(
-                width, self.in_features))
+        classes, centre = classifier_rows(
+            self.class_means, self.learnt_rows.detach(), self.center)
+        if self.in_features == width:
+            rows, start = torch.eye(width), -centre[0]
+        else:
+            rows = _across(classes, self.in_features)
+            start = torch.zeros(width)
         # by name no weight and no bias: a prior probability is not for them
         self.projection = nn.Parameter(rows.repeat(self.num_anchors, 1))
-        self.projection_bias = nn.Parameter(torch.zeros(len(self.projection)))
+        self.projection_bias = nn.Parameter(start.repeat(self.num_anchors))
 
     # what code that knows convolutions asks for
     @property
@@ -130,11 +150,14 @@ class PrototypeClassifier(nn.Module):
         self._check(x)
         if self.channels_first:
             x = x.movedim(1, -1)
-        if self.projection is not None:
+        rows, centre = classifier_rows(self.class_means, self.learnt_rows,
+                                       self.center)
+        if self.projection is None:
+            x = x - centre[0]
+        else:
             x = F.linear(x, self.projection, self.projection_bias)
         x = x.unflatten(-1, (self.num_anchors, -1))
-        logits = prototype_logits(x, self.class_means, self.learnt_rows,
-                                  self.scale, self.center)
+        logits = scaled_cosines(x, rows, self.scale)
         logits = logits.flatten(-2) + self.bias
         if self.channels_first:
             logits = logits.movedim(-1, 1).contiguous()

@@ -27,6 +27,7 @@ from kd_ext.losses.labelled import EPS, directions
 from kd_ext.losses.precision import full_precision
 
 
+@full_precision
 def classifier_rows(class_means: Tensor, learnt: Tensor,
                     center: bool = True) -> Tuple[Tensor, Tensor]:
     """Rows of length 1 (C, D) that score the classes, and g (1, D).
@@ -44,6 +45,13 @@ def classifier_rows(class_means: Tensor, learnt: Tensor,
     rows = directions(class_means - centre, EPS * norms.clamp(min=1))
     known = known & (rows != 0).any(1, keepdim=True)
     return torch.where(known, rows, directions(learnt)), centre
+
+
+@full_precision
+def scaled_cosines(embeddings: Tensor, rows: Tensor,
+                   scale: Union[float, Tensor]) -> Tensor:
+    """Cosines of centred embeddings (..., D) to rows of length 1 (C, D)."""
+    return scale * F.linear(directions(embeddings), rows)
 
 
 @full_precision
@@ -70,4 +78,4 @@ def prototype_logits(embeddings: Tensor, class_means: Tensor, learnt: Tensor,
         tensor([0, 1, 2])
     """
     rows, centre = classifier_rows(class_means, learnt, center)
-    return scale * F.linear(directions(embeddings - centre), rows)
+    return scaled_cosines(embeddings - centre, rows, scale)

@@ -110,6 +110,17 @@ def test_zero_embeddings_are_finite(means):
             assert out.isfinite().all() and leaf.grad.isfinite().all()
 
 
+def test_a_new_projection_starts_at_the_prior(means):
+    # inputs of a new network, alike and small, must not favour a class
+    layer = classifier(10 * means, K + 1, in_features=32)
+    x = 1e-2 * torch.rand(1, 32) + 1e-3 * torch.randn(50, 32)
+    assert layer(x).abs().max() < 1e-2
+    layer(x)[:, 2].sum().backward()
+    assert layer.projection.grad.abs().sum() > 1
+    # as many classes as dimensions leave no room for that
+    assert classifier(torch.eye(5), 6, 32)(x).isfinite().all()
+
+
 def test_half_precision(means):
     layer = classifier(means, in_features=8)
     x = torch.rand(3, 8)
