@@ -1,4 +1,4 @@
-"""What the measures of neural collapse need of a model's embeddings.
+"""What class means and the measures of neural collapse need of embeddings.
 
 Shapes: N regions, D embedding width, R rows (classes, the background last
 where it counts); label k is row k.
@@ -13,11 +13,10 @@ from kd_ext.losses.labelled import check_labelled, class_sums
 from kd_ext.messages import expected
 
 
-class Moments:
-    """Counts, sums and second moments of labelled embeddings, in float64.
+class Sums:
+    """Counts and sums of labelled embeddings, in float64.
 
-    They add up: over batches, processes and parts of a data set. Memory is
-    D * (R + D) numbers, whatever the number of regions.
+    They add up: over batches, processes and parts of a data set.
 
     Args:
         rows (int): R. Labels outside of 0 .. R - 1 are left out, so K leaves
@@ -27,22 +26,20 @@ class Moments:
     Attributes:
         counts (Tensor): Regions of each class (R,).
         sums (Tensor): Sums of the embeddings of each class (R, D).
-        squares (Tensor): Sum of h h^T over all regions (D, D).
     """
 
     def __init__(self, rows: int, width: int) -> None:
         check_count('rows', rows), check_count('width', width)
         self.counts = torch.zeros(rows, dtype=torch.double)
         self.sums = torch.zeros(rows, width, dtype=torch.double)
-        self.squares = torch.zeros(width, width, dtype=torch.double)
 
     @torch.no_grad()
-    def add(self, embeddings: Tensor, labels: Tensor) -> 'Moments':
+    def add(self, embeddings: Tensor, labels: Tensor) -> 'Sums':
         """Takes in a batch: embeddings (N, D) and labels (N,).
 
         Raises:
             ValueError: Shapes that do not fit, or an embedding that is inf
-                or NaN.
+                or NaN; nothing of the batch is taken in then.
         """
         check_labelled(embeddings, labels, self.sums)
         embeddings, labels = embeddings.cpu().double(), labels.cpu()
@@ -54,13 +51,15 @@ class Moments:
                 'embeddings', 'finite', f'inf or NaN in {wrong} of '
                 f'{len(embeddings)} regions',
                 'Check the checkpoint; fp16 may have overflowed.'))
+        self._add(embeddings, labels)
+        return self
+
+    def _add(self, embeddings, labels):
         sums, counts = class_sums(embeddings, labels, len(self.counts))
         self.sums += sums
         self.counts += counts
-        self.squares += embeddings.T @ embeddings
-        return self
 
-    def merge(self, other: 'Moments') -> 'Moments':
+    def merge(self, other: 'Sums') -> 'Sums':
         """Takes in the regions of another one, of the same shape."""
         if self.sums.shape != other.sums.shape:
             raise ValueError(expected(
@@ -70,19 +69,38 @@ class Moments:
             mine += theirs
         return self
 
-    def all_reduce(self) -> 'Moments':
+    def all_reduce(self) -> 'Sums':
         """Adds up all processes; each has to call it, once, at the end."""
         for tensor in self._state():
             all_reduce(tensor)
         return self
 
     def _state(self):
-        return self.counts, self.sums, self.squares
+        return self.counts, self.sums
 
     @property
     def means(self) -> Tensor:
         """Class means (R, D), zero where there is no region."""
         return self.sums / self.counts.clamp(min=1)[:, None]
+
+
+class Moments(Sums):
+    """Sums and second moments; memory is D * (R + D) numbers.
+
+    Attributes:
+        squares (Tensor): Sum of h h^T over all regions (D, D).
+    """
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__(rows, width)
+        self.squares = torch.zeros(width, width, dtype=torch.double)
+
+    def _add(self, embeddings, labels):
+        super()._add(embeddings, labels)
+        self.squares += embeddings.T @ embeddings
+
+    def _state(self):
+        return self.counts, self.sums, self.squares
 
     @property
     def within(self) -> Tensor:
