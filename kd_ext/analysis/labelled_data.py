@@ -4,6 +4,7 @@ mmdet's test pipelines load annotations behind the resizing, for boxes in the
 coordinates of the original image; a loss needs them in those of the input.
 """
 
+import contextlib
 import re
 from copy import deepcopy
 
@@ -49,6 +50,24 @@ def split_parts(cfg, split):
             f'{split}_dataloader', 'a dict with a dataset', 'none',
             f'The config has: {", ".join(known) or "no data"}.'))
     return list(_parts(dataset))
+
+
+def class_names(cfg, split='train'):
+    """Names of a split's classes, without reading the data set."""
+    part = split_parts(cfg, split)[0][0]
+    classes = (part.get('metainfo') or {}).get('classes')
+    if classes is None:
+        with _scope(cfg):
+            kind = DATASETS.get(part['type'])
+        classes = kind.METAINFO.get('classes') if kind else None
+    return list(classes or ())
+
+
+@contextlib.contextmanager
+def _scope(cfg):
+    with DefaultScope.overwrite_default_scope(
+            cfg.get('default_scope')), detector_scope():
+        yield
 
 
 def _test_pipeline(cfg):
@@ -124,8 +143,7 @@ class LabelledData(Dataset):
             dict(deepcopy(part), pipeline=labelled_pipeline(test, train),
                  test_mode=False)
             for (part, _), (_, train) in zip(parts, labels)]
-        with DefaultScope.overwrite_default_scope(
-                cfg.get('default_scope')), detector_scope():
+        with _scope(cfg):
             self.parts = [DATASETS.build(part) for part in self.configs]
         self.split = split
         self.classes = self._common_classes()

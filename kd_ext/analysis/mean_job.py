@@ -57,7 +57,7 @@ class MeanJob:
         self.save_every, self.workers, self.fresh = save_every, workers, fresh
         self.partials = Partials(out, identity, head.num_labels, head.width,
                                  len(data))
-        self.partial = None
+        self.partial, self._consistent = None, True
 
     def run(self, stop=lambda: False):
         """Sums the images that are left, and saves what is reached.
@@ -81,7 +81,8 @@ class MeanJob:
                 raise
             finished = False
         finally:
-            self.partials.write(get_rank(), self.partial)
+            if self._consistent:
+                self.partials.write(get_rank(), self.partial)
         return finished
 
     def _start(self):
@@ -100,8 +101,10 @@ class MeanJob:
             return not indices
         for index, regions in stream_regions(
                 self.model, self.head, self.data, indices, self.workers):
+            self._consistent = False
             add_regions(self.partial.sums, regions, self.data, index)
             self.partial.done[index] = True
+            self._consistent = True
             progress.step()
             if stop():
                 return index == indices[-1]

@@ -63,13 +63,12 @@ class Partials:
         """Of a process."""
         return self.out.with_name(f'{self.out.name}.partial.{rank}')
 
-    def files(self):
-        """Those that are there, by rank."""
-        form = re.compile(re.escape(self.out.name) + r'\.partial\.(\d+)')
-        ranks = (form.fullmatch(path.name)
-                 for path in self.out.parent.iterdir())
-        return [self.path(rank) for rank in sorted(
-            int(match[1]) for match in ranks if match)]
+    def files(self, ending=''):
+        """Those that are there."""
+        form = re.compile(re.escape(self.out.name)
+                          + r'\.partial\.\d+' + ending)
+        return sorted(path for path in self.out.parent.iterdir()
+                      if form.fullmatch(path.name))
 
     def write(self, rank, partial):
         """Replaces the file of a process, as a whole or not at all."""
@@ -139,6 +138,5 @@ class Partials:
 
     def remove(self):
         """Deletes all files, unfinished ones included."""
-        for path in self.out.parent.glob('*.part*'):
-            if path.name.startswith(f'{self.out.name}.part'):
-                path.unlink()
+        for path in self.files(r'(\.part)?'):
+            path.unlink()

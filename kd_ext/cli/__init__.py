@@ -2,20 +2,20 @@
 
 import warnings
 
-from .arguments import add_shared_options, parse
+from .arguments import add_config_options, add_shared_options, parse
 from .config import enable_amp, enable_lr_scaling, load_config, student_only
 from .data_check import check_checkpoint, check_data
 from .errors import run
 from .evaluation import dump_predictions, enable_drawing, enable_tta
 from .interrupt import Interruption, train
-from .runner import build_runner
+from .runner import build_runner, join, leave
 
 # for each mmdet:: config, and nothing that a user can act on
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
 
 __all__ = [
-    'Interruption', 'add_shared_options', 'build_runner', 'check_checkpoint',
-    'check_data', 'dump_predictions', 'enable_amp', 'enable_drawing',
-    'enable_lr_scaling', 'enable_tta', 'load_config', 'parse', 'run',
-    'student_only', 'train'
+    'Interruption', 'add_config_options', 'add_shared_options',
+    'build_runner', 'check_checkpoint', 'check_data', 'dump_predictions',
+    'enable_amp', 'enable_drawing', 'enable_lr_scaling', 'enable_tta', 'join',
+    'leave', 'load_config', 'parse', 'run', 'student_only', 'train'
 ]

@@ -7,12 +7,20 @@ from mmengine.config import DictAction
 
 def add_shared_options(parser):
     """Adds what training and testing have in common."""
-    parser.add_argument(
-        'config', help='path of a config, or pkg::name of an installed one, '
-        'as in mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    add_config_options(parser)
     parser.add_argument(
         '--work-dir', help='folder for logs and results (default: work_dir '
         'of the config, else work_dirs/<name of the config>)')
+
+
+def add_config_options(parser, **config):
+    """Adds the config, its changes and the launcher.
+
+    ``config`` is for ``add_argument`` of the config.
+    """
+    parser.add_argument(
+        'config', help='path of a config, or pkg::name of an installed one, '
+        'as in mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', **config)
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
         help='settings that replace those of the config; lists as '

@@ -38,9 +38,14 @@ class Interrupted(BaseException):
 
 
 class Interruption:
-    """The flag that signals set; installs itself as their handler."""
+    """The flag that signals set; installs itself as their handler.
 
-    def __init__(self):
+    Args:
+        saved (str): What is written before the end, for the message.
+    """
+
+    def __init__(self, saved='a checkpoint'):
+        self.saved = saved
         self.signum = 0
         self.can_save = False
         self._first_time = None
@@ -65,8 +70,8 @@ class Interruption:
         # torch's handler of that would raise in the middle of a step
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if dist.is_main_process():
-            print('\nInterrupted: a checkpoint is saved when this step ends. '
-                  'Interrupt again to end without it.', flush=True)
+            print(f'\nInterrupted: {self.saved} is saved when this step ends.'
+                  ' Interrupt again to end without it.', flush=True)
 
     def _in_child(self, signum):
         # a forked data worker leaves Ctrl-C to its parent; SIGTERM is how

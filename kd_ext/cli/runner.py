@@ -18,6 +18,23 @@ def build_runner(cfg):
     return RUNNERS.build(cfg)
 
 
+def join(cfg):
+    """Joins the launcher's processes, for a tool that has no runner."""
+    if cfg.launcher == 'pytorch' and get_device() == 'cpu':
+        join_on_cpus(cfg)
+    elif cfg.launcher != 'none' and not dist.is_distributed():
+        options = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
+        dist.init_dist(cfg.launcher, **options)
+
+
+def leave():
+    """Ends what :func:`join` began; all processes have to call it."""
+    if dist.is_distributed():
+        # a rank that goes while gloo's threads still run is aborted by them
+        dist.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def join_on_cpus(cfg):
     """Several processes without GPUs, where MMEngine asks for one each."""
     if not dist.is_distributed():

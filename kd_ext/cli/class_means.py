@@ -1,0 +1,146 @@
+"""What ``tools/class_means.py`` does, from its arguments to the file."""
+
+import os
+import sys
+from pathlib import Path
+
+from mmengine.dist import get_world_size, is_main_process
+from rich.console import Console
+from rich.table import Table
+
+from kd_ext.analysis import sources
+from kd_ext.analysis.labelled_data import LabelledData, class_names, spread
+from kd_ext.analysis.mean_job import MeanJob
+from kd_ext.class_means import load_class_means, save_class_means
+from kd_ext.messages import expected
+from kd_ext.taps import find_head
+from .config import load_config
+from .data_check import check_checkpoint, check_data
+from .interrupt import Interrupted
+from .runner import join, leave
+
+
+def class_means(args, interruption):
+    """Computes and writes the file; several processes call it alike.
+
+    Raises:
+        Interrupted: By a signal, after what was reached was saved.
+    """
+    check_out(args.out)
+    cfg = load_config(args)
+    check_checkpoint('checkpoint', args.checkpoint)
+    check_data(cfg, (args.split, ))
+    join(cfg)
+    source, name = sources.teacher_source(cfg, args.config)
+    model = sources.load_model(source, args.checkpoint)
+    head = find_head(model, 'teacher', args.stage, args.levels)
+    data = LabelledData(cfg, args.split)
+    sources.check_classes(head, data)
+    identity = _identity(args, source, model, data)
+    job = MeanJob(model, head, data, spread(len(data), args.max_images),
+                  args.out, identity, args.save_every, args.workers,
+                  args.fresh)
+    interruption.can_save = True
+    finished = job.run(lambda: bool(interruption.signum))
+    if not finished or (interruption.signum and get_world_size() > 1):
+        raise Interrupted(
+            interruption.signum, 'Interrupted; what was reached is in '
+            f'{args.out}.partial.*\nCall the same command again to go on.')
+    found = job.result()
+    found.classes = data.classes
+    found.info.update(_info(args, name, identity, head, data))
+    if is_main_process():
+        save_class_means(args.out, found)
+        show(found, args.out)
+    job.finish()
+    leave()
+
+
+def check_out(out):
+    """That the file to write has a folder.
+
+    Raises:
+        FileNotFoundError: It has none.
+        ValueError: It is a folder.
+    """
+    folder = Path(out).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(expected(
+            '--out', 'a file in an existing folder', repr(str(out)),
+            f'Make the folder: mkdir -p {folder}'))
+    if Path(out).is_dir():
+        raise ValueError(expected('--out', 'a file', f'the folder {out!r}'))
+
+
+def _identity(args, source, model, data):
+    """What partial results have to have in common."""
+    return dict(
+        teacher=sources.digest(source),
+        checkpoint=sources.checkpoint_digest(args.checkpoint, model),
+        data=sources.digest([args.split, data.configs, len(data)]),
+        stage=str(args.stage), levels=str(args.levels),
+        max_images=str(args.max_images))
+
+
+def _info(args, name, identity, head, data):
+    """What the means are of, without paths of this machine."""
+    import mmcv
+    import mmdet
+    import mmengine
+    import torch
+
+    import kd_ext
+    modules = (kd_ext, mmcv, mmdet, mmengine, torch)
+    return dict(
+        teacher=name, checkpoint=os.path.basename(args.checkpoint),
+        checkpoint_sha256=identity['checkpoint'][:sources.PREFIX],
+        head=head.name, family=head.family,
+        stage=getattr(head, 'stage', args.stage),
+        levels=list(getattr(head, 'levels', None) or ()) or None,
+        width=head.width, split=args.split,
+        dataset=', '.join(dict.fromkeys(
+            type(part).__name__ for part in data.parts)),
+        ann_file=', '.join(os.path.basename(getattr(part, 'ann_file', ''))
+                           for part in data.parts),
+        versions={module.__name__: str(module.__version__)
+                  for module in modules})
+
+
+def import_json(args):
+    """Rewrites the ND authors' JSON; a config names its classes.
+
+    Raises:
+        ValueError: The JSON is none, or has other classes than the config.
+    """
+    check_out(args.out)
+    found = load_class_means(args.import_json)
+    if args.config is not None:
+        classes = class_names(load_config(args), args.split)
+        if classes:
+            found.check(len(classes), args.import_json)
+            found.classes = classes
+    found.info['width'] = found.means.shape[1]
+    save_class_means(args.out, found)
+    show(found, args.out)
+
+
+def show(found, path):
+    """Prints a table of the classes; warns of those without a region."""
+    rows = len(found.means)
+    names = list(found.classes or map(str, range(rows)))
+    names += ['background'] * (rows - len(names))
+    table = Table('class', title=f'{rows} class means of width '
+                  f'{found.means.shape[1]}: {path}')
+    table.add_column('regions', justify='right')
+    table.add_column('norm of the mean', justify='right')
+    counts = ['-'] * rows if found.counts is None else [
+        f'{int(count):,}' for count in found.counts]
+    norms = found.means.norm(dim=1)
+    for name, count, norm in zip(names, counts, norms):
+        table.add_row(name, count, f'{norm:.4g}')
+    Console().print(table)
+    unseen = [name for name, norm in zip(names, norms) if norm == 0]
+    if unseen:
+        print(f'Warning: no region of {", ".join(unseen)} was seen. Their '
+              'rows are zero, and the losses leave them out.',
+              file=sys.stderr)
