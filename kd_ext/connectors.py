@@ -1,8 +1,9 @@
 """Brings a student feature to the teacher's width and size."""
 
-from typing import Optional
+from typing import Dict, Optional
 
 import torch.nn.functional as F
+from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
 from kd_ext.messages import expected
@@ -70,3 +71,22 @@ class Connector(nn.Module):
             student = F.interpolate(student, teacher.shape[2:],
                                     mode='bilinear', align_corners=False)
         return student
+
+
+@MODELS.register_module()
+class ConvBNConnector(nn.Sequential):
+    """A 1x1 convolution and a norm, no activation.
+
+    Args:
+        in_channel (int): Width of the student's map.
+        out_channel (int): Width of the teacher's.
+        norm_cfg (dict, optional): Of the norm; by default BN, which uses
+            each process's own images unless the Runner's ``sync_bn`` is set.
+    """
+
+    def __init__(self, in_channel: int, out_channel: int,
+                 norm_cfg: Optional[Dict] = None) -> None:
+        conv = nn.Conv2d(in_channel, out_channel, 1, bias=False)
+        nn.init.kaiming_normal_(conv.weight, mode='fan_out')
+        _, norm = build_norm_layer(norm_cfg or dict(type='BN'), out_channel)
+        super().__init__(conv, norm)

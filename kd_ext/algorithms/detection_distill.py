@@ -34,10 +34,12 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
         teacher_ckpt (str): Path or URL of the teacher's weights. Every key
             is accounted for; ``'random'`` is for tests.
         distill (dict[str, dict]): Entries ``name=dict(type=<loss>, at=<tap>,
-            levels=<indices, default all>, connector=<default automatic>,
-            stage=<of a cascade, default the first>, class_means=<a file of
-            tools/class_means.py, default 'online'>, <arguments of the
-            loss>)``.
+            levels=<indices or pairs of them, default by stride>,
+            level_weights=<one a pair, default 1>, connector=<a config or
+            another entry's name, default automatic>, teacher_connector=
+            <default none>, stage=<of a cascade, default the first>,
+            class_means=<a file of tools/class_means.py, default 'online'>,
+            <arguments of the loss>)``.
         allow_teacher_mismatch (bool): Go on although the checkpoint does not
             fit the teacher in every key.
         data_preprocessor, init_cfg: As in mmrazor's ``BaseAlgorithm``.

@@ -4,9 +4,10 @@ import torch
 from mmengine.logging import MessageHub, print_log
 from torch import nn
 
+import kd_ext.pre_relu  # noqa: F401  a tap of its own
 from kd_ext.messages import expected
 from kd_ext.taps import PartTap, Reading, build_tap
-from .entry import split_entry
+from .entry import OF_MAPS, OF_REGIONS, split_entry
 from .probe import blank_samples, probing
 from .region_wiring import RegionWiring
 from .teacher_pass import TeacherPass
@@ -50,9 +51,8 @@ class Distiller(nn.Module):
                 lines = self.terms[name].describe()
             else:
                 shapes = seen_S[tap.key], seen_T[tap.key]
-                self.terms[name] = LevelTerm(
-                    name, loss, tap.key, *shapes, settings.get('levels'),
-                    settings.get('connector'))
+                self.terms[name] = LevelTerm(name, loss, tap, *shapes,
+                                             settings, teacher, self.terms)
                 lines = self.terms[name].describe(*shapes)
             for line in lines:
                 print_log(line, 'current')
@@ -124,11 +124,12 @@ class Distiller(nn.Module):
 def _tap(name, settings):
     tap = build_tap(settings['at'], settings.get('stage'),
                     settings.get('levels'))
-    for setting in ('stage', 'class_means'):
-        if setting in settings and not tap.of_regions:
-            raise ValueError(expected(
-                f'distill.{name}', f'without {setting} unless at is '
-                "'embedding' or 'logits'", f'at={settings["at"]!r}'))
+    for rule, wrong in (('unless', OF_REGIONS), ('where', OF_MAPS)):
+        for setting in wrong:
+            if setting in settings and tap.of_regions == (wrong is OF_MAPS):
+                raise ValueError(expected(
+                    f'distill.{name}', f'without {setting} {rule} at is '
+                    "'embedding' or 'logits'", f'at={settings["at"]!r}'))
     return tap
 
 

@@ -8,7 +8,10 @@ from mmengine.registry import DefaultScope
 from kd_ext.messages import expected, near_matches
 from kd_ext.registry import MODELS
 
-SETTINGS = ('at', 'levels', 'connector', 'stage', 'class_means')
+# settings that one kind of tap alone has a meaning for
+OF_REGIONS = ('stage', 'class_means')
+OF_MAPS = ('level_weights', 'teacher_connector')
+SETTINGS = ('at', 'levels', 'connector', *OF_REGIONS, *OF_MAPS)
 # what a loss may ask for by name besides the features of both models
 BY_NAME = ('labels', 'class_means')
 

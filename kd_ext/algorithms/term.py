@@ -4,44 +4,12 @@ import torch
 from torch import nn
 
 from kd_ext.connectors import Connector
+from kd_ext.losses.checks import check_weight
 from kd_ext.losses.precision import upcast
-from kd_ext.messages import expected
+from kd_ext.messages import expected, near_matches
 from .entry import asks, build_loss, set_up
-
-
-def pair_levels(name, wanted, student, teacher):
-    """Which student level learns from which teacher level.
-
-    Args:
-        name (str): Of the term, for messages.
-        wanted (Sequence[int] | None): The same indices on both sides. With
-            None all levels, in order where both sides have as many, by equal
-            size where they do not.
-        student, teacher (Sequence[torch.Size]): Shapes seen in the probe.
-
-    Returns:
-        list[tuple[int, int]]: Student and teacher index of each pair.
-    """
-    if wanted is not None:
-        wanted = [wanted] if isinstance(wanted, int) else list(wanted)
-        common = min(len(student), len(teacher))
-        if not wanted or not all(isinstance(level, int)
-                                 and 0 <= level < common for level in wanted):
-            raise ValueError(expected(
-                f'distill.{name}.levels', f'within 0..{common - 1}',
-                tuple(wanted), f'There the student has {len(student)} levels '
-                f'and the teacher {len(teacher)}.'))
-        return [(level, level) for level in wanted]
-    if len(student) == len(teacher):
-        return [(level, level) for level in range(len(student))]
-    pairs = [(i, j) for i, small in enumerate(student)
-             for j, large in enumerate(teacher) if small[2:] == large[2:]]
-    if not pairs or len({i for i, _ in pairs}) < len(pairs):
-        raise ValueError(expected(
-            f'distill.{name}', 'read at levels that can be paired',
-            f'{[tuple(s) for s in student]} and {[tuple(t) for t in teacher]}',
-            'Name the levels to use: levels=(0, 1, ...).'))
-    return pairs
+from .pairing import named_level, pair_levels, unpaired
+from .teacher_side import teacher_connectors
 
 
 def named_terms(name, value):
@@ -63,50 +31,110 @@ class LevelTerm(nn.Module):
     Args:
         name (str): Key of the entry.
         loss (dict): Config of the loss.
-        key (str): Of the tap.
+        tap (ModuleTap): Where the maps are read.
         student, teacher (Sequence[torch.Size]): Shapes seen in the probe.
-        levels (Sequence[int], optional): See :func:`pair_levels`.
-        connector (dict, optional): Projector for every level in place of the
-            automatic one; gets ``in_channel`` and ``out_channel``.
+        settings (dict): ``levels`` (see :func:`pair_levels`),
+            ``level_weights``, one factor a pair, ``connector``, a projector
+            for every pair in place of the automatic one, which gets
+            ``in_channel`` and ``out_channel``, and ``teacher_connector``, a
+            module for every teacher map.
+        model (nn.Module, optional): The teacher, from which its connectors
+            may be initialised; not kept.
+        others (Mapping[str, LevelTerm], optional): Terms made before, whose
+            connectors ``connector=<name>`` shares.
 
     Raises:
-        ValueError: The loss needs labels, or the levels cannot be paired.
+        ValueError: The loss needs labels, the levels cannot be paired, or a
+            setting does not fit them.
     """
 
     needs_teacher = True
 
-    def __init__(self, name, loss, key, student, teacher, levels=None,
-                 connector=None):
+    def __init__(self, name, loss, tap, student, teacher, settings=(),
+                 model=None, others=()):
         super().__init__()
-        self.name, self.key = name, key
+        settings = dict(settings)
+        self.name, self.key = name, tap.key
         self.loss = build_loss(name, loss)
         if asks(self.loss):
             raise ValueError(expected(
                 f'distill.{name}.at', "'embedding', where regions have "
                 f'labels, as {type(self.loss).__name__} needs them',
-                repr(key)))
-        self.pairs = pair_levels(name, levels, student, teacher)
-        self.connectors = nn.ModuleList()
-        if hasattr(self.loss, 'setup'):  # it has its own projectors
-            set_up(self.loss,
-                   student_widths=[student[i][1] for i, _ in self.pairs],
+                repr(tap.key)))
+        self.pairs = pair_levels(name, settings.get('levels'), student,
+                                 teacher, getattr(self.loss, 'least_levels',
+                                                  1))
+        self.relates = getattr(self.loss, 'relates_levels', False)
+        self.weights = self._level_weights(settings.get('level_weights'))
+        connector = settings.get('connector')
+        if hasattr(self.loss, 'setup'):
+            widths = [(teacher[j] if connector else student[i])[1]
+                      for i, j in self.pairs]
+            set_up(self.loss, num_levels=len(self.pairs),
+                   student_widths=widths,
                    teacher_widths=[teacher[j][1] for _, j in self.pairs])
-        if not getattr(self.loss, 'fits_widths', False):
-            self.connectors.extend(
-                Connector.between(student[i], teacher[j], connector)
-                for i, j in self.pairs)
+        self.connectors = self._student_side(connector, student, teacher,
+                                             others)
+        self.teacher_connectors = teacher_connectors(
+            name, settings.get('teacher_connector'), tap, model,
+            [j for _, j in self.pairs],
+            [teacher[j][1] for _, j in self.pairs])
+
+    def _level_weights(self, weights):
+        if weights is None:
+            return [1.] * len(self.pairs)
+        if self.relates or len(weights) != len(self.pairs):
+            raise ValueError(expected(
+                f'distill.{self.name}.level_weights',
+                'left out, as this loss relates levels' if self.relates
+                else f'{len(self.pairs)} numbers, one per pair of levels',
+                tuple(weights)))
+        return [check_weight('level_weights', value) for value in weights]
+
+    def _student_side(self, connector, student, teacher, others):
+        """One connector a pair; none where the loss takes other widths."""
+        if isinstance(connector, str):
+            return self._shared(connector, others)
+        if connector is None and getattr(self.loss, 'fits_widths', False):
+            return nn.ModuleList()
+        return nn.ModuleList(
+            Connector.between(student[i], teacher[j], connector)
+            for i, j in self.pairs)
+
+    def _shared(self, other, others):
+        known = [key for key in others if isinstance(others[key], LevelTerm)]
+        if other not in known:
+            raise ValueError(expected(
+                f'distill.{self.name}.connector', 'a config, or the name of '
+                'an entry above it', repr(other), near_matches(other, known)
+                if known else 'No entry above reads feature maps.'))
+        term = others[other]
+        if not term.connectors or (term.key, term.pairs) != (self.key,
+                                                             self.pairs):
+            raise ValueError(expected(
+                f'distill.{self.name}.connector', 'of an entry that reads the '
+                'same levels at the same place through connectors',
+                repr(other)))
+        return term.connectors
 
     def describe(self, student, teacher):
-        """One line a pair: shapes, projector, resize."""
+        """One line a pair: shapes, strides, projector, resize; and one for
+        what has no partner."""
         for index, (i, j) in enumerate(self.pairs):
             how = (self.connectors[index].describe(student[i], teacher[j])
                    if self.connectors else '')
-            yield (f'{self.name}: {self.key}[{i}] {tuple(student[i][1:])} <- '
-                   f'{self.key}[{j}] {tuple(teacher[j][1:])}{how}')
+            yield (f'{self.name}: {named_level(self.key, i, student[i])} <- '
+                   f'{named_level(self.key, j, teacher[j])}{how}')
+        left = unpaired(self.pairs, student, teacher)
+        if left:
+            yield f'{self.name}: strides without a partner: {left}'
 
     def connected(self, student, teacher):
         """Pairs of features to compare, in fp32: list of two tensors."""
         pairs = [(student[i], teacher[j]) for i, j in self.pairs]
+        if self.teacher_connectors:
+            pairs = [(low, connector(high)) for connector, (low, high)
+                     in zip(self.teacher_connectors, pairs)]
         if self.connectors:
             pairs = [(connector(*pair), pair[1]) for connector, pair
                      in zip(self.connectors, pairs)]
@@ -117,10 +145,11 @@ class LevelTerm(nn.Module):
         pairs = self.connected(student.levels(self.key),
                                teacher.levels(self.key))
         with torch.autocast(pairs[0][0].device.type, enabled=False):
-            if getattr(self.loss, 'relates_levels', False):
+            if self.relates:
                 value = self.loss(*(tuple(side) for side in zip(*pairs)))
             else:
-                value = _add([self.loss(*pair) for pair in pairs])
+                value = _add(self.weights, [self.loss(*pair)
+                                            for pair in pairs])
         return named_terms(self.name, value)
 
     def fault(self, student, teacher, class_means=None):
@@ -138,14 +167,15 @@ class LevelTerm(nn.Module):
                     if bad:
                         return (f'level {index} of {self.key!r}: {bad} of the '
                                 f'{role} {kind}')
-            if not getattr(self.loss, 'relates_levels', False):
+            if not self.relates:
                 values = named_terms('', self.loss(*pair)).values()
                 if not all(bool(torch.isfinite(v).all()) for v in values):
                     return f'level {i} of {self.key!r}: the loss of that level'
         return None
 
 
-def _add(values):
+def _add(weights, values):
     if isinstance(values[0], dict):
-        return {key: sum(value[key] for value in values) for key in values[0]}
-    return sum(values)
+        return {key: _add(weights, [value[key] for value in values])
+                for key in values[0]}
+    return sum(weight * value for weight, value in zip(weights, values))

@@ -71,10 +71,7 @@ def lipschitz_loss(preds_S: Sequence[Tensor], preds_T: Sequence[Tensor],
     pairs = len(preds_S) - 1
     if stage_weights is None:
         stage_weights = [2.0**(k - pairs - 1) for k in range(1, pairs + 1)]
-    if len(stage_weights) != pairs:
-        raise ValueError(expected(
-            'stage_weights', f'{pairs} numbers, one per pair of stages',
-            f'{len(stage_weights)}'))
+    _check_weights(stage_weights, pairs)
     if any(maps.numel() == 0 for maps in (*preds_S, *preds_T)):
         return sum(maps.sum() for maps in preds_S) * 0
     return _lipschitz_loss(preds_S, preds_T, num_iters, relative,
@@ -105,9 +102,19 @@ def _check_stages(preds_S, preds_T):
                                   sorted(batches)))
 
 
+def _check_weights(stage_weights, pairs):
+    if len(stage_weights) != pairs:
+        raise ValueError(expected(
+            'stage_weights', f'{pairs} numbers, one per pair of stages',
+            f'{len(stage_weights)}'))
+
+
 @MODELS.register_module()
 class LipschitzLoss(nn.Module):
     """:func:`lipschitz_loss` times a weight.
+
+    Widths may differ, so ``kd_ext.DetectionDistill`` adds no connectors
+    unless an entry names them (``connector=``).
 
     Args:
         num_iters (int): Steps of the power iteration, at most.
@@ -123,6 +130,8 @@ class LipschitzLoss(nn.Module):
     """
 
     relates_levels = True
+    fits_widths = True
+    least_levels = 2
 
     def __init__(self, num_iters: int = 10, loss_weight: float = 1.0,
                  relative: bool = False,
@@ -133,6 +142,11 @@ class LipschitzLoss(nn.Module):
         self.relative = bool(relative)
         self.stage_weights = stage_weights if stage_weights is None else [
             check_weight('stage_weights', weight) for weight in stage_weights]
+
+    def setup(self, num_levels: int) -> None:
+        """Checks the weights for n = ``num_levels`` before any training."""
+        if self.stage_weights is not None:
+            _check_weights(self.stage_weights, num_levels - 1)
 
     def forward(self, preds_S: Tuple[Tensor, ...],
                 preds_T: Tuple[Tensor, ...]) -> Tensor:

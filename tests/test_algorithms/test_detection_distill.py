@@ -105,7 +105,7 @@ def test_widths_and_sizes_are_connected_automatically():
     teacher = fcos(8, width=24)
     teacher.neck.in_channels = [8, 16, 32]
     teacher.backbone.out_indices = (0, 1, 2)  # strides 4, 8, 16
-    model = distill(teacher=teacher)
+    model = distill(teacher=teacher, rcka=rcka(levels=(0, 1, 2)))
     assert [tuple(c.projector.weight.shape)
             for c in model.distiller.terms['rcka'].connectors] == [
                 (24, 16, 1, 1)] * 3

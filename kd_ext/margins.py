@@ -1,0 +1,76 @@
+r"""Margins of the margin ReLU, max(x, m), on a teacher's features.
+
+Shapes: B images, features (B, C, H, W) before a ReLU, margins (1, C, 1, 1).
+
+m_c is the mean of the negative values of channel c. Where the features are a
+BN's output, normal with mean b (its bias) and deviation s (its weight),
+
+.. math::
+    m = E[x \mid x < 0] = b - s\,\frac{\phi(b/s)}{\Phi(-b/s)}
+
+Source: Heo et al., A Comprehensive Overhaul of Feature Distillation, ICCV
+2019, arXiv 1904.01866.
+"""
+
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor, nn
+
+from kd_ext.registry import MODELS
+
+# a channel that is negative less often than this has hardly a tail to average
+RARE = 1e-3
+
+
+def bn_margin(norm: nn.Module) -> Tensor:
+    """Margins (C,) from the weight and bias of a BN.
+
+    A channel that is negative with a probability of 0.001 or less gets -3 s,
+    as in the released code. One whose weight is 0 is constant: min(b, 0).
+    """
+    scale = norm.weight.detach().abs().double()
+    mean = norm.bias.detach().double()
+    ratio = mean / scale.clamp(min=torch.finfo(torch.float32).tiny)
+    below = torch.special.ndtr(-ratio)
+    density = torch.exp(-ratio.square() / 2) / (2 * torch.pi)**0.5
+    margin = torch.where(below > RARE, mean - scale * density / below,
+                         -3 * scale)
+    return torch.where(scale > 0, margin, mean.clamp(max=0)).float()
+
+
+@MODELS.register_module()
+class RunningMarginConnector(nn.Module):
+    """Margin ReLU for teachers without BN (VGG16): margins from the features.
+
+    The plain mean of all negative values seen so far, the current batch
+    included, equal on all processes and kept on resuming. A channel without
+    a negative value has margin 0.
+
+    Args:
+        in_channel (int): C.
+    """
+
+    def __init__(self, in_channel: int) -> None:
+        super().__init__()
+        self.register_buffer('margin', torch.zeros(in_channel))
+        # in double: a channel soon has more than 2^24 negative values
+        self.register_buffer('count', torch.zeros(in_channel).double())
+
+    @torch.no_grad()
+    def update(self, features: Tensor) -> None:
+        """Takes in a batch of every process; each has to call it."""
+        negative = features.detach().float().clamp(max=0)
+        seen = torch.stack([negative.sum((0, 2, 3)).double(),
+                            (negative < 0).sum((0, 2, 3)).double()])
+        all_reduce(seen)
+        total, count = seen
+        self.count += count
+        share = total - count * self.margin
+        self.margin += (share / self.count.clamp(min=1)).float()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """max(x, m); in training the margins are updated first."""
+        if self.training:
+            self.update(features)
+        return torch.maximum(features.detach(),
+                             self.margin.to(features)[:, None, None])

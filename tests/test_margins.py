@@ -1,0 +1,65 @@
+import pytest
+import torch
+from mmrazor.models.distillers import OFDDistiller
+from torch import nn
+from torch.testing import assert_close
+
+from kd_ext.margins import RunningMarginConnector, bn_margin
+
+
+def norm(weights, biases):
+    module = nn.BatchNorm2d(len(weights))
+    module.weight.data = torch.tensor(weights)
+    module.bias.data = torch.tensor(biases)
+    return module
+
+
+def test_bn_margin_is_that_of_mmrazor():
+    # the last two are hardly ever negative: -3 s
+    bn = norm([1., .5, -2., .1, .3, .2], [0., .3, -1., -5., 2., .7])
+    assert_close(bn_margin(bn), OFDDistiller._get_margin_from_BN(
+        None, bn).flatten())
+
+
+def test_bn_margin_by_hand():
+    # a normal variable's negative half has the mean -2 phi(0) = -sqrt(2/pi)
+    assert_close(bn_margin(norm([3.], [0.])),
+                 torch.tensor([-3 * (2 / torch.pi)**.5]))
+    assert_close(bn_margin(norm([0., 0.], [2., -2.])), torch.tensor([0., -2]))
+
+
+def test_bn_margin_is_the_mean_of_what_is_negative():
+    bn = norm([1., 2., .5], [0.5, -1., .2]).train()
+    features = bn(torch.randn(50, 3, 40, 40))
+    running = RunningMarginConnector(3)
+    running.update(features)
+    assert_close(running.margin, bn_margin(bn), rtol=0.02, atol=0)
+
+
+def test_running_margin():
+    maps = torch.tensor([[-1., 2., -3.], [4., 5., 6.]])
+    maps = maps.view(1, 2, 1, 3).requires_grad_()
+    connector = RunningMarginConnector(2)
+    out = connector(maps)
+    # channel 0: (-1 - 3) / 2; channel 1 has no negative value: 0
+    assert_close(connector.margin, torch.tensor([-2., 0.]))
+    assert_close(out, torch.tensor([[-1., 2., -2.], [4., 5., 6.]]
+                                   ).view(1, 2, 1, 3))
+    assert not out.requires_grad
+    connector(torch.full((1, 2, 2, 2), -5.))  # (-4 - 20) / 6; -5
+    assert_close(connector.margin, torch.tensor([-4., -5.]))
+    connector.eval()(torch.full((1, 2, 2, 2), -9.))
+    assert_close(connector.margin, torch.tensor([-4., -5.]))
+    again = RunningMarginConnector(2)
+    again.load_state_dict(connector.state_dict())
+    connector.train()(maps)
+    again(maps)
+    assert_close(again.margin, connector.margin)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_running_margin_in_half_precision(dtype):
+    connector = RunningMarginConnector(2)
+    maps = torch.full((1, 2, 300, 300), -1.5, dtype=dtype)
+    assert connector(maps).dtype == dtype
+    assert_close(connector.margin, torch.tensor([-1.5, -1.5]))
