@@ -22,7 +22,7 @@ class ImageProgress:
     is. Without a terminal it is a line every ``interval`` seconds.
 
     Args:
-        title (str): Put before the bar.
+        title (str, optional): Put before the bar; None shows nothing.
         total (int): Images of all processes.
         first (int): Those done before.
         interval (float): Seconds.
@@ -36,7 +36,8 @@ class ImageProgress:
 
     def __enter__(self):
         self._start = self._shown = time.monotonic()
-        if is_main_process() and sys.stderr.isatty():
+        self._shows = self.title is not None and is_main_process()
+        if self._shows and sys.stderr.isatty():
             self._bar = Progress(
                 TextColumn('{task.description}'), BarColumn(None),
                 MofNCompleteColumn(),
@@ -55,7 +56,7 @@ class ImageProgress:
     def step(self):
         """Another image of this process is done."""
         self.images += 1
-        if not is_main_process():
+        if not self._shows:
             return
         now = time.monotonic()
         pace = self.images * get_world_size() / max(now - self._start, 1e-6)

@@ -1,0 +1,125 @@
+"""What ``tools/analysis/neural_collapse.py`` does, from its arguments on."""
+
+import json
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from rich.console import Console
+from rich.table import Table
+
+from kd_ext.analysis import sources
+from kd_ext.analysis.collapse_job import CollapseJob
+from kd_ext.analysis.labelled_data import LabelledData, spread
+from kd_ext.analysis.plots import collapse_table, draw_collapse
+from kd_ext.messages import expected
+from kd_ext.taps import find_head
+from .config import load_config, student_only
+from .data_check import check_checkpoint, check_data
+from .runner import join, leave
+
+NAME = 'neural_collapse'
+# more classes than these make a matrix no terminal shows
+MOST_COLUMNS = 12
+
+
+def neural_collapse(args):
+    """Measures, prints, plots and writes; several processes call it alike."""
+    cfg = load_config(args)
+    chosen = _models(args, cfg)
+    for key, (_, _, checkpoint) in chosen.items():
+        check_checkpoint(f'the checkpoint of the {key}', checkpoint)
+    check_data(cfg, (args.split, ))
+    join(cfg)
+    data = LabelledData(cfg, args.split)
+    job = CollapseJob(data, spread(len(data), args.max_images), args.stage,
+                      args.levels, args.background, args.workers,
+                      args.min_regions)
+    measures, about = {}, {}
+    for role, (name, source, checkpoint) in chosen.items():
+        model = sources.load_model(source, checkpoint)
+        measures[role] = job.run(model, role)
+        about[role] = _about(name, checkpoint, model, args)
+    if is_main_process():
+        folder = Path(args.out or cfg.work_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        show(measures)
+        write(folder, measures, about, dict(
+            split=args.split, images=len(job.indices),
+            background=args.background, min_regions=args.min_regions))
+    leave()
+
+
+def _models(args, cfg):
+    """Name, model config and checkpoint, by role."""
+    models = {}
+    if args.teacher is not None:
+        config, checkpoint = args.teacher
+        other = load_config(_Arguments(config, args.launcher))
+        source, name = sources.teacher_source(other, config)
+        models['teacher'] = name, source, checkpoint
+    elif sources.distills(cfg):
+        checkpoint = cfg.model.get('teacher_ckpt')
+        if not isinstance(checkpoint, str):
+            raise ValueError(expected(
+                'model.teacher_ckpt', 'a path or URL', repr(checkpoint),
+                'Name the teacher: --teacher CONFIG CHECKPOINT.'))
+        source, name = sources.teacher_source(cfg, args.config)
+        models['teacher'] = name, source, checkpoint
+    source = sources.own_model(student_only(cfg.copy()))
+    name = args.config if '::' in args.config else Path(args.config).name
+    role = 'student' if models else 'model'
+    models[role] = name, source, args.checkpoint
+    return models
+
+
+class _Arguments:
+    """What ``load_config`` reads, of a config without changes."""
+
+    cfg_options = None
+
+    def __init__(self, config, launcher):
+        self.config, self.launcher = config, launcher
+
+
+def _about(name, checkpoint, model, args):
+    head = find_head(model, 'model', args.stage, args.levels)
+    return dict(
+        config=name, checkpoint=Path(checkpoint).name,
+        checkpoint_sha256=sources.checkpoint_digest(
+            checkpoint, model)[:sources.PREFIX],
+        head=head.name, family=head.family, width=head.width)
+
+
+def show(measures):
+    """Prints the measures and, of few classes, the cosine matrices."""
+    console = Console()
+    console.print(collapse_table(measures))
+    for role, measured in measures.items():
+        if len(measured.classes) <= MOST_COLUMNS:
+            console.print(_matrix(role, measured))
+
+
+def _matrix(role, measured):
+    table = Table('', title=f'{role}: cosines of centred class means, and '
+                  'norms of the class means')
+    for name in (*measured.classes, 'norm'):
+        table.add_column(name, justify='right')
+    for name, row, norm in zip(measured.classes, measured.cosines,
+                               measured.norms):
+        table.add_row(name, *(f'{value:.2f}' for value in row),
+                      f'{norm:.3g}')
+    return table
+
+
+def write(folder, measures, about, settings):
+    """Writes neural_collapse.png and .json into a folder."""
+    draw_collapse(measures, folder / f'{NAME}.png')
+    content = dict(settings, models={
+        role: dict(about[role], **measured.numbers(),
+                   class_names=measured.classes,
+                   counts=measured.counts.tolist(),
+                   norms=measured.norms.tolist(),
+                   cosines=measured.cosines.tolist())
+        for role, measured in measures.items()})
+    (folder / f'{NAME}.json').write_text(json.dumps(content, indent=1) + '\n')
+    print(f'wrote {folder}/{NAME}.png and .json')
