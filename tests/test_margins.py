@@ -43,11 +43,14 @@ def test_running_margin():
     out = connector(maps)
     # channel 0: (-1 - 3) / 2; channel 1 has no negative value: 0
     assert_close(connector.margin, torch.tensor([-2., 0.]))
-    assert_close(out, torch.tensor([[-1., 2., -2.], [4., 5., 6.]]
-                                   ).view(1, 2, 1, 3))
+    # the mean square is (1 + 4 + 9 + 16 + 25 + 36) / 6
+    assert_close(out * (91 / 6)**.5, torch.tensor(
+        [[-1., 2., -2.], [4., 5., 6.]]).view(1, 2, 1, 3))
     assert not out.requires_grad
     connector(torch.full((1, 2, 2, 2), -5.))  # (-4 - 20) / 6; -5
     assert_close(connector.margin, torch.tensor([-4., -5.]))
+    # a mean over images, large and small ones alike: (91 / 6 + 25) / 2
+    assert_close(connector.square, torch.tensor((91 / 6 + 25) / 2))
     connector.eval()(torch.full((1, 2, 2, 2), -9.))
     assert_close(connector.margin, torch.tensor([-4., -5.]))
     again = RunningMarginConnector(2)
@@ -61,5 +64,16 @@ def test_running_margin():
 def test_running_margin_in_half_precision(dtype):
     connector = RunningMarginConnector(2)
     maps = torch.full((1, 2, 300, 300), -1.5, dtype=dtype)
-    assert connector(maps).dtype == dtype
+    out = connector(maps)
+    assert out.dtype == dtype
+    assert_close(out, -torch.ones_like(out))
     assert_close(connector.margin, torch.tensor([-1.5, -1.5]))
+
+
+def test_running_margin_does_not_depend_on_the_magnitude():
+    maps = torch.randn(2, 3, 8, 8)
+    small, large = (RunningMarginConnector(3)(scale * maps)
+                    for scale in (1., 300.))
+    assert_close(small, large)
+    zeros = torch.zeros(2, 3, 8, 8)
+    assert torch.equal(RunningMarginConnector(3)(zeros), zeros)

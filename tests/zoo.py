@@ -23,7 +23,7 @@ CONFIGS = {
     'TOOD': 'tood/tood_r50_fpn_1x_coco.py',
     'RTMDet': 'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
     'YOLOX': 'yolox/yolox_tiny_8xb8-300e_coco.py',
-    'SSD': 'ssd/ssd300_coco.py',
+    'SSD': 'ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py',
     'DDOD': 'ddod/ddod_r50_fpn_1x_coco.py',
     'YOLOF': 'yolof/yolof_r50-c5_8xb8-1x_coco.py',
     'FoveaBox': 'foveabox/fovea_r50_fpn_4xb4-1x_coco.py',
@@ -41,7 +41,8 @@ SMALL_GROUPS = ('FCOSHead', 'ATSSHead', 'GFLHead', 'PAAHead', 'VFNetHead',
                 'TOODHead', 'DDODHead')
 # their encoding of positions is 256 wide whatever the config says
 FULL_WIDTH = ('Conditional DETR', 'DINO')
-SIZES = {'SSD': (304, 304), 'DDOD': (384, 400)}
+SSD300 = 'ssd/ssd300_coco.py'  # VGG16 is as wide as it is
+SIZES = {'SSD': (320, 320), SSD300: (304, 304), 'DDOD': (384, 400)}
 MASKS = ('Mask R-CNN', 'HTC')
 NUMBERS = {256: WIDTH, 128: WIDTH // 2, 1024: 2 * WIDTH, 2048: 2 * WIDTH,
            300: 12, 900: 12, 100: 12}
@@ -51,7 +52,7 @@ KEYS = ('channels', 'feature_channel', 'embed_dims', 'num_feats', 'hidden_dim', 
 
 def detector(name, base=BASE):
     """Model config of a tiny twin; ``base`` sets the backbone's widths."""
-    cfg = Config.fromfile(_configs() / CONFIGS[name]).model
+    cfg = Config.fromfile(_configs() / CONFIGS.get(name, name)).model
     width = 256 if name in FULL_WIDTH else WIDTH
     return ConfigDict(shrink(cfg.to_dict(), base, width))
 
@@ -64,9 +65,16 @@ def _configs():
 def shrink(model, base=BASE, width=WIDTH):
     """A ResNet18 of ``base`` channels, 16 wide necks and heads, 3 classes."""
     backbone, kind = model['backbone'], model['backbone']['type']
-    if kind == 'SSDVGG':  # its widths are fixed
+    if kind in ('SSDVGG', 'MobileNetV2'):
         backbone['init_cfg'] = None
         model['bbox_head']['num_classes'] = CLASSES
+        if kind == 'MobileNetV2':
+            backbone['widen_factor'] = base / 16
+            first = 96 * base // 16
+            for part, key in (('neck', 'in_channels'),
+                              ('neck', 'out_channels'),
+                              ('bbox_head', 'in_channels')):
+                model[part][key] = (first, *model[part][key][1:])
         return model
     given = _in_channels(model['neck'])
     for key, value in model.items():
@@ -135,7 +143,8 @@ def batch(name, **changes):
     data = tiny.batch(**{**dict(size=size, num_classes=CLASSES), **changes})
     for sample in data['data_samples']:
         instances = sample.gt_instances
-        scale = size[0] / 64
+        # at SSD's finest level objects are small
+        scale = 2 if name == 'SSD' else size[0] / 64
         corners = instances.bboxes.new_tensor(
             [[4., 4., 30., 34.], [20., 10., 56., 50.], [2., 30., 24., 54.]])
         sample.gt_instances = type(instances)(

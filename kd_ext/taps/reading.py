@@ -36,16 +36,19 @@ class Reading:
         return self
 
     def __exit__(self, *error):
-        return self._stack.__exit__(*error)
+        done = self._stack.__exit__(*error)
+        if error[0] is None:
+            # here, because the gradient mode is that of the pass
+            self._regions = {key: self.heads[key].regions(watch)
+                             for key, watch in self._watches.items()}
+        return done
 
     def levels(self, key):
         """See :meth:`Recorder.levels`."""
         return self.maps.levels(key)
 
     def regions(self, key):
-        """The :class:`Regions` of a tap; made once."""
-        if key not in self._regions:
-            self._regions[key] = self.heads[key].regions(self._watches[key])
+        """The :class:`Regions` of a tap."""
         return self._regions[key]
 
     def place(self, key, features, regions):

@@ -2,19 +2,24 @@
 
 from pathlib import Path
 
+import mmdet
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from tiny import ROOT, SHARED, batch
+from shrunken import data, distilled
+from tiny import ROOT, SHARED
+
+from kd_ext.algorithms.probe import blank_samples
 
 CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
 # their models are built and stepped in test_segmentation.py
 SEGMENTORS = [name for name in CONFIGS
               if name.endswith(('_voc12aug.py', '_cityscapes.py'))]
 DISTILLED = [name for name in CONFIGS if name not in SEGMENTORS and (
-    'DetectionDistill' in (ROOT / 'configs' / name).read_text()
-    or '-mimic' in name or 'coco128' in name)]
+    'distill' in (ROOT / 'configs' / name).read_text() or 'coco128' in name)]
+VOC = [name for name in CONFIGS if name.endswith('_voc0712.py')]
 
 
 def load(name):
@@ -37,26 +42,79 @@ def test_leaf_is_short_and_complete(name):
 @pytest.mark.parametrize('name', DISTILLED)
 def test_builds_and_steps_once(name):
     cfg = load(name)
-    cfg.model.teacher_ckpt = 'random'
     with DefaultScope.overwrite_default_scope('mmdet'):
-        model = MODELS.build(cfg.model)
+        model = MODELS.build(distilled(cfg, name))
     assert model.distiller.terms.keys() == cfg.model.distill.keys()
-    data = model.data_preprocessor(batch((128, 160)), True)
-    losses = model(**data, mode='loss')
+    losses = model(**model.data_preprocessor(data(name), True), mode='loss')
     total, _ = model.parse_losses(losses)
     total.backward()
     for key in cfg.model.distill:
-        assert float(losses[f'distill.loss_{key}'].detach()) > 0
+        terms = [float(value.detach()) for term, value in losses.items()
+                 if term.startswith(f'distill.loss_{key}')]
+        assert terms and sum(terms) > 0
     gradients = [p.grad for p in model.student.backbone.parameters()
                  if p.requires_grad and p.grad is not None]
     assert any(bool(g.abs().sum() > 0) for g in gradients)
     assert all(bool(torch.isfinite(g).all()) for g in gradients)
 
 
+@pytest.mark.parametrize('name', [n for n in VOC if n not in DISTILLED])
+def test_plain_config_fits_at_full_size(name):
+    # mmdet has no such config: the widths of its parts are ours
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(load(name).model).eval()
+    side = 300 if 'ssd300' in name else 64
+    with torch.no_grad():
+        images = torch.zeros(1, 3, side, side)
+        model(images, blank_samples(model, images), mode='tensor')
+    heads = [m for m in model.modules() if hasattr(m, 'num_classes')
+             and type(m).__name__ != 'RPNHead']
+    assert heads and all(head.num_classes == 20 for head in heads)
+
+
+@pytest.mark.parametrize('name', [n for n in DISTILLED if n in VOC
+                                  or 'bccd' in n or '-half_' in n])
+def test_teacher_has_a_config_that_trains_it(name):
+    model = load(name).model
+    teacher = Path(model.teacher)
+    assert teacher.parent == ROOT / 'configs' and teacher.name in CONFIGS
+    epochs = load(teacher.name).train_cfg.max_epochs
+    assert model.teacher_ckpt == (
+        f'work_dirs/{teacher.stem}/epoch_{epochs}.pth')
+
+
+@pytest.mark.parametrize('name', [n for n in DISTILLED
+                                  if n.endswith('_coco.py')])
+def test_teacher_and_weights_are_of_one_model(name):
+    model = load(name).model
+    folder, file = model.teacher.removeprefix('mmdet::').split('/')
+    index = Path(mmdet.__file__).parent / '.mim/configs' / folder
+    entries = yaml.safe_load((index / 'metafile.yml').read_text())['Models']
+    weights = [entry['Weights'] for entry in entries
+               if entry['Config'].endswith(f'/{file}')]
+    assert weights == [model.teacher_ckpt]
+
+
+@pytest.mark.parametrize('name', VOC)
+def test_voc_is_scored_by_mmdets_metric(name):
+    cfg = load(name)
+    assert cfg.val_evaluator.type == 'VOCMetric'
+    assert cfg.val_evaluator.metric == 'mAP'
+
+
+@pytest.mark.parametrize('name', [n for n in CONFIGS if '_mask-rcnn_' in n])
+def test_instance_segmentation_has_box_and_mask_ap(name):
+    cfg = load(name)
+    assert cfg.val_evaluator.metric == ['bbox', 'segm']
+    assert cfg.model.student.roi_head.mask_head.num_classes == 80
+
+
 @pytest.mark.parametrize(('name', 'inter'), [
     ('rcka_fcos_r101_r50_coco.py', 0.),
     ('rcka_retinanet_x101_r50_coco.py', 0.),
-    ('rcka_faster-rcnn_cascade-mask-x101_r50_coco.py', 1.)])
+    ('rcka_faster-rcnn_cascade-mask-x101_r50_coco.py', 1.),
+    ('rcka_mask-rcnn_cascade-mask-x101_r50_coco.py', 1.),
+    ('rcka_mask-rcnn_r101_r50_coco.py', 1.)])
 def test_published_recipe(name, inter):
     cfg = load(name)
     entry = cfg.model.distill.rcka

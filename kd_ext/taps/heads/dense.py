@@ -109,8 +109,8 @@ def dense_kind(module):
 
 
 def _convolution(layer):
-    """The last convolution of a layer, which puts out the scores."""
-    return [m for m in layer.modules() if isinstance(m, nn.Conv2d)][-1]
+    """The last convolution of a layer (or prototypes in its place)."""
+    return [m for m in layer.modules() if hasattr(m, 'in_channels')][-1]
 
 
 class DenseHead(Head):

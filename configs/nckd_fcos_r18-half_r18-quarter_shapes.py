@@ -1,0 +1,7 @@
+_base_ = './nd_fcos_r18-half_r18-quarter_shapes.py'
+model = dict(
+    distill=dict(
+        _delete_=True,
+        nckd=dict(
+            type='kd_ext.NCKDLoss', at='embedding', nc1_weight=0.5,
+            nc2_weight=0.5)))
