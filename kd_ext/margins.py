@@ -42,9 +42,12 @@ def bn_margin(norm: nn.Module) -> Tensor:
 class RunningMarginConnector(nn.Module):
     """Margin ReLU for teachers without BN (VGG16): margins from the features.
 
-    The plain mean of all negative values seen so far, the current batch
-    included, equal on all processes and kept on resuming. A channel without
-    a negative value has margin 0.
+    Margins are the plain mean of all negative values seen so far, the current
+    batch included. The result is divided by the root mean square of all
+    features seen: without BN a teacher's features have any magnitude (VGG16's
+    go into the hundreds), which weights and students' BN know nothing of.
+    Equal on all processes, and kept on resuming. A channel without a negative
+    value has margin 0.
 
     Args:
         in_channel (int): C.
@@ -53,24 +56,34 @@ class RunningMarginConnector(nn.Module):
     def __init__(self, in_channel: int) -> None:
         super().__init__()
         self.register_buffer('margin', torch.zeros(in_channel))
+        self.register_buffer('square', torch.zeros(()))
         # in double: a channel soon has more than 2^24 negative values
         self.register_buffer('count', torch.zeros(in_channel).double())
+        self.register_buffer('total', torch.zeros(()).double())
 
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
         """Takes in a batch of every process; each has to call it."""
-        negative = features.detach().float().clamp(max=0)
-        seen = torch.stack([negative.sum((0, 2, 3)).double(),
-                            (negative < 0).sum((0, 2, 3)).double()])
+        features = features.detach().float()
+        negative = features.clamp(max=0)
+        seen = torch.stack([
+            value.double() for value in (
+                negative.sum((0, 2, 3)), (negative < 0).sum((0, 2, 3)),
+                features.square().mean((2, 3)).sum(0),
+                features.new_full((features.shape[1],), len(features)))])
         all_reduce(seen)
-        total, count = seen
+        below, count, square, images = seen
         self.count += count
-        share = total - count * self.margin
-        self.margin += (share / self.count.clamp(min=1)).float()
+        self.margin += ((below - count * self.margin)
+                        / self.count.clamp(min=1)).float()
+        self.total += images.sum()
+        self.square += ((square.sum() - images.sum() * self.square)
+                        / self.total.clamp(min=1)).float()
 
     def forward(self, features: Tensor) -> Tensor:
-        """max(x, m); in training the margins are updated first."""
+        """max(x, m) / rms; in training both are updated first."""
         if self.training:
             self.update(features)
-        return torch.maximum(features.detach(),
-                             self.margin.to(features)[:, None, None])
+        margin = self.margin.to(features)[:, None, None]
+        scale = self.square.sqrt().clamp(min=1e-6).to(features)
+        return torch.maximum(features.detach(), margin) / scale

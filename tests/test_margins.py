@@ -77,3 +77,17 @@ def test_running_margin_does_not_depend_on_the_magnitude():
     assert_close(small, large)
     zeros = torch.zeros(2, 3, 8, 8)
     assert torch.equal(RunningMarginConnector(3)(zeros), zeros)
+
+
+def test_running_margin_is_one_on_all_processes(monkeypatch):
+    mine, other = torch.randn(2, 3, 4, 6), torch.randn(3, 3, 4, 6)
+    whole, sent = RunningMarginConnector(3), []
+    whole(torch.cat([mine, other]))
+    monkeypatch.setattr('kd_ext.margins.all_reduce', sent.append)
+    RunningMarginConnector(3)(other)
+    monkeypatch.setattr('kd_ext.margins.all_reduce',
+                        lambda seen: seen.add_(sent[0]))
+    part = RunningMarginConnector(3)
+    part(mine)
+    for key, value in whole.state_dict().items():
+        assert_close(part.state_dict()[key], value)

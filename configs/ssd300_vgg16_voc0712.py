@@ -1,0 +1,1 @@
+_base_ = 'mmdet::pascal_voc/ssd300_voc0712.py'
