@@ -11,5 +11,5 @@ val_dataloader = dict(
         ann_file='annotations/detection_val2017.json'))
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    ann_file=data_root + 'annotations/detection_val2017.json')
+    ann_file=data_root + '/annotations/detection_val2017.json')
 test_evaluator = val_evaluator

@@ -43,5 +43,5 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(
     _scope_='mmdet', type='CocoMetric', metric='bbox',
-    ann_file=data_root + 'annotations/instances_val.json', format_only=False)
+    ann_file=data_root + '/annotations/instances_val.json', format_only=False)
 test_evaluator = val_evaluator
