@@ -44,8 +44,8 @@ class RunningMarginConnector(nn.Module):
 
     Margins are the plain mean of all negative values seen so far, the current
     batch included. The result is divided by the root mean square of all
-    features seen: without BN a teacher's features have any magnitude (VGG16's
-    go into the hundreds), which weights and students' BN know nothing of.
+    features seen: without BN a teacher's features may have any magnitude,
+    which the weights and the students' BN know nothing of.
     Equal on all processes, and kept on resuming. A channel without a negative
     value has margin 0.
 
