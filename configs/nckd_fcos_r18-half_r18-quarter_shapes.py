@@ -3,5 +3,4 @@ model = dict(
     distill=dict(
         _delete_=True,
         nckd=dict(
-            type='kd_ext.NCKDLoss', at='embedding', nc1_weight=0.5,
-            nc2_weight=0.5)))
+            type='kd_ext.NCKDLoss', at='embedding', loss_weight=0.1)))

@@ -26,6 +26,10 @@ def shrink(cfg):
             cfg[key] = ([width // SHARE for width in value]
                         if isinstance(value, (list, tuple))
                         else value // SHARE)
+    backbone = cfg.get('backbone', {})
+    if backbone.get('type') == 'MobileNetV2':  # its widths are in its code
+        cfg['neck']['in_channels'] = [
+            width * SHARE for width in cfg['neck']['in_channels']]
     if cfg.get('type') in ('ResNet', 'ResNeXt'):
         cfg['base_channels'] = 64 // SHARE
         if 'groups' in cfg:

@@ -1,0 +1,1 @@
+_base_ = './_base_/faster-rcnn_180k_coco.py'
