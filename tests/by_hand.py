@@ -97,9 +97,9 @@ def roi_regions(model, inputs, size, boxes, labels, seed):
         maps[:4], bbox2roi([sampled.priors])).flatten(1)
     for layer in head.bbox_head.shared_fcs:
         rows = layer(rows).relu()
-    return rows, torch.cat([
-        sampled.pos_gt_labels,
-        labels.new_full((len(sampled.neg_priors), ), head.num_classes)])
+    background = labels.new_full((len(sampled.neg_priors), ),
+                                 head.bbox_head.num_classes)
+    return rows, torch.cat([sampled.pos_gt_labels, background])
 
 
 @torch.no_grad()

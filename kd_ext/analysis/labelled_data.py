@@ -57,8 +57,9 @@ def class_names(cfg, split='train'):
     part = split_parts(cfg, split)[0][0]
     classes = (part.get('metainfo') or {}).get('classes')
     if classes is None:
-        with _scope(cfg):
-            kind = DATASETS.get(part['type'])
+        with _scope(cfg), DATASETS.switch_scope_and_registry(
+                part.get('_scope_')) as registry:
+            kind = registry.get(part['type'])
         classes = kind.METAINFO.get('classes') if kind else None
     return list(classes or ())
 

@@ -100,7 +100,7 @@ def test_images_without_boxes(faster):
 
 
 def test_losses_do_not_ask_other_processes(faster, monkeypatch):
-    model, head, data = faster
+    fcos, data = build_teacher(tiny.fcos(num_classes=6), 'random'), faster[2]
     asked = torch.distributed.is_initialized
 
     def refuse(*args, **kwargs):
@@ -108,7 +108,6 @@ def test_losses_do_not_ask_other_processes(faster, monkeypatch):
 
     monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
     monkeypatch.setattr(torch.distributed, 'all_reduce', refuse)
-    fcos = build_teacher(tiny.fcos(num_classes=6), 'random')
     found = own_regions(fcos, find_head(fcos, 'teacher'), data[0], 0,
                         fcos.data_preprocessor)
     assert len(found.labels)
