@@ -3,6 +3,8 @@
 _base_ = './lipschitz_faster-rcnn_r101_r50_voc0712.py'
 model = dict(
     distill=dict(
+        lipschitz=dict(
+            at='pre_relu', connector=dict(type='kd_ext.ConvBNConnector')),
         ofd=dict(
             type='mmrazor.OFDLoss',
             at='pre_relu',

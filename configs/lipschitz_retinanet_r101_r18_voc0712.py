@@ -8,7 +8,6 @@ model = dict(
     distill=dict(
         lipschitz=dict(
             type='kd_ext.LipschitzLoss',
-            at='pre_relu',
-            connector=dict(type='kd_ext.ConvBNConnector'),
+            at='backbone',
             relative=True,
             loss_weight=0.1)))
