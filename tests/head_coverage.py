@@ -1,4 +1,9 @@
-"""Which method works with which head: one real step decides, cell by cell."""
+"""Which method works with which head: one real step decides, cell by cell.
+
+    python tests/head_coverage.py
+
+writes docs/coverage.json and the README's table.
+"""
 
 import json
 

@@ -4,7 +4,7 @@ from mmrazor.models.distillers import OFDDistiller
 from torch import nn
 from torch.testing import assert_close
 
-from kd_ext.margins import RunningMarginConnector, bn_margin
+from kd_ext.connectors.margins import RunningMarginConnector, bn_margin
 
 
 def norm(weights, biases):
@@ -83,9 +83,9 @@ def test_running_margin_is_one_on_all_processes(monkeypatch):
     mine, other = torch.randn(2, 3, 4, 6), torch.randn(3, 3, 4, 6)
     whole, sent = RunningMarginConnector(3), []
     whole(torch.cat([mine, other]))
-    monkeypatch.setattr('kd_ext.margins.all_reduce', sent.append)
+    monkeypatch.setattr('kd_ext.connectors.margins.all_reduce', sent.append)
     RunningMarginConnector(3)(other)
-    monkeypatch.setattr('kd_ext.margins.all_reduce',
+    monkeypatch.setattr('kd_ext.connectors.margins.all_reduce',
                         lambda seen: seen.add_(sent[0]))
     part = RunningMarginConnector(3)
     part(mine)

@@ -159,7 +159,7 @@ class TestScopes:
     def test_blank_samples(self):
         from mmseg.structures import SegDataSample
 
-        from kd_ext.algorithms.probe import blank_samples
+        from kd_ext.probe import blank_samples
         sample, = blank_samples(build(segmentor(DEEPLAB)),
                                 torch.zeros(1, 3, 64, 96))
         assert isinstance(sample, SegDataSample)
@@ -172,7 +172,7 @@ class TestTeacherInputs:
     def adapted(changes, data):
         """The batch for a teacher with other statistics, and as the teacher
         itself would have made it."""
-        from kd_ext.algorithms.teacher import InputAdapter
+        from kd_ext.algorithms.input_adapter import InputAdapter
         student, teacher = segmentor(DEEPLAB), segmentor(DEEPLAB)
         teacher.data_preprocessor.update(changes)
         student, teacher = build(student), build(teacher)

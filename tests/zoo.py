@@ -46,8 +46,8 @@ SIZES = {'SSD': (320, 320), SSD300: (304, 304), 'DDOD': (384, 400)}
 MASKS = ('Mask R-CNN', 'HTC')
 NUMBERS = {256: WIDTH, 128: WIDTH // 2, 1024: 2 * WIDTH, 2048: 2 * WIDTH,
            300: 12, 900: 12, 100: 12}
-KEYS = ('channels', 'feature_channel', 'embed_dims', 'num_feats', 'hidden_dim', 'num_queries',
-        'num_proposals')
+KEYS = ('channels', 'feature_channel', 'embed_dims', 'num_feats',
+        'hidden_dim', 'num_queries', 'num_proposals')
 
 
 def detector(name, base=BASE):

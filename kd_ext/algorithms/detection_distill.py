@@ -13,8 +13,9 @@ from torch import Tensor
 
 from kd_ext.registry import MODELS
 from .distiller import Distiller
+from .input_adapter import InputAdapter
 from .plain_student import PlainStudentMixin
-from .teacher import InputAdapter, build_teacher, detector_scope, model_config
+from .teacher import build_teacher, detector_scope, model_config
 
 
 @MODELS.register_module()

@@ -4,11 +4,10 @@ import torch
 from mmengine.logging import MessageHub, print_log
 from torch import nn
 
-import kd_ext.pre_relu  # noqa: F401  a tap of its own
 from kd_ext.messages import expected
+from kd_ext.probe import blank_samples, probing
 from kd_ext.taps import PartTap, Reading, build_tap
 from .entry import OF_MAPS, OF_REGIONS, split_entry
-from .probe import blank_samples, probing
 from .region_wiring import RegionWiring
 from .teacher_pass import TeacherPass
 from .term import LevelTerm

@@ -8,7 +8,7 @@ another's.
 import math
 
 from kd_ext.messages import expected
-from .probe import PROBE_SIZE
+from kd_ext.probe import PROBE_SIZE
 
 
 def stride_of(shape):

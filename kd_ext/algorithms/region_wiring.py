@@ -6,8 +6,8 @@ from kd_ext.class_means import (
     load_class_means,
 )
 from kd_ext.messages import expected
+from kd_ext.probe import probing
 from .entry import asks, build_loss
-from .probe import probing
 from .region_term import RegionTerm
 
 ONLINE = 'online'

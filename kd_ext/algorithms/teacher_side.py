@@ -4,7 +4,7 @@ import inspect
 
 from torch import nn
 
-from kd_ext.margins import bn_margin
+from kd_ext.connectors.margins import bn_margin
 from kd_ext.messages import expected
 from kd_ext.registry import MODELS
 

@@ -6,7 +6,7 @@ from backbones import detector
 from tiny import distill, losses
 
 from kd_ext.algorithms.pairing import stride_of
-from kd_ext.algorithms.probe import PROBE_SIZE
+from kd_ext.probe import PROBE_SIZE
 
 LIPSCHITZ = dict(type='kd_ext.LipschitzLoss', at='backbone', relative=True)
 CONV_BN = dict(type='kd_ext.ConvBNConnector')

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import batch, build, distill, faster_rcnn, fcos, losses, rcka
 
-from kd_ext.algorithms.teacher import InputAdapter
+from kd_ext.algorithms.input_adapter import InputAdapter
 
 
 def task_and_terms(losses):

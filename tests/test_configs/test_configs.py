@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from shrunken import data, distilled
 from tiny import ROOT, SHARED
 
-from kd_ext.algorithms.probe import blank_samples
+from kd_ext.probe import blank_samples
 
 CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
 # their models are built and stepped in test_segmentation.py

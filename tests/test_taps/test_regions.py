@@ -4,11 +4,12 @@ import pytest
 import tiny
 import torch
 import zoo
-from kd_ext.taps import RegionTap, find_head
-from kd_ext.taps.heads import own_loss_mode
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine import MessageHub
 from torch.testing import assert_close
+
+from kd_ext.taps import RegionTap, find_head
+from kd_ext.taps.heads import own_loss_mode
 
 ROI = ['Faster R-CNN', 'Mask R-CNN', 'Cascade R-CNN', 'Double-Head R-CNN',
        'Dynamic R-CNN', 'HTC']

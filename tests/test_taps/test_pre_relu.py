@@ -8,9 +8,9 @@ from backbones import detector
 from tiny import batch, build, distill, fcos, losses, rcka
 from torch.testing import assert_close
 
-from kd_ext.margins import bn_margin
-from kd_ext.pre_relu import PreReluTap, Stage, find_stages
+from kd_ext.connectors.margins import bn_margin
 from kd_ext.taps import Reading
+from kd_ext.taps.pre_relu import PreReluTap, Stage, find_stages
 
 OFD = dict(type='mmrazor.OFDLoss', at='pre_relu',
            connector=dict(type='kd_ext.ConvBNConnector'),
