@@ -20,6 +20,7 @@ def config(shapes, folder, hooks=(HOOK, ), **changes):
     cfg = training.config(shapes, folder, 'random', custom_hooks=list(hooks),
                           **{'randomness.seed': 3, **changes})
     cfg.train_dataloader.dataset.pipeline[2].prob = 0.5
+    cfg.visualizer.name = str(folder)  # else one for all runs of a process
     return cfg
 
 
