@@ -2,6 +2,8 @@
 
     python tools/train.py CONFIG
     python tools/train.py CONFIG --resume
+    python tools/train.py CONFIG --teacher CONFIG --teacher-ckpt WEIGHTS \\
+        --distill rcka nd:1.5
 
 Options are those of mmdet's tools/train.py. Ctrl-C and SIGTERM save
 WORK_DIR/interrupted.pth first; --resume goes on from it: at the next
@@ -23,6 +25,7 @@ def parse_args():
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_shared_options(parser)
+    cli.add_distill_options(parser)
     parser.add_argument(
         '--amp', action='store_true', help='train in mixed precision: '
         'float16 on a GPU, bfloat16 on a CPU (faster only where the CPU '
@@ -41,7 +44,7 @@ def parse_args():
 def main():
     interruption = cli.Interruption()
     args = parse_args()
-    cfg = cli.load_config(args)
+    cfg = cli.apply_distill_options(cli.load_config(args), args)
     if args.amp:
         cli.enable_amp(cfg)
     if args.auto_scale_lr:

@@ -5,6 +5,7 @@ import warnings
 from .arguments import add_config_options, add_shared_options, parse
 from .config import enable_amp, enable_lr_scaling, load_config, student_only
 from .data_check import check_checkpoint, check_data
+from .distillation import add_distill_options, apply_distill_options
 from .errors import run
 from .evaluation import dump_predictions, enable_drawing, enable_tta
 from .interrupt import Interruption, train
@@ -14,8 +15,9 @@ from .runner import build_runner, join, leave
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')
 
 __all__ = [
-    'Interruption', 'add_config_options', 'add_shared_options',
-    'build_runner', 'check_checkpoint', 'check_data', 'dump_predictions',
-    'enable_amp', 'enable_drawing', 'enable_lr_scaling', 'enable_tta', 'join',
-    'leave', 'load_config', 'parse', 'run', 'student_only', 'train'
+    'Interruption', 'add_config_options', 'add_distill_options',
+    'add_shared_options', 'apply_distill_options', 'build_runner',
+    'check_checkpoint', 'check_data', 'dump_predictions', 'enable_amp',
+    'enable_drawing', 'enable_lr_scaling', 'enable_tta', 'join', 'leave',
+    'load_config', 'parse', 'run', 'student_only', 'train'
 ]

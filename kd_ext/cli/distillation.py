@@ -1,0 +1,59 @@
+"""``--teacher``, ``--teacher-ckpt`` and ``--distill`` of tools/train.py."""
+
+import os
+from pathlib import Path
+
+from kd_ext.messages import expected
+from kd_ext.recipes import RECIPES, distill_config
+from .config import find_config
+from .data_check import check_checkpoint
+
+
+def add_distill_options(parser):
+    """Adds what turns any detector's config into one that distills."""
+    group = parser.add_argument_group(
+        'distillation', 'makes the detector of CONFIG the student')
+    group.add_argument(
+        '--teacher', metavar='CONFIG',
+        help='path or pkg::name of the teacher\'s config')
+    group.add_argument(
+        '--teacher-ckpt', metavar='WEIGHTS',
+        help='path or URL of the teacher\'s checkpoint')
+    group.add_argument(
+        '--distill', nargs='+', metavar='METHOD[:FACTOR]',
+        help=f'one or more of {", ".join(RECIPES)}; the factor multiplies '
+        'the usual weight (default: rcka)')
+
+
+def apply_distill_options(cfg, args):
+    """Changes ``cfg`` as the options say; without them it stays as it is.
+
+    The run gets a work dir of its own unless one was chosen.
+
+    Raises:
+        ValueError: An option without the others that it needs.
+        FileNotFoundError: The teacher's config or checkpoint is not there.
+    """
+    given = {name: getattr(args, name) for name in (
+        'teacher', 'teacher_ckpt', 'distill') if getattr(args, name)}
+    if not given:
+        return cfg
+    for name, option in (('teacher', '--teacher'),
+                         ('teacher_ckpt', '--teacher-ckpt')):
+        if name not in given:
+            raise ValueError(expected(
+                option, 'given as well', 'none',
+                'A distillation takes --teacher CONFIG --teacher-ckpt WEIGHTS '
+                '[--distill METHOD ...].'))
+    find_config(args.teacher)
+    check_checkpoint('--teacher-ckpt', args.teacher_ckpt)
+    weights = args.teacher_ckpt
+    if os.path.exists(weights):  # the dumped config may be used elsewhere
+        weights = os.path.abspath(weights)
+    methods = args.distill or ['rcka']
+    distill_config(cfg, args.teacher, weights, methods)
+    if args.work_dir is None:
+        names = '-'.join(method.partition(':')[0] for method in methods)
+        folder = Path(cfg.work_dir)
+        cfg.work_dir = str(folder.with_name(f'{names}_{folder.name}'))
+    return cfg
