@@ -185,7 +185,13 @@ def load_teacher(teacher, path, allow_mismatch=False):
     shapes = {key: f'{tuple(state.pop(key).shape)} in the file, '
                    f'{tuple(own[key].shape)} in the model'
               for key in reshaped}
-    result = teacher.load_state_dict(state, strict=False)
+    try:
+        result = teacher.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # some detectors rename keys while loading
+        raise ValueError(expected(
+            'teacher_ckpt', f'a checkpoint of {type(teacher).__name__}',
+            f'{path!r} ({str(error)[:300]})', 'Name the config that it was '
+            'trained with.')) from error
     report = dict(
         missing=[key for key in result.missing_keys if key not in shapes
                  and not key.endswith('num_batches_tracked')],

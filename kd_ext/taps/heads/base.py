@@ -65,15 +65,22 @@ def own_loss_mode(*modules):
 
     Some heads put out what their loss needs only while ``training`` is set;
     it is set on these modules alone, so norm and dropout layers stay frozen.
+    Mask heads are set aside: they read no regions of ours, and a student's
+    data need not have masks.
     """
-    before = [module.training for module in modules]
+    before = [(module, module.training) for module in modules]
+    parts = [(part, part._modules.pop('mask_head')) for part in
+             (getattr(module, 'roi_head', None) for module in modules)
+             if getattr(part, 'mask_head', None) is not None]
     for module in modules:
         module.training = True
     try:
         yield
     finally:
-        for module, mode in zip(modules, before):
+        for module, mode in before:
             module.training = mode
+        for part, mask_head in parts:
+            part.mask_head = mask_head
 
 
 def run_own_loss(model, head, inputs, data_samples):
