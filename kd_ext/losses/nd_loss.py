@@ -43,15 +43,33 @@ def foreground(class_means: Tensor, num_classes: Optional[int]) -> Tensor:
     return class_means[:num_classes]
 
 
-def _distances(preds_S, preds_T, targets, target_norms):
-    """1 - <s, c> / max(||s||, ||t||) of each row: (N,)."""
-    norms = torch.linalg.vector_norm(preds_S, dim=1)
-    if preds_T is not None:
-        target_norms = torch.linalg.vector_norm(preds_T.detach(), dim=1)
-    norms = torch.maximum(norms, target_norms)
-    cosines = (preds_S * targets).sum(1) / norms.clamp(min=EPS)
-    # no signal in either: not aligned, and no gradient of size 1 / EPS
-    return 1 - torch.where(norms > EPS, cosines, torch.zeros_like(cosines))
+class _Cosines(torch.autograd.Function):
+    """<s, c> / max(||s||, floor) of each row: (N,).
+
+    With n the divisor the gradient in s is c / n, and where n is ||s|| also
+    - <s, c> s / n^3. Written out it passes twice over the rows instead of
+    the seven times of the separate steps.
+    """
+
+    @staticmethod
+    def forward(ctx, rows, targets, index, floors):
+        norms = torch.linalg.vector_norm(rows, dim=1)
+        own = norms > floors
+        norms = torch.where(own, norms, floors)
+        # no signal in either: not aligned, and no gradient of size 1 / EPS
+        scale = torch.where(norms > EPS, 1 / norms.clamp(min=EPS), 0.)
+        cosines = torch.bmm(rows[:, None],
+                            targets[index][:, :, None]).flatten() * scale
+        ctx.save_for_backward(rows, targets, index, scale, own * cosines)
+        return cosines
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        rows, targets, index, scale, own = ctx.saved_tensors
+        grad = grad * scale
+        out = targets[index].mul_(grad[:, None])
+        return out.addcmul_(rows, (-grad * own * scale)[:, None]), *[None] * 3
 
 
 @full_precision
@@ -115,9 +133,10 @@ def nd_loss(preds_S: Tensor, preds_T: Optional[Tensor], labels: Tensor,
     if class_balanced:
         weights = weights / class_sizes[index].clamp(min=EPS)
         total = (class_sizes > 0).sum()
-    distances = _distances(preds_S, preds_T, directions(class_means)[index],
-                           mean_norms[index])
-    return (weights * distances).sum() / total.clamp(min=EPS)
+    floors = (mean_norms[index] if preds_T is None else
+              torch.linalg.vector_norm(preds_T.detach(), dim=1))
+    cosines = _Cosines.apply(preds_S, directions(class_means), index, floors)
+    return (weights * (1 - cosines)).sum() / total.clamp(min=EPS)
 
 
 @MODELS.register_module()
