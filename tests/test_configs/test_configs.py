@@ -124,6 +124,17 @@ def test_published_recipe(name, inter):
         assert cfg.optim_wrapper.optimizer.lr == 0.01
 
 
+def test_bccd_can_be_validated(monkeypatch):
+    root = SHARED / 'data/bccd'
+    if not root.exists():
+        pytest.skip('the BCCD images are not beside this checkout')
+    monkeypatch.setenv('BCCD_ROOT', f'{root}/')
+    from mmdet.registry import DATASETS
+    loader = load('fcos_r18_bccd.py').val_dataloader
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        assert len(DATASETS.build(loader.dataset)) == 72
+
+
 @pytest.mark.parametrize('name', [n for n in CONFIGS if 'bccd' in n])
 def test_boxes_without_area_are_not_trained_on(name, monkeypatch):
     root = SHARED / 'data/bccd'

@@ -20,8 +20,7 @@ test_pipeline = [
 ]
 dataset = dict(
     _scope_='mmdet', type='VOCDataset', data_root=data_root,
-    metainfo=metainfo, data_prefix=dict(sub_data_root='VOC2007/'),
-    filter_cfg=dict(filter_empty_gt=True, min_size=1, bbox_min_size=2))
+    metainfo=metainfo, data_prefix=dict(sub_data_root='VOC2007/'))
 train_dataloader = dict(
     batch_size=8,
     num_workers=2,
@@ -30,6 +29,8 @@ train_dataloader = dict(
     batch_sampler=None,
     dataset=dict(
         **dataset, ann_file='VOC2007/ImageSets/Main/trainval.txt',
+        # VOCDataset refuses a bbox_min_size in test mode
+        filter_cfg=dict(filter_empty_gt=True, min_size=1, bbox_min_size=2),
         pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=8,
