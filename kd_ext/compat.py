@@ -13,6 +13,7 @@ import pickle
 import sys
 import types
 
+SSD_HEAD = 'mmdet.models.dense_heads.ssd_head'
 RAZOR_QUANTIZATION = ('mmrazor.structures.quantization',
                       'mmrazor.models.quantizers',
                       'mmrazor.models.fake_quants',
@@ -33,6 +34,7 @@ def install():
     name_missing_extras()
     trust_mmengine_checkpoints()
     stub_razor_quantization()
+    let_ssd_predict()
 
 
 def name_package():
@@ -195,3 +197,55 @@ class _StubFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module):
         pass
+
+
+def let_ssd_predict():
+    """Boxes of SSD in mmdet 3.3.
+
+    ``BaseDenseHead._predict_by_feat_single`` asks for ``self.loss_cls``,
+    which SSDHead's ``__init__`` does not set, so every validation ends in an
+    AttributeError (mmdetection issues 11063, 11305 and 11780). None, set
+    where it is missing, answers the question: a loss of no custom kind. The
+    head's module is left unimported until something else asks for it.
+    """
+    module = sys.modules.get(SSD_HEAD)
+    if module is not None:
+        _set_missing_loss_cls(module.SSDHead)
+    elif not any(isinstance(finder, _SSDFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _SSDFinder())
+
+
+def _set_missing_loss_cls(head):
+    original = head.__init__
+    if hasattr(original, '__wrapped__'):
+        return
+
+    @functools.wraps(original)
+    def __init__(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        # not on the class: there it would hide a submodule of that name
+        if not hasattr(self, 'loss_cls'):
+            self.loss_cls = None
+
+    head.__init__ = __init__
+
+
+class _SSDFinder(importlib.abc.MetaPathFinder):
+    """Has the head's module found by others, and changed when it ran."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname != SSD_HEAD:
+            return None
+        found = (finder.find_spec(fullname, path, target)
+                 for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, found), None)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            _set_missing_loss_cls(module.SSDHead)
+
+        spec.loader.exec_module = exec_module
+        return spec

@@ -118,3 +118,71 @@ def test_types_resolve_without_custom_imports():
     assert 'RCKALoss' in fresh(
         'from mmengine.registry import MODELS\n'
         "print(MODELS.get('kd_ext.RCKALoss').__name__)")
+
+
+SSD = '''
+import torch
+from mmengine.config import ConfigDict
+{first}
+from mmdet.models.dense_heads import SSDHead
+{then}
+head = SSDHead(num_classes=2, in_channels=(8, 8), anchor_generator=dict(
+    type='SSDAnchorGenerator', scale_major=False, strides=[8, 16],
+    ratios=[[2], [2]], min_sizes=[16, 32], max_sizes=[32, 64]),
+    test_cfg=ConfigDict(nms=dict(type='nms', iou_threshold=0.45),
+                        score_thr=0.02, max_per_img=5))
+maps = [torch.zeros(1, 8, 8, 8), torch.zeros(1, 8, 4, 4)]
+meta = dict(img_shape=(64, 64), scale_factor=(1., 1.))
+try:
+    boxes = head.predict_by_feat(*head(maps), batch_img_metas=[meta])[0]
+    print(len(boxes), 'boxes', *head.state_dict())
+except AttributeError as error:
+    print(error)
+'''
+
+
+class TestPredictionOfSSD:
+
+    def test_mmdet_needs_it(self):
+        # the day this fails the shim can go
+        assert "no attribute 'loss_cls'" in fresh(
+            SSD.format(first='', then=''))
+
+    @pytest.mark.parametrize('where', ['first', 'then'])
+    def test_predicts(self, where):
+        printed = fresh(SSD.format(**{'first': '', 'then': '',
+                                      where: 'import kd_ext'}))
+        assert printed.startswith('5 boxes') and 'loss_cls' not in printed
+
+    def test_mmdet_is_not_imported_for_it(self):
+        assert 'False' in fresh(
+            "import sys, kd_ext; print('mmdet.models' in sys.modules)")
+
+    def test_nothing_where_the_head_has_one(self):
+
+        class Head(torch.nn.Module):
+
+            def __init__(self, width):
+                """Of a later version."""
+                super().__init__()
+                self.loss_cls = torch.nn.Linear(width, 1)
+
+        compat._set_missing_loss_cls(Head)
+        once = Head.__init__
+        compat._set_missing_loss_cls(Head)
+        assert Head.__init__ is once and once.__doc__ == 'Of a later version.'
+        assert isinstance(Head(width=3).loss_cls, torch.nn.Linear)
+
+    def test_a_loss_set_afterwards_is_the_one_found(self):
+        from mmdet.models.dense_heads import SSDHead
+
+        class Own(SSDHead):
+
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+                self.loss_cls = torch.nn.Linear(1, 1)
+
+        head = Own(num_classes=2, in_channels=(8,), anchor_generator=dict(
+            type='SSDAnchorGenerator', scale_major=False, strides=[8],
+            ratios=[[2]], min_sizes=[16], max_sizes=[32]))
+        assert isinstance(head.loss_cls, torch.nn.Linear)

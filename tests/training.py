@@ -64,3 +64,28 @@ def command(*args, timeout=280):
     return subprocess.run(
         [sys.executable, *map(str, args)], cwd=ROOT, env=env, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout)
+
+
+def scored_alone(cfg, checkpoint):
+    """Loads a checkpoint strictly into a plain detector and validates it.
+
+    Args:
+        cfg (Config): Of the plain detector.
+        checkpoint (str | Path): Of a training that distilled.
+
+    Returns:
+        tuple: Metrics, and the predicted instances of each image.
+    """
+    cfg.model.init_cfg = None
+    runner = Runner.from_cfg(cfg)
+    runner.model.load_state_dict(torch.load(checkpoint)['state_dict'],
+                                 strict=True)
+    found, predict = [], runner.model.val_step
+
+    def val_step(data):
+        samples = predict(data)
+        found.extend(sample.pred_instances for sample in samples)
+        return samples
+
+    runner.model.val_step = val_step
+    return runner.val(), found

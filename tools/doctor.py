@@ -196,6 +196,17 @@ def check_mmrazor_models():
     return True, 'imports, with the shims of kd_ext', ''
 
 
+def check_ssd():
+    from mmdet.models.dense_heads import SSDHead
+
+    import kd_ext  # noqa: F401
+    head = SSDHead(num_classes=1, in_channels=(8, 8), anchor_generator=dict(
+        type='SSDAnchorGenerator', scale_major=False, strides=[8, 16],
+        ratios=[[2], [2]], min_sizes=[16, 32], max_sizes=[32, 64]))
+    return hasattr(head, 'loss_cls'), 'the head has what predicting asks', (
+        SETUP)
+
+
 def check_mmseg():
     version = installed_version('mmsegmentation')
     if version is None:
