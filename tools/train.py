@@ -38,6 +38,9 @@ def parse_args():
         '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
         help='go on from a checkpoint; without a value from the last one in '
         'the work dir')
+    parser.add_argument(
+        '--skip-check', action='store_true',
+        help='leave out the look at the teacher before a distillation')
     return cli.parse(parser)
 
 
@@ -55,7 +58,12 @@ def main():
     cli.check_checkpoint('--resume' if cfg.get('resume') else 'load_from',
                          cfg.get('load_from'))
     cli.check_data(cfg, ('train', 'val'))
-    cli.train(cli.build_runner(cfg), interruption)
+    runner = cli.build_runner(cfg)
+    if not args.skip_check:
+        # models and data sets: too long to import for --help
+        from kd_ext.cli.check import look
+        look(runner)
+    cli.train(runner, interruption)
 
 
 if __name__ == '__main__':

@@ -134,16 +134,18 @@ def build_teacher(source, checkpoint, allow_mismatch=False):
                 f'(a test), pass teacher_ckpt={RANDOM!r}.'))
     if checkpoint == RANDOM:
         print_log('teacher: UNTRAINED, random weights', 'current', 30)
-        _initialise(teacher)
+        initialise(teacher)
     elif checkpoint:
         load_teacher(teacher, checkpoint, allow_mismatch)
     teacher.requires_grad_(False)
     return teacher.eval()
 
 
-def _initialise(teacher):
+def initialise(teacher):
     """Random weights of the usual scale, nothing downloaded."""
     for module in teacher.modules():
+        if hasattr(module, '_is_init'):
+            module._is_init = False
         cfg = getattr(module, 'init_cfg', None)
         if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained':
             module.init_cfg = None
@@ -151,7 +153,11 @@ def _initialise(teacher):
 
 
 def read_checkpoint(path):
-    """The state dict in a checkpoint file or URL, without ``module.``."""
+    """The state dict in a checkpoint file or URL, without ``module.``.
+
+    Returns:
+        tuple[dict, dict]: The state dict, and the meta data beside it.
+    """
     if '://' not in path and not os.path.isfile(path):
         raise FileNotFoundError(expected(
             'teacher_ckpt', 'a file or URL', repr(path),
@@ -168,7 +174,7 @@ def read_checkpoint(path):
             'teacher_ckpt', 'a readable checkpoint with a state dict',
             f'{path!r} ({type(error).__name__}: {str(error)[:300]})',
             'Fetch or train it again.')) from error
-    return state
+    return state, content.get('meta') or {}
 
 
 def load_teacher(teacher, path, allow_mismatch=False):
@@ -178,7 +184,7 @@ def load_teacher(teacher, path, allow_mismatch=False):
         dict[str, list[str]]: Keys ``matched``, ``missing``, ``unexpected``
         and ``reshaped`` (present on both sides, of different shapes).
     """
-    state = read_checkpoint(path)
+    state, meta = read_checkpoint(path)
     own = teacher.state_dict()
     reshaped = [key for key, value in state.items()
                 if key in own and own[key].shape != value.shape]
@@ -208,8 +214,16 @@ def load_teacher(teacher, path, allow_mismatch=False):
         print_log(text, 'current', 30)
     else:
         print_log(text, 'current')
+    teacher.class_names = _class_names(meta)
     teacher._is_init = True  # MMEngine's init_weights leaves it alone
     return report
+
+
+def _class_names(meta):
+    """Names of the classes that a checkpoint was trained on, or None."""
+    names = (meta.get('dataset_meta') or {}).get('classes',
+                                                 meta.get('CLASSES'))
+    return None if names is None else list(names)
 
 
 def _mismatch(teacher, path, report, shapes):

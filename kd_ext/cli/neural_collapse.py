@@ -11,10 +11,10 @@ from kd_ext.analysis import sources
 from kd_ext.analysis.collapse_job import CollapseJob
 from kd_ext.analysis.labelled_data import LabelledData, spread
 from kd_ext.analysis.plots import collapse_table, draw_collapse
-from kd_ext.messages import expected
 from kd_ext.taps import find_head
-from .config import load_config, student_only
-from .data_check import check_checkpoint, check_data
+from .config import load_config
+from .data_check import check_data
+from .models import chosen_models, identity
 from .runner import join, leave
 
 NAME = 'neural_collapse'
@@ -25,9 +25,7 @@ MOST_COLUMNS = 12
 def neural_collapse(args):
     """Measures, prints, plots and writes; several processes call it alike."""
     cfg = load_config(args)
-    chosen = _models(args, cfg)
-    for key, (_, _, checkpoint) in chosen.items():
-        check_checkpoint(f'the checkpoint of the {key}', checkpoint)
+    chosen = chosen_models(args, cfg)
     check_data(cfg, (args.split, ))
     join(cfg)
     data = LabelledData(cfg, args.split)
@@ -49,45 +47,10 @@ def neural_collapse(args):
     leave()
 
 
-def _models(args, cfg):
-    """Name, model config and checkpoint, by role."""
-    models = {}
-    if args.teacher is not None:
-        config, checkpoint = args.teacher
-        other = load_config(_Arguments(config, args.launcher))
-        source, name = sources.teacher_source(other, config)
-        models['teacher'] = name, source, checkpoint
-    elif sources.distills(cfg):
-        checkpoint = cfg.model.get('teacher_ckpt')
-        if not isinstance(checkpoint, str):
-            raise ValueError(expected(
-                'model.teacher_ckpt', 'a path or URL', repr(checkpoint),
-                'Name the teacher: --teacher CONFIG CHECKPOINT.'))
-        source, name = sources.teacher_source(cfg, args.config)
-        models['teacher'] = name, source, checkpoint
-    source = sources.own_model(student_only(cfg.copy()))
-    name = args.config if '::' in args.config else Path(args.config).name
-    role = 'student' if models else 'model'
-    models[role] = name, source, args.checkpoint
-    return models
-
-
-class _Arguments:
-    """What ``load_config`` reads, of a config without changes."""
-
-    cfg_options = None
-
-    def __init__(self, config, launcher):
-        self.config, self.launcher = config, launcher
-
-
 def _about(name, checkpoint, model, args):
     head = find_head(model, 'model', args.stage, args.levels)
-    return dict(
-        config=name, checkpoint=Path(checkpoint).name,
-        checkpoint_sha256=sources.checkpoint_digest(
-            checkpoint, model)[:sources.PREFIX],
-        head=head.name, family=head.family, width=head.width)
+    return dict(identity(name, checkpoint, model), head=head.name,
+                family=head.family, width=head.width)
 
 
 def show(measures):

@@ -1,0 +1,77 @@
+"""tools/check.py: the preflight of a config, with an exit status."""
+
+import logging
+import sys
+
+from mmengine.device import get_device
+from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
+from rich.console import Console
+
+from kd_ext.messages import expected
+from kd_ext.preflight import Preflight
+from kd_ext.preflight.step_check import build
+from kd_ext.probe import is_segmentor
+from .config import ALGORITHMS
+from .data_check import check_data
+from .errors import rank
+
+
+def check(cfg, images, size):
+    """Runs the preflight; the process ends with 1 where it found a reason
+    not to train.
+
+    Raises:
+        ValueError: The config does not distill.
+    """
+    kind = cfg.model.get('type')
+    if getattr(kind, '__name__', kind) not in ALGORITHMS:
+        raise ValueError(expected(
+            'config', 'one that distills', f'a plain {kind}',
+            'Add --teacher CONFIG --teacher-ckpt WEIGHTS --distill METHOD.'))
+    check_data(cfg, ('train',))
+    # its own report says what matters
+    quiet()
+    model = build(cfg).to(get_device())
+    findings = Preflight(cfg, model, images, size).run()
+    fatal = show(findings)
+    sys.exit(1 if fatal else 0)
+
+
+def look(runner):
+    """The short form of :func:`check`, as warnings, before a training.
+
+    On the first process; a plain detector, a resumed training and a
+    segmentor of mmseg are left alone.
+    """
+    model = runner.model
+    model = model.module if is_model_wrapper(model) else model
+    if (not hasattr(model, 'distiller') or runner._resume or rank() != 0
+            or is_segmentor(model.student)):
+        return
+    findings = Preflight(runner.cfg, model, images=2).short()
+    for finding in findings:
+        runner.logger.warning(finding.text)
+    runner.logger.info('short check of the teacher: ' + (
+        'see above; tools/check.py says more' if findings
+        else 'it knows these images'))
+
+
+def quiet():
+    """Leaves warnings and errors of MMEngine's log alone."""
+    logger = MMLogger.get_current_instance()
+    for one in (logger, *logger.handlers):
+        one.setLevel(logging.WARNING)
+
+
+def show(findings):
+    """Prints findings, the fatal ones first: whether there is one."""
+    console = Console()
+    for finding in sorted(findings, key=lambda one: not one.fatal):
+        mark = ('[bold red]stop[/]' if finding.fatal
+                else '[yellow]look[/]')
+        console.print(f'{mark}  {finding.text}', highlight=False)
+    fatal = any(finding.fatal for finding in findings)
+    console.print('[bold red]Training this would be pointless.[/]' if fatal
+                  else '[green]Ready to train.[/]')
+    return fatal

@@ -1,0 +1,66 @@
+"""What ``tools/analysis/lipschitz.py`` does, from its arguments on."""
+
+import json
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from rich.console import Console
+
+from kd_ext.analysis import sources
+from kd_ext.analysis.spectra import SpectraJob
+from kd_ext.analysis.spectra_plots import (
+    draw_spectra,
+    gaps_of,
+    spectra_table,
+)
+from kd_ext.analysis.split_images import SplitImages, spread
+from .config import load_config
+from .data_check import check_data
+from .models import chosen_models, identity
+from .runner import join, leave
+
+NAME = 'lipschitz'
+LOSS = 'LipschitzLoss'
+
+
+def lipschitz(args):
+    """Measures, prints, plots and writes; several processes call it alike."""
+    cfg = load_config(args)
+    chosen = chosen_models(args, cfg)
+    check_data(cfg, (args.split, ))
+    join(cfg)
+    data = SplitImages(cfg, args.split)
+    job = SpectraJob(data, spread(len(data), args.max_images),
+                     args.iterations, _levels(args, cfg), args.workers)
+    models = {role: sources.load_model(source, checkpoint)
+              for role, (_, source, checkpoint) in chosen.items()}
+    spectra = job.run(models)
+    if is_main_process():
+        folder = Path(args.out or cfg.work_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        Console().print(spectra_table(spectra))
+        write(folder, spectra, {
+            role: identity(name, checkpoint, models[role])
+            for role, (name, _, checkpoint) in chosen.items()}, dict(
+                split=args.split, images=len(job.indices),
+                num_iters=args.iterations))
+    leave()
+
+
+def _levels(args, cfg):
+    """Those of the command line, else those that the training pairs."""
+    if args.levels is not None or args.teacher or not sources.distills(cfg):
+        return args.levels
+    return next((entry.get('levels') for entry in cfg.model.distill.values()
+                 if str(entry.get('type')).endswith(LOSS)), None)
+
+
+def write(folder, spectra, about, settings):
+    """Writes lipschitz.png and .json into a folder."""
+    draw_spectra(spectra, folder / f'{NAME}.png')
+    content = dict(settings, relative_gap=gaps_of(spectra), models={
+        role: dict(about[role], widths=measured.widths,
+                   strides=measured.strides, sigma=measured.numbers())
+        for role, measured in spectra.items()})
+    (folder / f'{NAME}.json').write_text(json.dumps(content, indent=1) + '\n')
+    print(f'wrote {folder}/{NAME}.png and .json')

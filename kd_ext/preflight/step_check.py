@@ -1,0 +1,114 @@
+"""One step of distillation, looked at closely."""
+
+import math
+import statistics
+import time
+
+import torch
+from mmengine.registry import MODELS, DefaultScope
+
+from kd_ext.benchmark.timing import peak_memory
+from .finding import Finding
+
+DWARFS, VANISHES = 0.5, 1e-3
+REPEATS = 3
+
+
+class StepCheck:
+    """Values, shares and gradients of all terms in one training step.
+
+    Args:
+        model (DetectionDistill): In training mode.
+        batch (dict): Collated, not preprocessed.
+    """
+
+    def __init__(self, model, batch):
+        self.model = model
+        self.batch = model.data_preprocessor(batch, True)
+        losses = model(**self.batch, mode='loss')
+        self.total = float(model.parse_losses(losses)[0].detach())
+        self.terms = {key[len('distill.loss_'):]: value
+                      for key, value in losses.items()
+                      if key.startswith('distill.loss_')}
+        task = model.parse_losses({
+            key: value for key, value in losses.items()
+            if key.startswith('student.')})[0]
+        parameters = [p for p in model.student.parameters()
+                      if p.requires_grad]
+        self.task = float(task.detach())
+        self.task_gradient = _norm(task, parameters)
+        self.gradients = {name: _norm(value, parameters)
+                          for name, value in self.terms.items()}
+        self.values = {name: float(value.detach())
+                       for name, value in self.terms.items()}
+
+    def rows(self):
+        """``(term, value, share, gradient norm)`` for a table."""
+        yield 'task loss', self.task, self.task / self.total, \
+            self.task_gradient
+        for name, value in self.values.items():
+            yield name, value, value / self.total, self.gradients[name]
+
+    def findings(self):
+        """list[Finding]"""
+        found = []
+        for name, value in self.values.items():
+            share, gradient = value / self.total, self.gradients[name]
+            if not (math.isfinite(value) and math.isfinite(gradient)):
+                found.append(Finding(True, (
+                    f'{name} is {value} with a gradient of norm {gradient} in '
+                    'the first step.')))
+            elif gradient == 0:
+                found.append(Finding(value != 0, (
+                    f'{name} gives the student no gradient'
+                    + (': it cannot teach.' if value else ' in this step: '
+                       'these images hold nothing for it to compare.'))))
+            elif share > DWARFS:
+                found.append(Finding(False, (
+                    f'{name} is {share:.0%} of the total loss and dwarfs the '
+                    'task: lower its loss_weight.')))
+            elif share < VANISHES and gradient < (
+                    VANISHES * self.task_gradient):
+                found.append(Finding(False, (
+                    f'{name} is {share:.1e} of the total loss and its '
+                    'gradient as small: raise its loss_weight.')))
+        return found
+
+    def costs(self):
+        """Seconds and MiB of a step, of the student alone and distilled."""
+        def step(model, batch):
+            losses = model(**batch, mode='loss')
+            model.parse_losses(losses)[0].backward()
+            model.zero_grad(set_to_none=True)
+
+        runs = {'student alone': lambda: step(self.model.student, self.batch),
+                'distilled': lambda: step(self.model, self.batch)}
+        return {name: (statistics.median(_seconds(run) for _ in
+                                         range(REPEATS)), peak_memory(run))
+                for name, run in runs.items()}
+
+
+def _norm(value, parameters):
+    """Norm of the gradient of ``value`` in all ``parameters``."""
+    if not value.requires_grad:
+        return 0.
+    gradients = torch.autograd.grad(value, parameters, retain_graph=True,
+                                    allow_unused=True)
+    norms = [g.norm() for g in gradients if g is not None]
+    return float(torch.stack(norms).norm()) if norms else 0.
+
+
+def _seconds(run):
+    start = time.perf_counter()
+    run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def build(cfg):
+    """The model of a config, as the runner would build it."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model

@@ -1,0 +1,131 @@
+"""Does the teacher know these images, in the form in which it gets them?
+
+Its own detection loss on a few labelled images is compared with that of the
+same network untrained, and under other usual normalisations. A teacher that
+is no better than chance, or is better with another channel order, was loaded
+or configured wrongly.
+"""
+
+import copy
+from types import SimpleNamespace
+
+import torch
+from mmengine.registry import MODELS
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from kd_ext.algorithms.input_adapter import InputAdapter
+from kd_ext.algorithms.teacher import initialise
+from kd_ext.taps.heads import own_loss_mode
+from .finding import Finding
+
+RGB = [123.675, 116.28, 103.53]
+SPREAD = [58.395, 57.12, 57.375]
+# name: mean, std, bgr_to_rgb of the usual recipes
+NORMALISATIONS = {
+    'RGB, mean and std of torchvision': (RGB, SPREAD, True),
+    'BGR, mean and std of torchvision': (RGB[::-1], SPREAD[::-1], False),
+    'BGR, mean of Caffe, std 1': ([103.53, 116.28, 123.675], [1.] * 3, False),
+    'RGB in 0..1': ([0.] * 3, [255.] * 3, True),
+    'BGR in 0..255': ([0.] * 3, [1.] * 3, False),
+}
+FLOOR = 0.9  # part of the untrained loss that a teacher has to fall below
+SUSPECT, WRONG = 0.985, 0.9  # likewise, of another normalisation
+
+
+class TeacherScore:
+    """Losses of a teacher on a few images: as configured, and otherwise.
+
+    Args:
+        model (DetectionDistill): With its teacher loaded.
+        batches (list[dict]): Of one image each, collated, not preprocessed.
+        thorough (bool): Whether to try other normalisations too.
+    """
+
+    def __init__(self, model, batches, thorough=True):
+        self.student, self.teacher = model.student, model.teacher
+        self.batches = [model.data_preprocessor(batch, True)
+                        for batch in batches]
+        self.configured = self._losses(self.teacher, model.adapt_inputs)
+        self.untrained = self._losses(_untrained(self.teacher),
+                                      model.adapt_inputs)
+        self.others = {}
+        for name, recipe in NORMALISATIONS.items() if thorough else ():
+            adapter = self._adapter(*recipe)
+            if not self._is_configured(adapter, model.adapt_inputs):
+                self.others[name] = self._losses(self.teacher, adapter)
+
+    def _adapter(self, mean, std, bgr_to_rgb):
+        own = self.teacher.data_preprocessor
+        other = MODELS.build(dict(
+            type=f'mmdet.{type(own).__name__}' if type(own).__module__
+            .startswith('mmdet') else type(own), mean=mean, std=std,
+            bgr_to_rgb=bgr_to_rgb, pad_value=getattr(own, 'pad_value', 0)))
+        return InputAdapter(self.student,
+                            SimpleNamespace(data_preprocessor=other))
+
+    def _is_configured(self, adapter, used):
+        return adapter.flip == used.flip and bool(
+            torch.allclose(adapter.scale, used.scale, rtol=1e-2)
+            and torch.allclose(adapter.shift, used.shift, atol=1e-1))
+
+    @torch.no_grad()
+    def _losses(self, model, adapter):
+        """The whole loss of each image: (images,)."""
+        head = getattr(model, 'bbox_head', None)
+        losses = []
+        for batch in self.batches:
+            inputs = adapter(batch['inputs'], batch['data_samples'])
+            with own_loss_mode(model, *[head] if head is not None else []), \
+                    torch.random.fork_rng([inputs.device] if inputs.is_cuda
+                                          else []):
+                torch.manual_seed(0)  # the same sampled regions every time
+                parts = model(inputs, batch['data_samples'], mode='loss')
+            losses.append(model.parse_losses(parts)[0])
+        return torch.stack(losses).double().cpu()
+
+    def findings(self):
+        """list[Finding]"""
+        found = []
+        own, floor = float(self.configured.mean()), float(
+            self.untrained.mean())
+        if not own < FLOOR * floor:  # nan is no better either
+            found.append(Finding(True, (
+                f'The teacher\'s own loss on {len(self.configured)} images is '
+                f'{own:.3f}, untrained it would be {floor:.3f}: it does not '
+                'know these images. Look at teacher_ckpt, at the teacher\'s '
+                'classes and at its data_preprocessor.')))
+        if not self.others:
+            return found
+        name = min(self.others, key=lambda key: float(self.others[key].mean()))
+        best = self.others[name]
+        wins = int((best < self.configured).sum())
+        gain = float(best.mean()) / own
+        if gain < SUSPECT and 4 * wins >= 3 * len(best):
+            found.append(Finding(gain < WRONG, (
+                f'The teacher does better with other inputs than its config '
+                f'gives it: loss {float(best.mean()):.3f} with "{name}" '
+                f'against {own:.3f}. Look at mean, std and bgr_to_rgb of the '
+                'teacher\'s data_preprocessor.')))
+        return found
+
+    def rows(self):
+        """``(name, mean loss)`` for a table."""
+        yield 'as configured', float(self.configured.mean())
+        yield 'the same network untrained', float(self.untrained.mean())
+        for name, losses in self.others.items():
+            yield name, float(losses.mean())
+
+
+def _untrained(teacher):
+    """The same network with new weights, BN on the statistics of the images.
+
+    Its running statistics would be those of other weights, or none.
+    """
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        untrained = copy.deepcopy(teacher)
+        initialise(untrained)
+    for module in untrained.eval().modules():
+        if isinstance(module, _BatchNorm):
+            module.training = True
+    return untrained

@@ -1,0 +1,157 @@
+"""A teacher that was trained, and the same one broken in every way."""
+
+import copy
+
+import pytest
+import tiny
+import torch
+import training
+from kd_ext.preflight import Preflight, compare_classes
+from kd_ext.preflight.step_check import StepCheck
+from mmengine.config import Config
+
+TEACHER = tiny.fcos(16, width=32, num_classes=training.CLASSES)
+STUDENT = tiny.fcos(num_classes=training.CLASSES)
+
+
+@pytest.fixture(scope='module')
+def trained(shapes, tmp_path_factory):
+    """A teacher that knows the eight images by heart: its checkpoint."""
+    folder = tmp_path_factory.mktemp('teacher')
+    cfg = training.config(shapes, folder, None, epochs=120)
+    cfg.model = copy.deepcopy(TEACHER)
+    for part in ('val_cfg', 'val_dataloader', 'val_evaluator', 'test_cfg',
+                 'test_dataloader', 'test_evaluator'):
+        cfg[part] = None
+    cfg.param_scheduler = []
+    cfg.default_hooks.checkpoint.interval = 1000
+    runner = training.train(cfg)
+    runner.save_checkpoint(str(folder), 'teacher.pth')
+    return folder / 'teacher.pth'
+
+
+def config(shapes, folder, checkpoint, teacher=TEACHER, **distill):
+    """A distillation whose validation images are those of the training."""
+    cfg = training.config(shapes, folder, str(checkpoint))
+    cfg.val_dataloader.dataset.ann_file = (
+        cfg.train_dataloader.dataset.ann_file)
+    cfg.model = Config(dict(model=dict(
+        type='kd_ext.DetectionDistill', student=STUDENT, teacher=teacher,
+        teacher_ckpt=str(checkpoint), distill=distill or dict(
+            rcka=tiny.rcka(), nd=dict(type='kd_ext.NDLoss',
+                                      at='embedding'))))).model
+    return cfg
+
+
+def findings(cfg):
+    return Preflight(cfg, tiny.build(cfg.model), images=8).run()
+
+
+def changed(**preprocessor):
+    teacher = copy.deepcopy(TEACHER)
+    teacher.data_preprocessor.update(preprocessor)
+    return teacher
+
+
+@pytest.mark.slow
+def test_a_good_teacher(shapes, trained, tmp_path, capsys):
+    found = findings(config(shapes, tmp_path, trained))
+    assert not any(one.fatal for one in found), found
+    shown = capsys.readouterr().out
+    for part in ('matches', 'rcka', 'as configured', 'gradient norm',
+                 'student alone', 'added parameters'):
+        assert part in shown
+
+
+@pytest.mark.slow
+def test_random_weights(shapes, tmp_path):
+    path = tmp_path / 'random.pth'
+    torch.save(dict(state_dict=tiny.build(TEACHER).state_dict()), path)
+    found = findings(config(shapes, tmp_path, path))
+    assert any(one.fatal and 'does not know these images' in one.text
+               for one in found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('broken', [
+    dict(bgr_to_rgb=False), dict(std=[1., 1., 1.]),
+    dict(mean=[0., 0., 0.], std=[255., 255., 255.])])
+def test_other_inputs(shapes, trained, tmp_path, broken):
+    found = findings(config(shapes, tmp_path, trained, changed(**broken)))
+    assert any('does better with other inputs' in one.text
+               and 'RGB, mean and std of torchvision' in one.text
+               for one in found), found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('classes,fatal,text', [
+    ('square disk triangle star ring cross', True, 'in another order'),
+    ('cat dog cow sheep horse bird', True, 'the teacher knows 0'),
+])
+def test_other_classes(shapes, trained, tmp_path, classes, fatal, text):
+    content = torch.load(trained, weights_only=False)
+    content['meta']['dataset_meta'] = dict(classes=tuple(classes.split()))
+    path = tmp_path / 'other.pth'
+    torch.save(content, path)
+    cfg = config(shapes, tmp_path, path)
+    found = Preflight(cfg, tiny.build(cfg.model), images=1).classes()
+    assert [one.fatal for one in found] == [fatal] and text in found[0].text
+    cfg = config(shapes, tmp_path, path, rcka=tiny.rcka())
+    found = Preflight(cfg, tiny.build(cfg.model), images=1).classes()
+    assert not found[0].fatal and 'do not mind' in found[0].text
+
+
+def test_class_lists():
+    assert compare_classes(['a', 'b'], ['a', 'b'], ['logits']) == []
+    found, = compare_classes(['a'], None, ['neck'])
+    assert not found.fatal and 'names no classes' in found.text
+    found, = compare_classes(['a', 'b'], ['b', 'c', 'd'], ['logits'])
+    assert found.fatal and 'knows 1, and 2 others' in found.text
+
+
+def test_swapped_student_and_teacher(shapes, tmp_path):
+    cfg = config(shapes, tmp_path, 'random', teacher=tiny.fcos(
+        2, num_classes=training.CLASSES))
+    found = Preflight(cfg, tiny.build(cfg.model), images=1).sizes()
+    assert 'are they swapped' in found[0].text
+
+
+@pytest.mark.parametrize('weight,text,fatal', [
+    (1e4, 'dwarfs the task', False), (1e-7, 'raise its loss_weight', False)])
+def test_terms_too_large_and_too_small(weight, text, fatal):
+    model = tiny.distill(rcka=tiny.rcka(loss_weight=weight)).train()
+    found = StepCheck(model, tiny.batch()).findings()
+    assert [one.fatal for one in found] == [fatal] and text in found[0].text
+
+
+def test_step_is_measured():
+    model = tiny.distill(rcka=tiny.rcka(), off=tiny.rcka(loss_weight=0.))
+    step = StepCheck(model.train(), tiny.batch())
+    rows = {name: row for name, *row in step.rows()}
+    assert rows['rcka'][0] > 0 and rows['rcka'][2] > 0
+    assert rows['off'] == [0, 0, 0]
+    assert sum(row[1] for row in rows.values()) == pytest.approx(1)
+    assert 'gives the student no gradient' in step.findings()[0].text
+    assert set(step.costs()) == {'student alone', 'distilled'}
+
+
+@pytest.mark.slow
+def test_the_tool_and_its_status(shapes, trained, tmp_path):
+    for checkpoint, status, text in ((trained, 0, 'Ready to train.'),
+                                     (None, 1, 'would be pointless')):
+        if checkpoint is None:
+            checkpoint = tmp_path / 'random.pth'
+            torch.save(dict(state_dict=tiny.build(TEACHER).state_dict()),
+                       checkpoint)
+        path = tmp_path / 'check.py'
+        config(shapes, tmp_path, checkpoint).dump(path)
+        done = training.command('tools/check.py', path)
+        assert done.returncode == status and text in done.stdout, done.stdout
+        assert 'Traceback' not in done.stdout
+
+
+def test_a_plain_config_is_refused(shapes, tmp_path):
+    done = training.command('tools/check.py',
+                            'configs/fcos_r18-quarter_shapes.py')
+    assert done.returncode == 1
+    assert 'Expected config to be one that distills' in done.stdout
