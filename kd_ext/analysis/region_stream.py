@@ -46,17 +46,21 @@ def stream_regions(model, head, data, indices, workers=0, preprocess=None):
         preprocess (nn.Module): In place of the model's own preprocessor.
     """
     preprocess = preprocess or model.data_preprocessor
-    # a loader draws a seed from torch's own generator if it has none;
-    # spawning workers would import everything in each of them
-    loader = DataLoader(
-        _Picked(data, list(indices)), batch_size=None, num_workers=workers,
-        collate_fn=_same, generator=torch.Generator(),
-        multiprocessing_context='fork' if workers else None)
-    for index, sample in loader:
+    for index, sample in stream_samples(data, indices, workers):
         wanted = sample is not None and (head.background or len(
             sample['data_samples'].gt_instances))
         yield index, (own_regions(model, head, sample, index, preprocess)
                       if wanted else None)
+
+
+def stream_samples(data, indices, workers=0):
+    """Yields each index with what ``data`` has there, in order."""
+    # a loader draws a seed from torch's own generator if it has none;
+    # spawning workers would import everything in each of them
+    yield from DataLoader(
+        _Picked(data, list(indices)), batch_size=None, num_workers=workers,
+        collate_fn=_same, generator=torch.Generator(),
+        multiprocessing_context='fork' if workers else None)
 
 
 def _same(sample):
