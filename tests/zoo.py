@@ -1,65 +1,55 @@
 """Tiny twins of mmdet's own configs: the real classes at toy widths."""
 
+import copy
+import functools
 from pathlib import Path
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
+from torch.nn.functional import pad
+from zoo_configs import (
+    ADJUST,
+    CONFIGS,
+    FULL_WIDTH,
+    MASKS,
+    MORE,
+    ONE_SIZE,
+    SIZES,
+    SMALL_GROUPS,
+    SSD300,
+    UNREAD,
+)
+
+__all__ = ['ALL', 'CLASSES', 'CONFIGS', 'READ', 'SSD300', 'UNREAD', 'batch',
+           'detector', 'shrink']
 
 BASE, WIDTH, CLASSES = 4, 16, 3
-# by name: config of mmdet, and changes beyond those of ``shrink``
-CONFIGS = {
-    'Faster R-CNN': 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
-    'Mask R-CNN': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
-    'Cascade R-CNN': 'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py',
-    'Double-Head R-CNN': 'double_heads/dh-faster-rcnn_r50_fpn_1x_coco.py',
-    'Dynamic R-CNN': 'dynamic_rcnn/dynamic-rcnn_r50_fpn_1x_coco.py',
-    'HTC': 'htc/htc-without-semantic_r50_fpn_1x_coco.py',
-    'Sparse R-CNN': 'sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py',
-    'FCOS': 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
-    'RetinaNet': 'retinanet/retinanet_r50_fpn_1x_coco.py',
-    'ATSS': 'atss/atss_r50_fpn_1x_coco.py',
-    'GFL': 'gfl/gfl_r50_fpn_1x_coco.py',
-    'PAA': 'paa/paa_r50_fpn_1x_coco.py',
-    'VFNet': 'vfnet/vfnet_r50_fpn_1x_coco.py',
-    'TOOD': 'tood/tood_r50_fpn_1x_coco.py',
-    'RTMDet': 'rtmdet/rtmdet_tiny_8xb32-300e_coco.py',
-    'YOLOX': 'yolox/yolox_tiny_8xb8-300e_coco.py',
-    'SSD': 'ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py',
-    'DDOD': 'ddod/ddod_r50_fpn_1x_coco.py',
-    'YOLOF': 'yolof/yolof_r50-c5_8xb8-1x_coco.py',
-    'FoveaBox': 'foveabox/fovea_r50_fpn_4xb4-1x_coco.py',
-    'RepPoints': 'reppoints/reppoints-moment_r50_fpn_1x_coco.py',
-    'DETR': 'detr/detr_r50_8xb2-150e_coco.py',
-    'Conditional DETR': 'conditional_detr/'
-                        'conditional-detr_r50_8xb2-50e_coco.py',
-    'DAB-DETR': 'dab_detr/dab-detr_r50_8xb2-50e_coco.py',
-    'Deformable DETR': 'deformable_detr/'
-                       'deformable-detr_r50_16xb2-50e_coco.py',
-    'DINO': 'dino/dino-4scale_r50_8xb2-12e_coco.py',
-}
-# heads whose default normalisation has 32 groups
-SMALL_GROUPS = ('FCOSHead', 'ATSSHead', 'GFLHead', 'PAAHead', 'VFNetHead',
-                'TOODHead', 'DDODHead')
-# their encoding of positions is 256 wide whatever the config says
-FULL_WIDTH = ('Conditional DETR', 'DINO')
-SSD300 = 'ssd/ssd300_coco.py'  # VGG16 is as wide as it is
-SIZES = {'SSD': (320, 320), SSD300: (304, 304), 'DDOD': (384, 400)}
-MASKS = ('Mask R-CNN', 'HTC')
+READ = {**CONFIGS, **MORE}
+ALL = {**READ, **UNREAD}
 NUMBERS = {256: WIDTH, 128: WIDTH // 2, 1024: 2 * WIDTH, 2048: 2 * WIDTH,
            300: 12, 900: 12, 100: 12}
 KEYS = ('channels', 'feature_channel', 'embed_dims', 'num_feats',
         'hidden_dim', 'num_queries', 'num_proposals')
+CLASS_KEYS = ('num_classes', 'num_things_classes')
 
 
 def detector(name, base=BASE):
     """Model config of a tiny twin; ``base`` sets the backbone's widths."""
-    cfg = Config.fromfile(_configs() / CONFIGS.get(name, name)).model
     width = 256 if name in FULL_WIDTH else WIDTH
-    return ConfigDict(shrink(cfg.to_dict(), base, width))
+    model = shrink(copy.deepcopy(_read(ALL.get(name, name))), base, width)
+    whole = Config(dict(model=model))
+    whole.merge_from_dict({f'model.{key}': value for key, value
+                           in ADJUST.get(name, {}).items()})
+    if name == 'LD':  # it has a teacher of its own
+        whole.model.update(teacher_ckpt=None, teacher_config=dict(
+            model=detector('GFL', 8)))
+    return whole.model
 
 
-def _configs():
+@functools.lru_cache(None)
+def _read(path):
     import mmdet
-    return Path(mmdet.__file__).parent / '.mim' / 'configs'
+    folder = Path(mmdet.__file__).parent / '.mim' / 'configs'
+    return Config.fromfile(folder / path).model.to_dict()
 
 
 def shrink(model, base=BASE, width=WIDTH):
@@ -70,29 +60,15 @@ def shrink(model, base=BASE, width=WIDTH):
         model['bbox_head']['num_classes'] = CLASSES
         if kind == 'MobileNetV2':
             backbone['widen_factor'] = base / 16
-            first = 96 * base // 16
-            for part, key in (('neck', 'in_channels'),
-                              ('neck', 'out_channels'),
-                              ('bbox_head', 'in_channels')):
-                model[part][key] = (first, *model[part][key][1:])
+            _fit_mobilenet(model, base / 16)
         return model
-    given = _in_channels(model['neck'])
     for key, value in model.items():
         if key != 'backbone':
             model[key] = _shrunk(value, key, width)
     model['data_preprocessor'].pop('batch_augments', None)
     if kind == 'ResNet':
-        backbone.update(depth=18, base_channels=base, frozen_stages=-1,
-                        norm_eval=False, init_cfg=None,
-                        norm_cfg=dict(type='BN'), style='pytorch')
-        for key in ('dcn', 'stage_with_dcn'):
-            backbone.pop(key, None)
-        widths = [base * 2**i for i in backbone.get('out_indices', range(4))]
-        first = (model['neck'][0] if isinstance(model['neck'], list)
-                 else model['neck'])
-        first['in_channels'] = (widths if isinstance(given, list)
-                                else widths[-1])
-    else:  # CSPNeXt, CSPDarknet
+        _small_resnet(model, base)
+    elif kind != 'HourglassNet':  # CSPNeXt, CSPDarknet
         backbone.update(widen_factor=base / 64, init_cfg=None,
                         norm_cfg=dict(type='BN'))
         model['neck'].update(in_channels=[4 * base, 8 * base, 16 * base],
@@ -106,8 +82,33 @@ def shrink(model, base=BASE, width=WIDTH):
     return model
 
 
-def _in_channels(neck):
-    return (neck[0] if isinstance(neck, list) else neck)['in_channels']
+def _fit_mobilenet(model, factor):
+    """Widths of what reads a MobileNetV2."""
+    if model['neck']['type'] == 'YOLOV3Neck':
+        widths = [int(factor * width) for width in (320, 96, 32)]
+        model['neck'].update(in_channels=widths, out_channels=[WIDTH] * 3)
+        model['bbox_head'].update(in_channels=[WIDTH] * 3,
+                                  out_channels=[WIDTH] * 3)
+        return
+    first = int(96 * factor)
+    for part, key in (('neck', 'in_channels'), ('neck', 'out_channels'),
+                      ('bbox_head', 'in_channels')):
+        model[part][key] = (first, *model[part][key][1:])
+
+
+def _small_resnet(model, base):
+    """A ResNet18 of ``base`` channels, and the widths of what reads it."""
+    backbone = model['backbone']
+    backbone.update(depth=18, base_channels=base, frozen_stages=-1,
+                    norm_eval=False, init_cfg=None, norm_cfg=dict(type='BN'),
+                    style='pytorch')
+    for key in ('dcn', 'stage_with_dcn'):
+        backbone.pop(key, None)
+    widths = [base * 2**i for i in backbone.get('out_indices', range(4))]
+    reader = model.get('neck') or model['panoptic_head']
+    reader = reader[0] if isinstance(reader, list) else reader
+    reader['in_channels'] = (widths if isinstance(
+        reader['in_channels'], list) else widths[-1])
 
 
 def _shrunk(value, key, width):
@@ -121,7 +122,7 @@ def _shrunk(value, key, width):
         return {k: _shrunk(v, k, width) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return type(value)(_shrunk(item, key, width) for item in value)
-    if key == 'num_classes':
+    if key in CLASS_KEYS:
         return CLASSES
     if key == 'stacked_convs':
         return 1
@@ -141,6 +142,8 @@ def batch(name, **changes):
     from mmdet.structures.mask import BitmapMasks
     size = SIZES.get(name, (128, 160))
     data = tiny.batch(**{**dict(size=size, num_classes=CLASSES), **changes})
+    if name in ONE_SIZE:
+        _same_size(data)
     for sample in data['data_samples']:
         instances = sample.gt_instances
         # at SSD's finest level objects are small
@@ -158,3 +161,13 @@ def batch(name, **changes):
             mask[box[1]:box[3], box[0]:box[2]] = True
         sample.gt_instances.masks = BitmapMasks(masks.numpy(), height, width)
     return data
+
+
+def _same_size(data):
+    """Pads all images to the size of the first, as a pipeline does."""
+    height, width = size = data['data_samples'][0].img_shape
+    data['inputs'] = [
+        pad(image, (0, width - image.shape[2], 0, height - image.shape[1]))
+        for image in data['inputs']]
+    for sample in data['data_samples']:
+        sample.set_metainfo(dict(img_shape=size, ori_shape=size))

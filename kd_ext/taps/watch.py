@@ -20,7 +20,9 @@ class Watch:
     Args:
         targets (dict[str, object]): A module, a list of modules whose calls
             go into one list in the order they happen, or a pair of an object
-            and the name of its method.
+            and the name of its method; with a third item, a function whose
+            tuple is kept in place of the arguments, for those that the model
+            changes afterwards.
     """
 
     def __init__(self, **targets):
@@ -48,12 +50,12 @@ class Watch:
     def _keep(self, name, args, result):
         self.calls[name].append(Call(args, result))
 
-    def _watch_method(self, name, owner, method):
+    def _watch_method(self, name, owner, method, look=None):
         function = getattr(owner, method)
 
         def watched(*args, **kwargs):
             result = function(*args, **kwargs)
-            self._keep(name, args, result)
+            self._keep(name, look(*args) if look else args, result)
             return result
 
         owner.__dict__[method] = watched

@@ -8,17 +8,19 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine import MessageHub
 from torch.testing import assert_close
 
-from kd_ext.taps import RegionTap, find_head
+from kd_ext.taps import RegionTap, Watch, find_head, run_own_loss
 from kd_ext.taps.heads import own_loss_mode
+from kd_ext.taps.heads.refused import refusal
 
 ROI = ['Faster R-CNN', 'Mask R-CNN', 'Cascade R-CNN', 'Double-Head R-CNN',
-       'Dynamic R-CNN', 'HTC']
+       'Dynamic R-CNN', 'HTC', 'Libra R-CNN', 'Grid R-CNN', 'PISA',
+       'SABL Faster R-CNN']
 QUERY = ['DETR', 'Conditional DETR', 'DAB-DETR', 'Deformable DETR', 'DINO',
-         'Sparse R-CNN']
-DENSE = [name for name in zoo.CONFIGS if name not in ROI + QUERY]
-# assigned by the box that an anchor predicts or by moving points, which may
-# lie beside the object
-NOT_INSIDE = {'YOLOF', 'SSD', 'RetinaNet'}
+         'Sparse R-CNN', 'QueryInst', 'Mask2Former']
+DENSE = [name for name in zoo.READ if name not in ROI + QUERY]
+# assigned by the box that an anchor predicts or by overlaps of anchors, which
+# may lie beside the object
+NOT_INSIDE = {'YOLOF', 'SSD', 'RetinaNet', 'SABL RetinaNet', 'YOLACT'}
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +40,7 @@ def read(name, stage=None, levels=None, train=False):
     return model, head, data, head.regions(watch)
 
 
-@pytest.mark.parametrize('name', zoo.CONFIGS)
+@pytest.mark.parametrize('name', zoo.READ)
 def test_regions_fit_together(name):
     _, head, _, regions = read(name)
     count = len(regions.labels)
@@ -108,7 +110,8 @@ def test_one_query_for_each_object(name):
 def test_another_model_reads_the_same_regions(name):
     # the same weights at the same places give the same embeddings
     model, head, data, regions = read(name)
-    twin = tiny.build(zoo.detector(name)).eval()
+    twin = tiny.build(zoo.detector(name))
+    twin.eval()  # which returns nothing in LD
     twin.load_state_dict(model.state_dict())
     other = find_head(twin, 'teacher')
     assert other.shares_places(head)
@@ -185,24 +188,74 @@ def test_ssd_is_read_at_levels_of_one_width():
         read(zoo.SSD300, levels=(0, 1))
 
 
-@pytest.mark.parametrize('name', zoo.CONFIGS)
+@pytest.mark.parametrize('name', zoo.READ)
 def test_nothing_stays_on_the_model(name):
     model, head, _, _ = read(name)
     assert not any(m._forward_hooks for m in model.modules())
     assert not any(callable(value) and not isinstance(value, torch.nn.Module)
                    for key, value in vars(head.module).items()
-                   if key.startswith(('get_', '_get_', 'paa_')))
+                   if key.startswith(('get_', '_get_', 'paa_', 'loss_',
+                                      'reweight_')))
 
 
-def test_unsupported_head_is_named():
-    cfg = zoo.detector('RetinaNet')
-    cfg.bbox_head.type = 'FSAFHead'
-    cfg.bbox_head.update(reg_decoded_bbox=True, anchor_generator=dict(
-        type='AnchorGenerator', octave_base_scale=1, scales_per_octave=1,
-        ratios=[1.0], strides=[8, 16, 32, 64, 128]))
-    model = tiny.build(cfg)
+@pytest.mark.parametrize('name', ['CondInst', 'YOLACT', 'RTMDet-Ins'])
+def test_regions_without_masks(name):
+    # as of a teacher whose student's data hold boxes alone
+    model = tiny.build(zoo.detector(name)).eval()
+    data = model.data_preprocessor(zoo.batch(name), True)
+    head = find_head(model, 'teacher')
+    with_masks = run_own_loss(model, head, **data)
+    data = model.data_preprocessor(zoo.batch(name), True)
+    for sample in data['data_samples']:
+        del sample.gt_instances.masks
+    seen = run_own_loss(model, head, **data)
+    assert torch.equal(seen.labels, with_masks.labels)
+    assert_close(seen.embeddings, with_masks.embeddings)
+    assert not {'loss', 'loss_by_feat'} & {
+        *vars(head.module), *vars(getattr(model, 'mask_head', model))}
+
+
+def test_proposals_are_those_before_grid_rcnn_moves_them():
+    model = tiny.build(zoo.detector('Grid R-CNN'))
+    data = model.data_preprocessor(zoo.batch('Grid R-CNN'), True)
+    head = find_head(model, 'student')
+    with head.watch() as watch, Watch(
+            pool=model.roi_head.bbox_roi_extractor) as pooled:
+        model(**data, mode='loss')
+    places = head.regions(watch).places
+    assert torch.equal(places, pooled.calls['pool'][0].args[1])
+
+
+def test_fsaf_keeps_one_level_for_each_object():
+    _, _, _, regions = read('FSAF')
+    levels = {}
+    start = 0
+    for level, (image, _, _) in enumerate(regions.places.where):
+        for one, label in zip(image.tolist(),
+                              regions.labels[start:].tolist()):
+            levels.setdefault((one, label), set()).add(level)
+        start += len(image)
+    assert sorted(levels) == [(image, label) for image in range(2)
+                              for label in range(zoo.CLASSES)]
+    assert all(len(found) == 1 for found in levels.values())
+
+
+def test_yolov3_scores_classes_after_boxes():
+    _, head, _, regions = read('YOLOv3')
+    layer = head.layers[0]
+    every = torch.einsum('nd,od->no', regions.embeddings[:1],
+                         layer.weight[:, :, 0, 0]) + layer.bias
+    found = every.unflatten(1, (3, 8))[0, :, 5:]
+    assert (found - regions.logits[0]).abs().amax(1).min() < 1e-5
+    assert_close(head.classifier_rows(), layer.weight[:, :, 0, 0].unflatten(
+        0, (3, 8))[:, 5:].mean(0))
+
+
+@pytest.mark.parametrize('name', zoo.UNREAD)
+def test_refused_heads_say_why(name):
+    model = tiny.build(zoo.detector(name))
     with pytest.raises(ValueError) as error:
         RegionTap().head(model, 'student')
-    for part in ('FSAFHead', 'RoI heads', 'FCOS', 'RTMDet', 'DINO',
-                 "at='neck'"):
+    for part in (type(model.bbox_head).__name__, refusal(model.bbox_head),
+                 'RoI heads', 'FCOS', 'RTMDet', 'DINO', "at='neck'"):
         assert part in str(error.value)

@@ -4,18 +4,21 @@ from torch import nn
 
 from kd_ext.messages import expected
 from .base import Head, own_loss_mode, run_own_loss
-from .dense import KINDS, DenseHead, dense_kind
-from .query import IterativeRoIHead, QueryHead
+from .dense import DenseHead, dense_module
+from .dense_kinds import KINDS, dense_kind
+from .query import IterativeRoIHead, MaskQueryHead, QueryHead
+from .refused import refusal
 from .roi import RoIHead
 
-__all__ = ['DenseHead', 'Head', 'IterativeRoIHead', 'QueryHead', 'RoIHead',
-           'find_head', 'own_loss_mode', 'run_own_loss']
+__all__ = ['DenseHead', 'Head', 'IterativeRoIHead', 'MaskQueryHead',
+           'QueryHead', 'RoIHead', 'find_head', 'own_loss_mode',
+           'run_own_loss']
 
 SUPPORTED = (
-    'RoI heads (Standard, Cascade, Double, Dynamic, HTC, Sparse R-CNN) whose '
-    'bbox_head has fc_cls; dense heads '
+    'RoI heads (Standard, Cascade, Double, Dynamic, Grid, PISA, HTC, Sparse '
+    'R-CNN, QueryInst) whose bbox_head has fc_cls; dense heads '
     f'({", ".join(name.removesuffix("Head") for name in KINDS)}); query heads '
-    '(DETR, Conditional, DAB, Deformable DETR, DINO)')
+    '(DETR, Conditional, DAB, Deformable DETR, DINO, Mask2Former)')
 
 
 def find_head(model, role, stage=None, levels=None):
@@ -28,25 +31,30 @@ def find_head(model, role, stage=None, levels=None):
         levels (Sequence[int], optional): Levels of a dense head.
 
     Raises:
-        ValueError: No head that the taps know; the message lists those.
+        ValueError: No head that the taps know; the message lists those, and
+            says why one that is known cannot be read.
     """
     roi_head = getattr(model, 'roi_head', None)
-    module = getattr(roi_head, 'bbox_head', getattr(model, 'bbox_head', None))
-    if roi_head is not None and module is not None:
-        first = module[0] if isinstance(module, nn.ModuleList) else module
-        if isinstance(getattr(first, 'fc_cls', None), nn.Module) and hasattr(
-                first.fc_cls, 'in_features'):
-            if type(first).__name__ == 'DIIHead':
-                return IterativeRoIHead(model, stage)
-            return RoIHead(model, stage)
-    elif module is not None and dense_kind(module) is not None:
-        return DenseHead(model, levels)
-    elif hasattr(model, 'decoder') and hasattr(model.decoder, 'layers') and (
-            hasattr(module, 'fc_cls') or hasattr(module, 'cls_branches')):
-        return QueryHead(model)
+    module = getattr(roi_head, 'bbox_head', dense_module(model))
+    why = refusal(module, roi_head)
+    if why is None:
+        if roi_head is not None and module is not None:
+            first = module[0] if isinstance(module, nn.ModuleList) else module
+            layer = getattr(first, 'fc_cls', None)
+            if isinstance(layer, nn.Module) and hasattr(layer, 'in_features'):
+                if type(first).__name__ == 'DIIHead':
+                    return IterativeRoIHead(model, stage)
+                return RoIHead(model, stage)
+        elif module is not None and dense_kind(module) is not None:
+            return DenseHead(model, levels)
+        elif hasattr(getattr(model, 'panoptic_head', None), 'cls_embed'):
+            return MaskQueryHead(model)
+        elif hasattr(getattr(model, 'decoder', None), 'layers') and (
+                hasattr(module, 'fc_cls') or hasattr(module, 'cls_branches')):
+            return QueryHead(model)
     head = module if module is not None else roi_head
     raise ValueError(expected(
         f'the {role}\'s classification head', f'one of: {SUPPORTED}',
         f'{type(head).__name__ if head is not None else "none"} of '
-        f'{type(model).__name__}',
+        f'{type(model).__name__}{f", where {why}" if why else ""}',
         "Taps at='neck', at='backbone' and module paths work with it."))

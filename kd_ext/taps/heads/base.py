@@ -4,6 +4,8 @@ import contextlib
 
 import torch
 
+from .masks import mask_losses
+
 
 class Head:
     """The last classification layer of one detector.
@@ -65,13 +67,16 @@ def own_loss_mode(*modules):
 
     Some heads put out what their loss needs only while ``training`` is set;
     it is set on these modules alone, so norm and dropout layers stay frozen.
-    Mask heads are set aside: they read no regions of ours, and a student's
+    Mask losses are set aside: they read no regions of ours, and a student's
     data need not have masks.
     """
     before = [(module, module.training) for module in modules]
     parts = [(part, part._modules.pop('mask_head')) for part in
              (getattr(module, 'roi_head', None) for module in modules)
              if getattr(part, 'mask_head', None) is not None]
+    losses = [step for module in modules for step in mask_losses(module)]
+    for owner, method, stand_in in losses:
+        owner.__dict__[method] = stand_in
     for module in modules:
         module.training = True
     try:
@@ -81,6 +86,8 @@ def own_loss_mode(*modules):
             module.training = mode
         for part, mask_head in parts:
             part.mask_head = mask_head
+        for owner, method, _ in losses:
+            owner.__dict__.pop(method, None)
 
 
 def run_own_loss(model, head, inputs, data_samples):

@@ -1,6 +1,6 @@
 """Dense heads: the positive anchors and points of one-stage detectors."""
 
-from typing import Callable, List, NamedTuple
+from typing import List, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,18 +9,7 @@ from kd_ext.messages import expected
 from ..regions import Regions
 from ..watch import Watch
 from .base import Head
-
-
-class DenseKind(NamedTuple):
-    """Where one kind of dense head keeps its classification layer and labels.
-
-    ``labels(watch, batch, sizes)`` gives (B, P) labels of all P anchors, in
-    the order level, row, column, anchor.
-    """
-
-    layer: str
-    targets: str
-    labels: Callable
+from .dense_kinds import dense_kind
 
 
 class Places(NamedTuple):
@@ -30,82 +19,10 @@ class Places(NamedTuple):
     where: List[tuple]  # per level: image (n,), location (n,), anchor (n,)
 
 
-def _levels_at(index):
-    """Labels are item ``index`` of what the method returns, by level."""
-
-    def labels(watch, batch, sizes):
-        levels = watch.calls['targets'][-1].result[index]
-        return torch.cat([level.reshape(batch, -1) for level in levels], 1)
-
-    return labels
-
-
-def _whole(watch, batch, sizes):
-    """The method returns labels (B, P) first."""
-    return watch.calls['targets'][-1].result[0].reshape(batch, -1)
-
-
-def _flat(watch, batch, sizes):
-    """The method returns the labels of all levels in one row first."""
-    levels = watch.calls['targets'][-1].result[0].split(
-        [batch * height * width for height, width in sizes])
-    return torch.cat([level.reshape(batch, -1) for level in levels], 1)
-
-
-def _by_image(watch, batch, sizes):
-    """One call for each image returns its labels (P,) first."""
-    return torch.stack([call.result[0]
-                        for call in watch.calls['targets'][-batch:]])
-
-
-def _sampled(watch, batch, sizes):
-    """YOLOX: masks by image, labels from the sampler where there are any."""
-    masks = [call.result[0] for call in watch.calls['targets'][-batch:]]
-    # images without boxes never reach the sampler
-    samples = (call.result for call in watch.calls['sampler']
-               if len(call.result.pos_inds))
-    labels = torch.stack(masks).long() - 1
-    for row, mask in zip(labels, masks):
-        if bool(mask.any()):
-            sample = next(samples)
-            row[sample.pos_inds] = sample.pos_gt_labels
-    return labels
-
-
-# by class name, the nearest in the order of inheritance counts
-KINDS = dict(
-    FCOSHead=DenseKind('conv_cls', 'get_targets', _levels_at(0)),
-    FoveaHead=DenseKind('conv_cls', 'get_targets', _flat),
-    RetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0)),
-    RetinaSepBNHead=DenseKind('retina_cls', 'get_targets', _levels_at(0)),
-    SABLRetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0)),
-    ATSSHead=DenseKind('atss_cls', 'get_targets', _levels_at(1)),
-    DDODHead=DenseKind('atss_cls', 'get_cls_targets', _levels_at(1)),
-    PAAHead=DenseKind('atss_cls', 'paa_reassign', _by_image),
-    GFLHead=DenseKind('gfl_cls', 'get_targets', _levels_at(1)),
-    VFNetHead=DenseKind('vfnet_cls', 'get_targets', _levels_at(0)),
-    TOODHead=DenseKind('tood_cls', 'get_targets', _levels_at(1)),
-    RTMDetHead=DenseKind('rtm_cls', 'get_targets', _levels_at(1)),
-    YOLOFHead=DenseKind('cls_score', 'get_targets', _whole),
-    YOLOXHead=DenseKind('multi_level_conv_cls', '_get_targets_single',
-                        _sampled),
-    SSDHead=DenseKind('cls_convs', 'get_targets', _levels_at(0)),
-    RepPointsHead=DenseKind('reppoints_cls_out', 'get_targets',
-                            _levels_at(0)),
-)
-# heads that inherit from one of these but assign labels in another way
-OTHER_ASSIGNMENT = ('FSAFHead', 'FreeAnchorRetinaHead', 'AutoAssignHead',
-                    'LADHead', 'CenterNetUpdateHead', 'GARetinaHead')
-
-
-def dense_kind(module):
-    """The :class:`DenseKind` of a head, or None."""
-    for kind in type(module).__mro__:
-        if kind.__name__ in OTHER_ASSIGNMENT:
-            return None
-        if kind.__name__ in KINDS:
-            return KINDS[kind.__name__]
-    return None
+def dense_module(model):
+    """``bbox_head``, or SOLO's ``mask_head``; None without one."""
+    module = getattr(model, 'bbox_head', None)
+    return module or getattr(model, 'mask_head', None)
 
 
 def _convolution(layer):
@@ -132,7 +49,7 @@ class DenseHead(Head):
     family = 'dense'
 
     def __init__(self, model, levels=None):
-        super().__init__(model, model.bbox_head)
+        super().__init__(model, dense_module(model))
         self.kind = dense_kind(self.module)
         layers = getattr(self.module, self.kind.layer)
         self.layers = (list(layers) if isinstance(layers, nn.ModuleList)
@@ -145,8 +62,13 @@ class DenseHead(Head):
             self.levels = self._checked(levels, widths)
             widths = [widths[level] for level in self.levels]
         self.width = widths[0]
-        self.num_logits = self.module.cls_out_channels
-        self.use_sigmoid = bool(getattr(self.module, 'use_sigmoid_cls', False))
+        self.num_logits = getattr(self.module, 'cls_out_channels',
+                                  self.num_classes)
+        self.outputs = self.kind.before + self.num_logits
+        loss_cls = getattr(self.module, 'loss_cls', None)
+        self.use_sigmoid = bool(getattr(
+            self.module, 'use_sigmoid_cls',
+            getattr(loss_cls, 'use_sigmoid', False)))
 
     def _checked(self, levels, widths):
         if levels is None:
@@ -161,7 +83,7 @@ class DenseHead(Head):
 
     def watch(self):
         targets = dict(targets=(self.module, self.kind.targets))
-        if self.kind.labels is _sampled:
+        if self.kind.samples:
             targets['sampler'] = (self.module.sampler, 'sample')
         return Watch(layer=self.layers, **targets)
 
@@ -181,7 +103,7 @@ class DenseHead(Head):
         sizes = [call.args[0].shape[2:] for call in calls]
         batch = len(calls[0].args[0])
         labels = self.kind.labels(watch, batch, sizes)
-        anchors = [call.result.shape[1] // self.num_logits for call in calls]
+        anchors = [call.result.shape[1] // self.outputs for call in calls]
         by_level = labels.split([h * w * a for (h, w), a
                                  in zip(sizes, anchors)], 1)
         used, found, where = self._used(len(calls)), [], []
@@ -202,7 +124,8 @@ class DenseHead(Head):
                 self._used(len(calls)), places.where):
             maps, scores = calls[level].args[0], calls[level].result
             embeddings.append(maps.flatten(2)[image, :, location])
-            scores = scores.flatten(2).unflatten(1, (-1, self.num_logits))
+            scores = scores.flatten(2).unflatten(
+                1, (-1, self.outputs))[:, :, self.kind.before:]
             # heads with other numbers of anchors share embeddings only
             anchor = anchor.clamp(max=scores.shape[1] - 1)
             logits.append(scores[image, anchor, :, location])
@@ -229,4 +152,5 @@ class DenseHead(Head):
             self.layers)][0]
         height, width = rows.shape[2:]
         rows = rows[:, :, height // 2, width // 2]
-        return rows.unflatten(0, (-1, self.num_logits)).mean(0)
+        return rows.unflatten(0, (-1, self.outputs)).mean(0)[
+            self.kind.before:]

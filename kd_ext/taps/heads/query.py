@@ -49,8 +49,21 @@ class QueryHead(Head):
         return self.layer.weight
 
 
+class MaskQueryHead(QueryHead):
+    """``panoptic_head`` of Mask2Former and MaskFormer: queries with masks."""
+
+    def __init__(self, model, stage=None):
+        Head.__init__(self, model, model.panoptic_head)
+        # one matching for each prediction, the last layer's at the end
+        self.num_layers = 0
+        self.layer = self.module.cls_embed
+        self.width = self.layer.in_features
+        self.num_logits = self.layer.out_features
+        self.use_sigmoid = bool(self.module.loss_cls.use_sigmoid)
+
+
 class IterativeRoIHead(QueryHead):
-    """``roi_head`` of Sparse R-CNN: the last stage's matched proposals.
+    """``roi_head`` of Sparse R-CNN and QueryInst: the last stage's matches.
 
     The box head's input holds learnt features of each proposal, so another
     detector's proposals are other regions, as with queries.

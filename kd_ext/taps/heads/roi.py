@@ -9,6 +9,11 @@ from ..watch import Watch
 from .base import Head
 
 
+def _rois(samples, *_):
+    """The sampled proposals, before Grid R-CNN moves them."""
+    return (bbox2roi([sample.priors for sample in samples]), )
+
+
 class RoIHead(Head):
     """``roi_head.bbox_head`` of Faster, Mask, Cascade, Double-Head R-CNN.
 
@@ -46,12 +51,12 @@ class RoIHead(Head):
 
     def watch(self):
         return Watch(layer=self.module.fc_cls,
-                     targets=(self.module, 'get_targets'))
+                     targets=(self.module, 'get_targets', _rois))
 
     def regions(self, watch):
         call, targets = watch.calls['layer'][-1], watch.calls['targets'][-1]
-        rois = bbox2roi([result.priors for result in targets.args[0]])
-        return Regions(call.args[0], call.result, targets.result[0], rois)
+        return Regions(call.args[0], call.result, targets.result[0],
+                       targets.args[0])
 
     def shares_places(self, other):
         return other.family == self.family

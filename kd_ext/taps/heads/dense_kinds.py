@@ -1,0 +1,123 @@
+"""Where dense heads keep their classification layer and their labels."""
+
+from typing import Callable, NamedTuple
+
+import torch
+
+from .refused import REFUSED
+
+
+class DenseKind(NamedTuple):
+    """Where one kind of dense head keeps its classification layer and labels.
+
+    ``labels(watch, batch, sizes)`` gives (B, P) labels of all P anchors, in
+    the order level, row, column, anchor. ``before`` is the number of outputs
+    of an anchor that come before its logits in one layer, ``samples`` whether
+    the labels need the calls of the head's sampler.
+    """
+
+    layer: str
+    targets: str
+    labels: Callable
+    before: int = 0
+    samples: bool = False
+
+
+def _levels_at(index):
+    """Labels are item ``index`` of what the method returns, by level."""
+
+    def labels(watch, batch, sizes):
+        levels = watch.calls['targets'][-1].result[index]
+        return torch.cat([level.reshape(batch, -1) for level in levels], 1)
+
+    return labels
+
+
+def _whole(watch, batch, sizes):
+    """The method returns labels (B, P) first."""
+    return watch.calls['targets'][-1].result[0].reshape(batch, -1)
+
+
+def _flat(watch, batch, sizes):
+    """The method returns the labels of all levels in one row first."""
+    levels = watch.calls['targets'][-1].result[0].split(
+        [batch * height * width for height, width in sizes])
+    return torch.cat([level.reshape(batch, -1) for level in levels], 1)
+
+
+def _by_image(watch, batch, sizes):
+    """One call for each image returns its labels (P,) first."""
+    return torch.stack([call.result[0]
+                        for call in watch.calls['targets'][-batch:]])
+
+
+def _sampled(watch, batch, sizes):
+    """YOLOX: masks by image, labels from the sampler where there are any."""
+    masks = [call.result[0] for call in watch.calls['targets'][-batch:]]
+    # images without boxes never reach the sampler
+    samples = (call.result for call in watch.calls['sampler']
+               if len(call.result.pos_inds))
+    labels = torch.stack(masks).long() - 1
+    for row, mask in zip(labels, masks):
+        if bool(mask.any()):
+            sample = next(samples)
+            row[sample.pos_inds] = sample.pos_gt_labels
+    return labels
+
+
+def _selected(watch, batch, sizes):
+    """FSAF: a call for each level says which anchors it keeps for objects
+    that fit it best; the others are neither objects nor background."""
+    levels = [torch.where(call.result[2], call.args[3], -1)
+              for call in watch.calls['targets'][-len(sizes):]]
+    return torch.cat([level.reshape(batch, -1) for level in levels], 1)
+
+
+def _one_hot(watch, batch, sizes):
+    """YOLOv3: box (4), objectness and a one-hot label, by level."""
+    maps = torch.cat(watch.calls['targets'][-1].result[0], 1)
+    return torch.where(maps[..., 4] == 1, maps[..., 5:].argmax(-1), -1)
+
+
+def _grids(watch, batch, sizes):
+    """SOLO: one call for each image returns its grids (S, S) second."""
+    return torch.stack([torch.cat([grid.flatten() for grid in call.result[1]])
+                        for call in watch.calls['targets'][-batch:]])
+
+
+# by class name, the nearest in the order of inheritance counts
+KINDS = dict(
+    FCOSHead=DenseKind('conv_cls', 'get_targets', _levels_at(0)),
+    FoveaHead=DenseKind('conv_cls', 'get_targets', _flat),
+    RetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0)),
+    RetinaSepBNHead=DenseKind('retina_cls', 'get_targets', _levels_at(0)),
+    SABLRetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0)),
+    ATSSHead=DenseKind('atss_cls', 'get_targets', _levels_at(1)),
+    DDODHead=DenseKind('atss_cls', 'get_cls_targets', _levels_at(1)),
+    PAAHead=DenseKind('atss_cls', 'paa_reassign', _by_image),
+    GFLHead=DenseKind('gfl_cls', 'get_targets', _levels_at(1)),
+    VFNetHead=DenseKind('vfnet_cls', 'get_targets', _levels_at(0)),
+    TOODHead=DenseKind('tood_cls', 'get_targets', _levels_at(1)),
+    RTMDetHead=DenseKind('rtm_cls', 'get_targets', _levels_at(1)),
+    YOLOFHead=DenseKind('cls_score', 'get_targets', _whole),
+    YOLOXHead=DenseKind('multi_level_conv_cls', '_get_targets_single',
+                        _sampled, samples=True),
+    SSDHead=DenseKind('cls_convs', 'get_targets', _levels_at(0)),
+    RepPointsHead=DenseKind('reppoints_cls_out', 'get_targets',
+                            _levels_at(0)),
+    FSAFHead=DenseKind('retina_cls', 'reweight_loss_single', _selected),
+    YOLACTHead=DenseKind('conv_cls', 'get_targets', _levels_at(0)),
+    YOLOV3Head=DenseKind('convs_pred', 'get_targets', _one_hot, 5),
+    SOLOHead=DenseKind('conv_cls', '_get_targets_single', _grids),
+    SOLOV2Head=DenseKind('conv_cls', '_get_targets_single', _grids),
+)
+
+
+def dense_kind(module):
+    """The :class:`DenseKind` of a head, or None."""
+    for kind in type(module).__mro__:
+        if kind.__name__ in REFUSED:  # inherits, but assigns in another way
+            return None
+        if kind.__name__ in KINDS:
+            return KINDS[kind.__name__]
+    return None
