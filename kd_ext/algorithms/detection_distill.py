@@ -40,6 +40,8 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             another entry's name, default automatic>, teacher_connector=
             <default none>, stage=<of a cascade, default the first>,
             class_means=<a file of tools/class_means.py, default 'online'>,
+            schedule=<when it acts, see Schedule; default always>,
+            balance=<share of the task loss to keep, default none>,
             <arguments of the loss>)``.
         allow_teacher_mismatch (bool): Go on although the checkpoint does not
             fit the teacher in every key.
@@ -101,22 +103,24 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
 
     def loss(self, inputs: Tensor,
              data_samples: Optional[List] = None) -> Dict[str, Tensor]:
-        """``student.*`` task losses, ``distill.loss_*`` terms, and the share
-        of each term in the total as ``distill.share_*``."""
-        if self.distillation_stopped:
+        """``student.*`` task losses, ``distill.loss_*`` terms, the share of
+        each term in the total as ``distill.share_*``, and the factor of an
+        entry with a schedule or a balance as ``distill.factor_*``."""
+        if self.distillation_stopped or not self.distiller.active:
             losses = self.architecture(inputs, data_samples, mode='loss')
             terms = self.distiller.idle()
         else:
             with self.distiller.reading(self.student) as seen_S:
                 losses = self.architecture(inputs, data_samples, mode='loss')
             seen_T = self._run_teacher(inputs, data_samples, seen_S)
-            terms = self.distiller(seen_S, seen_T)
+            task_loss, _ = self.parse_losses(losses)
+            terms = self.distiller(seen_S, seen_T, task_loss.detach())
         losses = add_prefix(losses, 'student')
         losses.update(add_prefix(terms, 'distill'))
         total, _ = self.parse_losses(losses)
         losses.update({
             f'distill.share_{key[5:]}': value.detach() / total.detach()
-            for key, value in terms.items()})
+            for key, value in terms.items() if key.startswith('loss_')})
         return losses
 
     def _run_teacher(self, inputs, data_samples, seen_S):

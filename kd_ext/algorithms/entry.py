@@ -11,7 +11,8 @@ from kd_ext.registry import MODELS
 # settings that one kind of tap alone has a meaning for
 OF_REGIONS = ('stage', 'class_means')
 OF_MAPS = ('level_weights', 'teacher_connector')
-SETTINGS = ('at', 'levels', 'connector', *OF_REGIONS, *OF_MAPS)
+WEIGHTS = ('schedule', 'balance')
+SETTINGS = ('at', 'levels', 'connector', *WEIGHTS, *OF_REGIONS, *OF_MAPS)
 # what a loss may ask for by name besides the features of both models
 BY_NAME = ('labels', 'class_means')
 
@@ -25,11 +26,13 @@ def split_entry(name, cfg):
     Raises:
         ValueError: The name or the entry cannot be used.
     """
-    if not isinstance(name, str) or not name.replace('-', '_').isidentifier():
+    if (not isinstance(name, str) or 'loss' in name
+            or not name.replace('-', '_').isidentifier()):
         raise ValueError(expected(
-            'a name in distill', 'made of letters, digits and _', repr(name),
-            'It becomes the log key distill.loss_<name>, which MMEngine adds '
-            'to the total because it contains "loss".'))
+            'a name in distill', 'made of letters, digits and _, without '
+            "'loss' in it", repr(name), 'It becomes the log key '
+            'distill.loss_<name>, which MMEngine adds to the total because it '
+            'contains "loss", and distill.share_<name>, which is no loss.'))
     if not isinstance(cfg, dict) or 'type' not in cfg:
         raise ValueError(expected(
             f'distill.{name}', 'a dict with type and at', repr(cfg)))

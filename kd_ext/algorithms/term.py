@@ -19,6 +19,16 @@ def named_terms(name, value):
     return {f'loss_{name}': value}
 
 
+def zero_terms(term):
+    """The terms of a term that is off: 0, in the graph of its parameters.
+
+    A loss that gives several says their names in ``parts``.
+    """
+    zero = sum((p.sum() for p in term.parameters()), torch.zeros(())) * 0
+    parts = getattr(term.loss, 'parts', ())
+    return named_terms(term.name, dict.fromkeys(parts, zero) or zero)
+
+
 def count_bad(feature):
     """``3 of 8 values`` where some are not finite, else an empty string."""
     bad = int((~torch.isfinite(feature)).sum())

@@ -182,6 +182,8 @@ class NCKDLoss(nn.Module):
         ValueError: A setting is out of its range.
     """
 
+    parts = ('nc1', 'nc2')  # names of the terms, for those that log them
+
     def __init__(self, tau: float = 0.1, nc1_weight: float = 1.0,
                  nc2_weight: float = 1.0, center: bool = True,
                  include_background: bool = False, momentum: float = 0.1,
