@@ -158,6 +158,14 @@ class TestPredictionOfSSD:
         assert 'False' in fresh(
             "import sys, kd_ext; print('mmdet.models' in sys.modules)")
 
+    @pytest.mark.parametrize('name', [
+        'ssd300_vgg16', 'lipschitz_ssd300_vgg16_mobilenet-v2'])
+    def test_a_config_of_ssd_asks_for_it(self, name):
+        path = Path(__file__).parents[1] / f'configs/{name}_voc0712.py'
+        assert 'True' in fresh(
+            'import sys; from mmengine.config import Config; '
+            f"Config.fromfile({str(path)!r}); print('kd_ext' in sys.modules)")
+
     def test_nothing_where_the_head_has_one(self):
 
         class Head(torch.nn.Module):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from backbones import detector
-from tiny import distill, losses
+from tiny import distill, fcos, losses
 
 from kd_ext.algorithms.pairing import stride_of
 from kd_ext.probe import PROBE_SIZE
@@ -40,6 +40,20 @@ def test_one_step(student, teacher, strides):
     value.backward()  # alone, so that no task loss hides its absence
     first = next(model.student.backbone.parameters())
     assert bool(first.grad.isfinite().all()) and bool(first.grad.any())
+
+
+@pytest.mark.parametrize('amp', [False, True])
+def test_identical_models(amp):
+    model = distill(teacher=fcos(), lipschitz=LIPSCHITZ)
+    model.teacher.load_state_dict(model.student.state_dict())
+    model.eval()  # BN of a batch is not that of the teacher
+    with torch.autocast('cpu', torch.bfloat16, enabled=amp):
+        value = losses(model)['distill.loss_lipschitz']
+    value.backward()
+    assert float(value.detach()) == 0.
+    grads = [p.grad for p in model.student.backbone.parameters()
+             if p.grad is not None]
+    assert grads and not any(bool(grad.any()) for grad in grads)
 
 
 def test_no_two_pairs():

@@ -66,8 +66,13 @@ def test_sigma_of_the_reference(arrays, model):
     exact = torch.stack([arrays[f'{model}_sigma_exact_{k}'] for k in range(3)])
     maps = [arrays[f'{model}_{k}'] for k in range(4)]
     assert_close(stage_sigmas(maps).double(), exact, rtol=1e-3, atol=0)
-    # what the default is worth: 8 steps reach 1e-3, 5 plain ones 1e-1
+    # what the default is worth: it takes 8 steps to 1e-3, 5 plain ones reach
+    # 1e-1
+    assert_close(stage_sigmas(maps).double(), exact, rtol=1e-5, atol=0)
     assert_close(stage_sigmas(maps, 8).double(), exact, rtol=1e-3, atol=0)
+    if model == 'teacher':
+        seven = stage_sigmas(maps, 7).double()
+        assert ((seven - exact).abs() > 1e-3 * exact).any()
 
 
 def test_loss_of_the_reference(arrays):
@@ -159,6 +164,36 @@ def test_zero_features():
     loss = lipschitz_loss(mixed, zeros, relative=True)
     loss.backward()
     assert loss.isfinite() and all(m.grad.isfinite().all() for m in mixed)
+
+
+@pytest.mark.parametrize('relative', [False, True])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16,
+                                   torch.bfloat16])
+@pytest.mark.parametrize('case', ['equal', 'equal cells', 'both zero', 'zeros',
+                                  'zero teacher', 'cells', 'a zero cell'])
+def test_corners_are_finite(case, dtype, relative):
+    sizes = [(c, 1, 1) for c, _, _ in SIZES] if 'cell' in case else SIZES
+    student, teacher = stages(0, sizes), stages(1, sizes)
+    if 'equal' in case:
+        teacher = student
+    if case in ('both zero', 'zeros'):
+        student = [maps * 0 for maps in student]
+    if case in ('both zero', 'zero teacher'):
+        teacher = [maps * 0 for maps in teacher]
+    if case == 'a zero cell':
+        student = student[0], student[1] * 0, student[2]
+    student = leaves([maps.to(dtype) for maps in student])
+    loss = lipschitz_loss(student, [maps.to(dtype) for maps in teacher],
+                          relative=relative)
+    loss.backward()
+    assert loss.dtype == torch.float32 and loss.isfinite()
+    # an error of 1e6, relative to a sigma of 0, has a gradient beyond fp16
+    if (case, relative, dtype) != ('zero teacher', True, torch.float16):
+        assert all(maps.grad.isfinite().all() for maps in student)
+    without_loss = 'equal' in case or case == 'both zero'
+    assert bool(loss == 0) == without_loss
+    if without_loss or case == 'zeros':
+        assert not any(maps.grad.any() for maps in student)
 
 
 def test_maps_of_one_cell_are_exact_whatever_the_start():
