@@ -3,23 +3,24 @@
 import pytest
 import torch
 from backbones import detector
-from tiny import distill, fcos, losses
+from tiny import distill, fcos, losses, rcka
 
 from kd_ext.algorithms.pairing import stride_of
 from kd_ext.probe import PROBE_SIZE
 
 LIPSCHITZ = dict(type='kd_ext.LipschitzLoss', at='backbone', relative=True)
 CONV_BN = dict(type='kd_ext.ConvBNConnector')
-
-
 FOUR, THREE, TWO = (4, 8, 16, 32), (8, 16, 32), (8, 16)
-
 
 
 @pytest.mark.parametrize(('student', 'teacher', 'strides'), [
     ('R18', 'R34', FOUR), ('R18', 'R50', FOUR),
     ('R18', 'R50 of 8, 16, 32', THREE), ('X50', 'R50', FOUR),
     ('MobileNetV2', 'R50', FOUR), ('Swin', 'R50', FOUR),
+    ('Res2Net', 'R50', FOUR), ('ResNeSt', 'R50', FOUR),
+    ('RegNet', 'R50', FOUR), ('EfficientNet', 'R50', FOUR),
+    ('HRNet', 'R50', FOUR), ('PVT', 'R50', FOUR), ('PVTv2', 'R50', FOUR),
+    ('CSPNeXt', 'R50', THREE),
     ('PVT', 'Swin', FOUR), ('CSPDarknet', 'R50', THREE),
     ('SSDVGG', 'R50', TWO), ('MobileNetV2', 'SSDVGG', TWO),
 ])
@@ -54,6 +55,19 @@ def test_identical_models(amp):
     grads = [p.grad for p in model.student.backbone.parameters()
              if p.grad is not None]
     assert grads and not any(bool(grad.any()) for grad in grads)
+
+
+@pytest.mark.parametrize('student', [
+    'R18', 'X50', 'Res2Net', 'ResNeSt', 'RegNet', 'MobileNetV2',
+    'EfficientNet', 'HRNet', 'PVT', 'PVTv2', 'Swin', 'CSPNeXt', 'CSPDarknet'])
+def test_one_step_at_the_neck(student):
+    model = distill(detector(student), detector('R50'), rcka=rcka())
+    model.train()
+    value = losses(model)['distill.loss_rcka']
+    assert bool(value.isfinite()) and float(value.detach()) > 0
+    value.backward()
+    first = next(model.student.backbone.parameters())
+    assert bool(first.grad.isfinite().all()) and bool(first.grad.any())
 
 
 def test_no_two_pairs():
