@@ -4,13 +4,14 @@ import pytest
 import tiny
 import torch
 import zoo
+from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine import MessageHub
 from torch.testing import assert_close
 
 from kd_ext.taps import RegionTap, Watch, find_head, run_own_loss
 from kd_ext.taps.heads import own_loss_mode
-from kd_ext.taps.heads.refused import refusal
+from kd_ext.taps.heads.refused import REFUSED, refusal
 
 ROI = ['Faster R-CNN', 'Mask R-CNN', 'Cascade R-CNN', 'Double-Head R-CNN',
        'Dynamic R-CNN', 'HTC', 'Libra R-CNN', 'Grid R-CNN', 'PISA',
@@ -259,3 +260,8 @@ def test_refused_heads_say_why(name):
     for part in (type(model.bbox_head).__name__, refusal(model.bbox_head),
                  'RoI heads', 'FCOS', 'RTMDet', 'DINO', "at='neck'"):
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_refused_heads_are_of_mmdet(name):
+    assert MODELS.get(name) is not None
