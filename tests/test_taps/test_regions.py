@@ -216,6 +216,19 @@ def test_regions_without_masks(name):
         *vars(head.module), *vars(getattr(model, 'mask_head', model))}
 
 
+@pytest.mark.parametrize('name', ['SOLO', 'SOLOv2', 'Mask2Former'])
+def test_regions_that_need_masks_say_so(name):
+    model = tiny.build(zoo.detector(name)).eval()
+    data = model.data_preprocessor(zoo.batch(name), True)
+    head = find_head(model, 'teacher')
+    for sample in data['data_samples']:
+        del sample.gt_instances.masks
+    with pytest.raises(ValueError, match='annotations to be with masks, by '
+                       f'which {head.name} assigns its regions'):
+        run_own_loss(model, head, **data)
+    assert 'loss' not in vars(head.module)
+
+
 def test_proposals_are_those_before_grid_rcnn_moves_them():
     model = tiny.build(zoo.detector('Grid R-CNN'))
     data = model.data_preprocessor(zoo.batch('Grid R-CNN'), True)

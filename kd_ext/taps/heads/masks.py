@@ -1,8 +1,13 @@
-"""Mask losses of one-stage detectors, set aside where boxes are enough."""
+"""Mask losses, set aside where boxes are enough to assign regions."""
 
 from types import SimpleNamespace
 
 from mmengine.structures import InstanceData
+
+from kd_ext.messages import expected
+
+# those that assign by masks, by class of the head
+BY_MASKS = {'SOLOHead', 'MaskFormerHead'}
 
 
 def mask_losses(module):
@@ -16,10 +21,28 @@ def mask_losses(module):
         yield module, 'loss_by_feat', _blank_masks(module.loss_by_feat)
     if getattr(module, 'bbox_head', None) and hasattr(module, 'mask_head'):
         yield module.mask_head, 'loss', _no_loss  # CondInst, YOLACT
+    if BY_MASKS & {kind.__name__ for kind in type(module).__mro__}:
+        yield module, 'loss', _with_masks(module)
 
 
 def _no_loss(*args, **kwargs):
     return {}
+
+
+def _with_masks(head):
+    """Its loss, with a message in place of a missing field."""
+    own = head.loss
+
+    def loss(features, data_samples, *args, **kwargs):
+        if any('masks' not in sample.gt_instances for sample in data_samples):
+            raise ValueError(expected(
+                'the annotations', 'with masks, by which '
+                f'{type(head).__name__} assigns its regions', 'boxes alone',
+                'Load them with LoadAnnotations(with_mask=True), or take a '
+                'method that reads maps.'))
+        return own(features, data_samples, *args, **kwargs)
+
+    return loss
 
 
 def _blank_masks(loss_by_feat):
