@@ -49,6 +49,8 @@ MORE = {
     'SOLO': 'solo/solo_r50_fpn_1x_coco.py',
     'SOLOv2': 'solov2/solov2_r50_fpn_1x_coco.py',
     'Mask2Former': 'mask2former/mask2former_r50_8xb2-lsj-50e_coco.py',
+    'MaskFormer': 'maskformer/maskformer_r50_ms-16xb1-75e_coco.py',
+    'DDQ DETR': 'ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py',
 }
 # detectors whose regions cannot be read
 UNREAD = {
@@ -63,11 +65,11 @@ SMALL_GROUPS = ('FCOSHead', 'ATSSHead', 'GFLHead', 'PAAHead', 'VFNetHead',
                 'TOODHead', 'DDODHead', 'LDHead', 'CondInstBboxHead',
                 'AutoAssignHead')
 # their encoding of positions is 256 wide whatever the config says
-FULL_WIDTH = ('Conditional DETR', 'DINO')
+FULL_WIDTH = ('Conditional DETR', 'DINO', 'DDQ DETR')
 SSD300 = 'ssd/ssd300_coco.py'  # VGG16 is as wide as it is
 SIZES = {'SSD': (320, 320), SSD300: (304, 304), 'DDOD': (384, 400)}
 MASKS = ('Mask R-CNN', 'HTC', 'QueryInst', 'RTMDet-Ins', 'CondInst', 'YOLACT',
-         'SOLO', 'SOLOv2', 'Mask2Former')
+         'SOLO', 'SOLOv2', 'Mask2Former', 'MaskFormer')
 # all images of a batch are of one size
 ONE_SIZE = ('YOLACT', 'RTMDet-Ins')
 # changes beyond those of ``zoo.shrink``
@@ -82,6 +84,9 @@ ADJUST = {
                'mask_head.norm_cfg': dict(type='GN', num_groups=4)},
     'Mask2Former': {'panoptic_head.loss_cls.class_weight': [1., 1., 1., 0.1],
                     'train_cfg.num_points': 128},
+    'MaskFormer': {'panoptic_head.loss_cls.class_weight': [1., 1., 1., 0.1],
+                   'panoptic_head.num_stuff_classes': 0,
+                   'panoptic_fusion_head.num_stuff_classes': 0},
     'CenterNet': {'neck.num_deconv_filters': (16, 16, 16),
                   'bbox_head.in_channels': 16,
                   'bbox_head.feat_channels': 16},

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+from mmengine.config import Config
+
 ROOT = Path(__file__).resolve().parents[2]
 # a large allocation then reuses pages that glibc holds instead of faulting in
 # new ones at every iteration: about a quarter less time for small detectors
@@ -36,10 +38,11 @@ class Run:
 
     def command(self):
         """The command that trains this, as a user would type it."""
-        options = [f'{key}={value}' for key, value in {
-            **self.options,
-            # --cfg-options drops blanks
-            'custom_hooks.0.title': self.name.replace(' ', '_')}.items()]
+        options = [f'{key}={value}' for key, value in self.options.items()]
+        if Config.fromfile(ROOT / 'configs' / self.config).get('custom_hooks'):
+            # the progress bar's; --cfg-options drops blanks
+            title = self.name.replace(' ', '_')
+            options.append(f'custom_hooks.0.title={title}')
         return ['tools/train.py', f'configs/{self.config}', '--work-dir',
                 str(self.folder), '--cfg-options', *options]
 

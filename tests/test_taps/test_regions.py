@@ -17,7 +17,8 @@ ROI = ['Faster R-CNN', 'Mask R-CNN', 'Cascade R-CNN', 'Double-Head R-CNN',
        'Dynamic R-CNN', 'HTC', 'Libra R-CNN', 'Grid R-CNN', 'PISA',
        'SABL Faster R-CNN']
 QUERY = ['DETR', 'Conditional DETR', 'DAB-DETR', 'Deformable DETR', 'DINO',
-         'Sparse R-CNN', 'QueryInst', 'Mask2Former']
+         'Sparse R-CNN', 'QueryInst', 'Mask2Former',
+         'MaskFormer', 'DDQ DETR']
 DENSE = [name for name in zoo.READ if name not in ROI + QUERY]
 # assigned by the box that an anchor predicts or by overlaps of anchors, which
 # may lie beside the object
@@ -105,6 +106,29 @@ def test_one_query_for_each_object(name):
     assert sorted(regions.labels.tolist()) == sorted(
         label for sample in data['data_samples']
         for label in sample.gt_instances.labels.tolist())
+
+
+@pytest.mark.parametrize('name', [name for name in QUERY if name not in (
+    'Sparse R-CNN', 'QueryInst')])
+def test_queries_are_those_that_were_matched(name):
+    # the scores that the assigner saw, at the queries it labelled
+    model = tiny.build(zoo.detector(name)).eval()
+    data = model.data_preprocessor(zoo.batch(name), True)
+    head = find_head(model, 'student')
+    with head.watch() as watch, own_loss_mode(model, head.module):
+        model(**data, mode='loss')
+    regions = head.regions(watch)
+    calls = [call for call in watch.calls['targets'] if torch.equal(
+        torch.cat([*call.args[0]])[_matched(call)], regions.logits)]
+    assert calls
+    for call in calls:
+        labels = torch.cat([*call.result[0]])
+        assert torch.equal(labels[_matched(call)], regions.labels)
+
+
+def _matched(call):
+    labels = torch.cat([*call.result[0]])
+    return (labels >= 0) & (labels < zoo.CLASSES)
 
 
 @pytest.mark.parametrize('name', ROI + DENSE)
