@@ -13,7 +13,7 @@ def test_step(head, method):
 
 
 @pytest.mark.parametrize('method', ['RCKA', 'ReviewKD'])
-@pytest.mark.parametrize('head', ['Mask2Former', 'CornerNet'])
+@pytest.mark.parametrize('head', ['Mask2Former', 'MaskFormer', 'CornerNet'])
 def test_no_neck_leaves_the_backbone(head, method):
     assert coverage.recorded()[head][method] == coverage.NO_NECK
     term = dict(coverage.METHODS[method], at='backbone')

@@ -18,7 +18,8 @@ SUPPORTED = (
     'RoI heads (Standard, Cascade, Double, Dynamic, Grid, PISA, HTC, Sparse '
     'R-CNN, QueryInst) whose bbox_head has fc_cls; dense heads '
     f'({", ".join(name.removesuffix("Head") for name in KINDS)}); query heads '
-    '(DETR, Conditional, DAB, Deformable DETR, DINO, Mask2Former)')
+    '(DETR, Conditional, DAB, Deformable DETR, DINO, DDQ, MaskFormer, '
+    'Mask2Former)')
 
 
 def find_head(model, role, stage=None, levels=None):

@@ -8,7 +8,7 @@ from .base import Head
 
 
 class QueryHead(Head):
-    """``bbox_head`` of DETR, Conditional, DAB, Deformable DETR and DINO.
+    """``bbox_head`` of DETR, Conditional, DAB, Deformable DETR, DINO, DDQ.
 
     Queries have no places: those of another detector are other regions.
     """
