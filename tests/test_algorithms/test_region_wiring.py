@@ -6,13 +6,14 @@ import pytest
 import tiny
 import torch
 import zoo
+from torch.testing import assert_close
+
 from kd_ext.class_means import (
     ClassMeans,
     OnlineClassMeans,
     load_class_means,
     save_class_means,
 )
-from torch.testing import assert_close
 
 ND = dict(type='kd_ext.NDLoss', at='embedding')
 NCKD = dict(type='kd_ext.NCKDLoss', at='embedding')

@@ -6,9 +6,10 @@ import pytest
 import tiny
 import torch
 import training
+from mmengine.config import Config
+
 from kd_ext.preflight import Preflight, compare_classes
 from kd_ext.preflight.step_check import StepCheck
-from mmengine.config import Config
 
 TEACHER = tiny.fcos(16, width=32, num_classes=training.CLASSES)
 STUDENT = tiny.fcos(num_classes=training.CLASSES)
