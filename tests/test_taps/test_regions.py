@@ -223,6 +223,20 @@ def test_nothing_stays_on_the_model(name):
                                       'reweight_')))
 
 
+@pytest.mark.parametrize('name', zoo.READ)
+def test_no_object_gives_no_region(name):
+    model = tiny.build(zoo.detector(name))
+    data = model.data_preprocessor(zoo.batch(name), True)
+    for sample in data['data_samples']:
+        sample.gt_instances = sample.gt_instances[:0]
+    head = find_head(model, 'student')
+    with head.watch() as watch:
+        model(**data, mode='loss')
+    labels = head.regions(watch).labels
+    assert not bool((labels < zoo.CLASSES).any())
+    assert len(labels) > 0 or not head.background
+
+
 @pytest.mark.parametrize('name', ['CondInst', 'YOLACT', 'RTMDet-Ins'])
 def test_regions_without_masks(name):
     # as of a teacher whose student's data hold boxes alone
