@@ -20,7 +20,7 @@ from zoo_configs import (
 )
 
 __all__ = ['ALL', 'CLASSES', 'CONFIGS', 'READ', 'SSD300', 'UNREAD', 'batch',
-           'detector', 'shrink']
+           'detector', 'read', 'shrink']
 
 BASE, WIDTH, CLASSES = 4, 16, 3
 READ = {**CONFIGS, **MORE}
@@ -171,3 +171,18 @@ def _same_size(data):
         for image in data['inputs']]
     for sample in data['data_samples']:
         sample.set_metainfo(dict(img_shape=size, ori_shape=size))
+
+
+def read(name, stage=None, levels=None, train=False):
+    """A tiny detector, its batch, and the regions of its own loss."""
+    import tiny
+
+    from kd_ext.taps import find_head
+    from kd_ext.taps.heads import own_loss_mode
+    model = tiny.build(detector(name))
+    model.train(train)
+    data = model.data_preprocessor(batch(name), True)
+    head = find_head(model, 'student', stage, levels)
+    with head.watch() as watch, own_loss_mode(model, head.module):
+        model(**data, mode='loss')
+    return model, head, data, head.regions(watch)
