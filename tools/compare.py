@@ -57,18 +57,22 @@ def train_all(args):
 
 
 def show(rows):
-    metrics = list(rows[0][2]['metrics'])
+    # COCO gives -1 where no object is of a size
+    metrics = [key for key, value in rows[0][2]['metrics'].items()
+               if value >= 0]
     table = Table(title='the same seed and schedule for every student')
-    table.add_column('')
+    table.add_column('', no_wrap=True)
     table.add_column('seed', justify='right')
     for metric in metrics:
-        table.add_column(metric.rpartition('/')[2], justify='right')
+        table.add_column(metric.rpartition('/')[2], justify='right',
+                         no_wrap=True)
     table.add_column('seconds', justify='right')
     for name, seed, run in rows:
         table.add_row(name, str(seed), *(
             f'{run["metrics"][metric]:.3f}' for metric in metrics),
             f'{run["seconds"]:.0f}')
-    Console(width=max(80, 30 + 12 * len(metrics))).print(table)
+    longest = max(len(name) for name, _, _ in rows)
+    Console(width=longest + 30 + 13 * len(metrics)).print(table)
 
 
 def write_json(args, rows):
