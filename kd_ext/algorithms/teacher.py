@@ -138,7 +138,8 @@ def build_teacher(source, checkpoint, allow_mismatch=False):
     elif checkpoint:
         load_teacher(teacher, checkpoint, allow_mismatch)
     teacher.requires_grad_(False)
-    return teacher.eval()
+    teacher.eval()  # what it returns is not to be relied on: LD gives None
+    return teacher
 
 
 def initialise(teacher):
