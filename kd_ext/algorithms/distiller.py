@@ -33,8 +33,8 @@ class Distiller(nn.Module):
                 'distill', 'a dict of at least one named loss', repr(distill),
                 "For example distill=dict(rcka=dict(type='kd_ext.RCKALoss', "
                 "at='neck'))."))
-        entries = {name: split_entry(name, cfg)
-                   for name, cfg in distill.items()}
+        entries = _in_order({name: split_entry(name, cfg)
+                             for name, cfg in distill.items()})
         self.weightings = nn.ModuleDict({
             name: Weighting(name, *map(settings.get, WEIGHTS))
             for name, (_, settings) in entries.items()})
@@ -155,6 +155,16 @@ class Distiller(nn.Module):
                     f'{fault or "the loss itself"}',
                     'Lower the learning rate or this term\'s loss_weight, '
                     'clip gradients, or train without --amp.'))
+
+
+def _in_order(entries):
+    """By name, those that use another's connectors last.
+
+    MMEngine sorts the keys of a config that it writes, and sums rounded
+    numbers in the order of their terms.
+    """
+    return dict(sorted(entries.items(), key=lambda item: (
+        isinstance(item[1][1].get('connector'), str), item[0])))
 
 
 def _tap(name, settings):

@@ -70,7 +70,7 @@ def _same(sample):
 def own_regions(model, head, sample, seed, preprocess):
     """The regions of one image; what is random in it follows from ``seed``."""
     device = next(model.parameters()).device
-    with _seeded(seed, device), _alone(), _late(), _without_history(model):
+    with _seeded(seed, device), alone(), _late(), _without_history(model):
         batch = _prepared(preprocess, sample)
         return run_own_loss(model, head, batch['inputs'],
                             batch['data_samples'])
@@ -124,7 +124,7 @@ def _seeded(seed, device):
 
 
 @contextlib.contextmanager
-def _alone():
+def alone():
     """Losses sum up over processes, which need not have as many images.
 
     They all ask torch whether there are others.

@@ -39,7 +39,8 @@ class Run:
     def command(self):
         """The command that trains this, as a user would type it."""
         options = [f'{key}={value}' for key, value in self.options.items()]
-        if Config.fromfile(ROOT / 'configs' / self.config).get('custom_hooks'):
+        path = ROOT / 'configs' / self.config
+        if not path.is_file() or Config.fromfile(path).get('custom_hooks'):
             # the progress bar's; --cfg-options drops blanks
             title = self.name.replace(' ', '_')
             options.append(f'custom_hooks.0.title={title}')

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from kd_ext.algorithms.input_adapter import InputAdapter
 from kd_ext.algorithms.teacher import initialise
+from kd_ext.analysis.region_stream import alone
 from kd_ext.taps.heads import own_loss_mode
 from .finding import Finding
 
@@ -71,11 +72,12 @@ class TeacherScore:
     @torch.no_grad()
     def _losses(self, model, adapter):
         """The whole loss of each image: (images,)."""
-        head = getattr(model, 'bbox_head', None)
+        heads = [model.bbox_head] if hasattr(model, 'bbox_head') else []
         losses = []
         for batch in self.batches:
             inputs = adapter(batch['inputs'], batch['data_samples'])
-            with own_loss_mode(model, *[head] if head is not None else []), \
+            # rank 0 alone looks, and losses sum up over processes
+            with alone(), own_loss_mode(model, *heads), \
                     torch.random.fork_rng([inputs.device] if inputs.is_cuda
                                           else []):
                 torch.manual_seed(0)  # the same sampled regions every time
