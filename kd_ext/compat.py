@@ -12,8 +12,10 @@ import os
 import pickle
 import sys
 import types
+from multiprocessing.pool import ThreadPool
 
 SSD_HEAD = 'mmdet.models.dense_heads.ssd_head'
+MEAN_AP = 'mmdet.evaluation.functional.mean_ap'
 RAZOR_QUANTIZATION = ('mmrazor.structures.quantization',
                       'mmrazor.models.quantizers',
                       'mmrazor.models.fake_quants',
@@ -35,6 +37,7 @@ def install():
     trust_mmengine_checkpoints()
     stub_razor_quantization()
     let_ssd_predict()
+    score_voc_in_threads()
 
 
 def name_package():
@@ -208,11 +211,30 @@ def let_ssd_predict():
     where it is missing, answers the question: a loss of no custom kind. The
     head's module is left unimported until something else asks for it.
     """
-    module = sys.modules.get(SSD_HEAD)
+    change_when_imported(SSD_HEAD, lambda module: _set_missing_loss_cls(
+        module.SSDHead))
+
+
+def score_voc_in_threads():
+    """VOC mAP after a training on a CPU.
+
+    mmdet's ``eval_map`` forks workers. A forked child inherits the locks of
+    OpenMP and the allocator as they are, but not the threads that would
+    release them, and may wait forever: a validation hung that way. Threads
+    give the same numbers, from numpy, on data that need not be copied.
+    """
+    change_when_imported(MEAN_AP, lambda module: setattr(
+        module, 'Pool', ThreadPool))
+
+
+def change_when_imported(name, change):
+    """Calls ``change(module)`` now, or when something imports the module."""
+    module = sys.modules.get(name)
     if module is not None:
-        _set_missing_loss_cls(module.SSDHead)
-    elif not any(isinstance(finder, _SSDFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _SSDFinder())
+        change(module)
+    elif not any(getattr(finder, 'name', None) == name
+                 for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Changer(name, change))
 
 
 def _set_missing_loss_cls(head):
@@ -230,11 +252,14 @@ def _set_missing_loss_cls(head):
     head.__init__ = __init__
 
 
-class _SSDFinder(importlib.abc.MetaPathFinder):
-    """Has the head's module found by others, and changed when it ran."""
+class _Changer(importlib.abc.MetaPathFinder):
+    """Has a module found by others, and changed when it ran."""
+
+    def __init__(self, name, change):
+        self.name, self.change = name, change
 
     def find_spec(self, fullname, path=None, target=None):
-        if fullname != SSD_HEAD:
+        if fullname != self.name:
             return None
         found = (finder.find_spec(fullname, path, target)
                  for finder in sys.meta_path if finder is not self)
@@ -245,7 +270,7 @@ class _SSDFinder(importlib.abc.MetaPathFinder):
 
         def exec_module(module):
             execute(module)
-            _set_missing_loss_cls(module.SSDHead)
+            self.change(module)
 
         spec.loader.exec_module = exec_module
         return spec

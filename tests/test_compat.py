@@ -194,3 +194,18 @@ class TestPredictionOfSSD:
             type='SSDAnchorGenerator', scale_major=False, strides=[8],
             ratios=[[2]], min_sizes=[16], max_sizes=[32]))
         assert isinstance(head.loss_cls, torch.nn.Linear)
+
+
+def test_voc_is_scored_in_threads():
+    from multiprocessing.pool import ThreadPool
+
+    import numpy as np
+    from mmdet.evaluation.functional import mean_ap
+    assert mean_ap.Pool is ThreadPool
+    boxes = np.array([[0., 0., 9., 9.], [20., 20., 29., 29.]])
+    right = np.hstack([boxes, [[0.9], [0.8]]])
+    wrong = right + np.array([50., 50., 50., 50., 0.])
+    truth = [dict(bboxes=boxes, labels=np.zeros(2, dtype=int))] * 4
+    for found, wanted in ((right, 1.), (wrong, 0.)):
+        score, _ = mean_ap.eval_map([[found]] * 4, truth, logger='silent')
+        assert score == wanted
