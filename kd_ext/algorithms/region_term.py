@@ -7,7 +7,7 @@ from torch import nn
 from kd_ext.connectors import Connector
 from kd_ext.losses.precision import upcast
 from kd_ext.messages import expected
-from .entry import asks, build_loss, needs_teacher, set_up
+from .entry import asks, needs_teacher, set_up
 from .term import count_bad, named_terms
 
 FIELDS = dict(embedding='embeddings', logits='logits')
@@ -18,7 +18,7 @@ class RegionTerm(nn.Module):
 
     Args:
         name (str): Key of the entry.
-        loss (dict): Config of the loss.
+        loss (nn.Module): The loss, as built.
         at (str): ``'embedding'`` or ``'logits'``.
         key (str): Of the tap.
         student, teacher (Head): Of both models, as built.
@@ -35,7 +35,7 @@ class RegionTerm(nn.Module):
                  connector=None):
         super().__init__()
         self.name, self.key, self.at = name, key, at
-        self.loss = build_loss(name, loss)
+        self.loss = loss
         self.asked = asks(self.loss)
         self.needs_teacher = needs_teacher(self.loss) and shared
         self.in_pairs = needs_teacher(self.loss)

@@ -43,7 +43,8 @@ class RegionWiring:
         student, teacher, shared = self._pair(tap)
         at = settings['at']
         width = teacher.width if at == 'embedding' else teacher.num_logits
-        wants_means = 'class_means' in asks(build_loss(name, loss))
+        kind, loss = loss['type'], build_loss(name, loss)
+        wants_means = 'class_means' in asks(loss)
         if wants_means and at != 'embedding':
             raise ValueError(expected(
                 f'distill.{name}.at', "'embedding', which class means are of",
@@ -51,7 +52,7 @@ class RegionWiring:
         if not wants_means and 'class_means' in settings:
             raise ValueError(expected(
                 f'distill.{name}', 'without class_means, which '
-                f'{loss["type"]} does not take', 'class_means='))
+                f'{kind} does not take', 'class_means='))
         if wants_means:
             self._add_means(name, settings.get('class_means', ONLINE), tap.key,
                             student, width, shared)

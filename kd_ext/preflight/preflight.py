@@ -1,7 +1,5 @@
 """The checks in order, and how they are shown."""
 
-import contextlib
-
 from mmengine.dataset import pseudo_collate
 from rich.console import Console
 from rich.table import Table
@@ -60,14 +58,14 @@ class Preflight:
             f'{counts[0]:,}: are they swapped?'))]
 
     def teacher(self, thorough=True):
-        """The :class:`TeacherScore` on the training images."""
+        """The :class:`TeacherScore` on these images."""
         with undisturbed(self.model.teacher):
             return TeacherScore(self.model, self.batches, thorough)
 
     def step(self):
         """The :class:`StepCheck` on two of them."""
-        self.model.train()
-        with undisturbed_buffers(self.model):
+        with undisturbed(self.model):
+            self.model.train()
             return StepCheck(self.model, self.joined)
 
     def short(self):
@@ -110,20 +108,6 @@ def _resized(cfg, size):
                 if larger > size:
                     step['scale'] = (size, size)
     return cfg
-
-
-@contextlib.contextmanager
-def undisturbed_buffers(model):
-    """Running numbers are afterwards as they were, the mode too."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for buffer, kept in buffers:
-            buffer.data.copy_(kept)
-        for module, mode in modes:
-            module.training = mode
 
 
 def match_table(model):
