@@ -29,13 +29,17 @@ def images(step):
 def steps(part):
     """Terms, gradients and class means after each of three steps.
 
+    In float64: a sum over one half and a sum over the whole round
+    differently, and in float32 a ReLU near zero makes that a visible step in
+    a gradient.
+
     Args:
         part (slice): The images of this process.
 
     Returns:
         list[dict[str, Tensor]]: Averaged over processes.
     """
-    model = tiny.distill(teacher=tiny.fcos(8, width=24), **ENTRIES)
+    model = tiny.distill(teacher=tiny.fcos(8, width=24), **ENTRIES).double()
     model.train()
     for module in model.modules():  # batch statistics are not the subject
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -53,7 +57,7 @@ def steps(part):
                   for name, p in model.named_parameters()
                   if p.grad is not None}
         record.update({key: value.detach() for key, value in terms.items()})
-        record.update({f'state {key}': value.clone().float() for key, value
+        record.update({f'state {key}': value.clone().double() for key, value
                        in model.distiller.named_buffers()})
         if get_world_size() > 1:
             for name in sorted(record):

@@ -23,16 +23,18 @@ def interleave(candidates: Dict[str, Callable[[], None]], repeats: int,
 
     Each repeat runs all candidates one after the other, so that whatever
     else happens on the machine meets all of them; the first one moves on by
-    one each time. ``slow`` names those that run in fewer repeats, after all
-    others: they take gigabytes, and what the allocator keeps of those makes
-    every later candidate, mse most of all, faster than in a training. Warm-up
-    is the caller's.
+    one each time. Each turn is two runs, and the second is timed: the first
+    would pay for the pages and caches that the candidate before left.
+    ``slow`` names those that run in fewer repeats, after all others and
+    once: they take gigabytes, and what the allocator keeps of those makes
+    every later candidate, mse most of all, faster than in a training.
     """
     names = [name for name in candidates if name not in slow]
     times = {name: [] for name in candidates}
     for repeat in range(repeats):
         first = repeat % len(names)
         for name in names[first:] + names[:first]:
+            candidates[name]()
             times[name].append(_seconds(candidates[name]))
         if progress is not None:
             progress()

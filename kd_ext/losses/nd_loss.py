@@ -48,7 +48,9 @@ class _Cosines(torch.autograd.Function):
 
     With n the divisor the gradient in s is c / n, and where n is ||s|| also
     - <s, c> s / n^3. Written out it passes twice over the rows instead of
-    the seven times of the separate steps.
+    the seven times of the separate steps. Rows are gathered by
+    ``index_select``, which copies whole rows where ``targets[index]`` takes
+    ten times as long on a CPU.
     """
 
     @staticmethod
@@ -58,7 +60,8 @@ class _Cosines(torch.autograd.Function):
         norms = torch.where(own, norms, floors)
         # no signal in either: not aligned, and no gradient of size 1 / EPS
         scale = torch.where(norms > EPS, 1 / norms.clamp(min=EPS), 0.)
-        cosines = targets[index].mul_(rows).sum(1) * scale
+        ctx.buffer = targets.index_select(0, index).mul_(rows)
+        cosines = ctx.buffer.sum(1) * scale
         ctx.save_for_backward(rows, targets, index, scale, own * cosines)
         return cosines
 
@@ -67,7 +70,10 @@ class _Cosines(torch.autograd.Function):
     def backward(ctx, grad):
         rows, targets, index, scale, own = ctx.saved_tensors
         grad = grad * scale
-        out = targets[index].mul_(grad[:, None])
+        # a second backward, of a retained graph, makes its own
+        buffer, ctx.buffer = ctx.buffer, None
+        out = torch.index_select(targets, 0, index, out=buffer)
+        out.mul_(grad[:, None])
         return out.addcmul_(rows, (-grad * own * scale)[:, None]), *[None] * 3
 
 

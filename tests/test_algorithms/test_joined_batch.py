@@ -47,8 +47,8 @@ def test_losses_gradients_and_class_means(tmp_path):
         assert wanted.keys() == two[0][step].keys() == two[1][step].keys()
         for name, value in wanted.items():
             for rank in (0, 1):
-                assert_close(two[rank][step][name], value, rtol=1e-4,
-                             atol=1e-5, msg=lambda text, where=(step, name):
+                assert_close(two[rank][step][name], value, rtol=1e-9,
+                             atol=1e-11, msg=lambda text, where=(step, name):
                              f'{where}: {text}')
             terms += name.startswith('distill.loss_') and float(value) > 0
     assert terms >= 13  # of 15: NC2 needs two classes

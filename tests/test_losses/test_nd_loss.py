@@ -152,6 +152,17 @@ def test_gradcheck(regions):
             student)
 
 
+def test_second_backward_leaves_the_first_gradient(regions):
+    student, *rest = regions
+    student = student.clone().requires_grad_()
+    loss = nd_loss(student, *rest)
+    first, = torch.autograd.grad(loss, student, retain_graph=True)
+    kept = first.clone()
+    second, = torch.autograd.grad(3 * loss, student)
+    assert torch.equal(first, kept)
+    assert_close(second, 3 * kept)
+
+
 def test_gradient_goes_to_the_student_alone(regions):
     student, teacher, labels, means = regions
     inputs = [value.requires_grad_() for value in (student, teacher, means)]
