@@ -3,35 +3,35 @@
     cfg = Config.fromfile('retinanet_r18_fpn_1x_coco.py')
     kd_ext.distill_config(cfg, teacher='mmdet::retinanet/retinanet_r101_...',
                           teacher_ckpt='r101.pth', methods=['rcka', 'nd:1.5'])
+
+The entries themselves are in ``configs/_base_/distill``, where configs take
+them from as well.
 """
 
 import copy
+import functools
 import os
+from pathlib import Path
 
 from .messages import expected, near_matches
 
-# weights: published for RCKA, ND, KD and ReviewKD, ours for the others
-RECIPES = {
-    'rcka': dict(rcka=dict(type='kd_ext.RCKALoss', at='neck', center=False,
-                           loss_weight=10.)),
-    'nd': dict(nd=dict(type='kd_ext.NDLoss', at='embedding',
-                       loss_weight=1.)),
-    'nckd': dict(nckd=dict(type='kd_ext.NCKDLoss', at='embedding',
-                           loss_weight=0.1)),
-    'lipschitz': dict(lipschitz=dict(
-        type='kd_ext.LipschitzLoss', at='backbone', relative=True,
-        loss_weight=0.1)),
-    'kd': dict(kl=dict(type='kd_ext.LogitKLLoss', at='logits',
-                       loss_weight=1.)),
-    'reviewkd': dict(review=dict(type='kd_ext.ReviewKDLoss', at='neck',
-                                 loss_weight=1.)),
-    'pkd': dict(pkd=dict(type='mmrazor.PKDLoss', at='neck',
-                         loss_weight=6.)),
-    'cwd': dict(cwd=dict(type='mmrazor.ChannelWiseDivergence', at='neck',
-                         tau=1., loss_weight=10.)),
-}
-RECIPES['kd++'] = {**RECIPES['kd'], **RECIPES['nd']}
-RECIPES['reviewkd++'] = {**RECIPES['reviewkd'], **RECIPES['nd']}
+PARTS = Path(__file__).parent / '.mim' / 'configs' / '_base_' / 'distill'
+# the parts of each method
+METHODS = {name: (name, ) for name in (
+    'rcka', 'nd', 'nckd', 'lipschitz', 'kd', 'reviewkd', 'pkd', 'cwd')}
+METHODS['kd++'] = ('kd', 'nd')
+METHODS['reviewkd++'] = ('reviewkd', 'nd')
+
+
+@functools.cache
+def _part(name):
+    from mmengine.config import Config  # too long to import for its names
+    path = PARTS / f'{name}.py'
+    if not path.is_file():
+        raise FileNotFoundError(expected(
+            'the configs of kd_ext', 'installed with it', f'no {path}',
+            'Install the package again: pip install -e .'))
+    return Config.fromfile(path)[name].to_dict()
 
 
 def distill_entries(methods):
@@ -48,22 +48,22 @@ def distill_entries(methods):
     if isinstance(methods, str) or not methods:
         raise ValueError(expected(
             'methods', 'a list of at least one method', repr(methods),
-            f'Known: {", ".join(RECIPES)}.'))
+            f'Known: {", ".join(METHODS)}.'))
     entries = {}
     for method in methods:
         name, _, factor = str(method).partition(':')
-        if name not in RECIPES:
+        if name not in METHODS:
             raise ValueError(expected(
-                'a distillation method', f'one of {", ".join(RECIPES)}',
-                repr(name), near_matches(name, RECIPES)))
-        for key, entry in copy.deepcopy(RECIPES[name]).items():
+                'a distillation method', f'one of {", ".join(METHODS)}',
+                repr(name), near_matches(name, METHODS)))
+        for key in METHODS[name]:
             if key in entries:
                 raise ValueError(expected(
                     'methods', 'without a term twice', f'{key} again in '
-                    f'{method!r}', 'kd++ holds kd and nd, reviewkd++ holds '
-                    'reviewkd and nd.'))
-            entry['loss_weight'] *= _factor(method, factor)
-            entries[key] = entry
+                    f'{method!r}', 'Name each once; kd++ holds kd and nd, '
+                    'reviewkd++ reviewkd and nd.'))
+            entries[key] = copy.deepcopy(_part(key))
+            entries[key]['loss_weight'] *= _factor(method, factor)
     return entries
 
 
@@ -104,10 +104,16 @@ def distill_config(cfg, teacher, teacher_ckpt, methods=('rcka',)):
         raise ValueError(expected(
             'teacher', 'a config path or pkg::config', repr(teacher),
             'Say --teacher CONFIG --teacher-ckpt WEIGHTS.'))
-    if '::' not in str(teacher) and os.path.isfile(teacher):
+    if not isinstance(teacher, (str, os.PathLike)):
+        raise TypeError(expected(
+            'teacher', 'a config path or pkg::config',
+            f'a {type(teacher).__name__}', 'Save a config with '
+            "cfg.dump('teacher.py') and name that file."))
+    teacher = os.fspath(teacher)
+    if '::' not in teacher and os.path.isfile(teacher):
         teacher = os.path.abspath(teacher)  # found from any folder
     entries = distill_entries(methods)
     cfg.model = dict(
         type='kd_ext.DetectionDistill', student=model.to_dict(),
-        teacher=str(teacher), teacher_ckpt=teacher_ckpt, distill=entries)
+        teacher=teacher, teacher_ckpt=teacher_ckpt, distill=entries)
     return cfg

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from kd_ext.messages import expected
-from kd_ext.recipes import RECIPES, distill_config
+from kd_ext.recipes import METHODS, distill_config
 from .config import find_config
 from .data_check import check_checkpoint
 
@@ -21,7 +21,7 @@ def add_distill_options(parser):
         help='path or URL of the teacher\'s checkpoint')
     group.add_argument(
         '--distill', nargs='+', metavar='METHOD[:FACTOR]',
-        help=f'one or more of {", ".join(RECIPES)}; the factor multiplies '
+        help=f'one or more of {", ".join(METHODS)}; the factor multiplies '
         'the usual weight (default: rcka)')
 
 

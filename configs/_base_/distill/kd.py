@@ -1,0 +1,2 @@
+# the published weight
+kd = dict(type='kd_ext.LogitKLLoss', at='logits', loss_weight=1.)

@@ -1,0 +1,2 @@
+# the published weight
+nd = dict(type='kd_ext.NDLoss', at='embedding', loss_weight=1.)
