@@ -34,24 +34,45 @@ class ClassMeans:
     classes: Optional[List[str]] = None
     info: dict = field(default_factory=dict)
 
-    def check(self, num_classes, source='class_means'):
-        """That these are means of ``num_classes`` classes.
+    def of_classes(self, num_classes, classes, source='class_means'):
+        """The rows for ``num_classes`` classes of a student.
+
+        Rows are found by name where both sides name their classes, else
+        taken as they are.
+
+        Args:
+            num_classes (int): K.
+            classes (ClassMap): Knows the student's names, if anybody does.
+            source (str): For messages.
+
+        Returns:
+            Tensor: (R, D); a class without a mean has a row of zeros.
 
         Raises:
-            ValueError: Another number of classes.
+            ValueError: Another number of classes, or none in common.
         """
         rows, width = self.means.shape
-        known = rows if self.classes is None else len(self.classes)
-        if rows not in (num_classes, num_classes + 1) or (
-                self.classes is not None and known != num_classes):
+        found = None
+        if self.classes is not None and classes.student is not None:
+            found = classes.rows(self.means, list(self.classes))
+            fits = bool(found[:num_classes].any()) and len(
+                found) in (num_classes, num_classes + 1)
+        else:
+            fits = rows in (num_classes, num_classes + 1) and (
+                self.classes is None or len(self.classes) == num_classes)
+        if not fits:
             names = ', '.join((self.classes or [])[:4])
+            known = rows if self.classes is None else len(self.classes)
             raise ValueError(expected(
                 f'the class means {source!r}',
                 f'those of the student\'s {num_classes} classes',
                 f'{known} classes of width {width}'
                 + (f' ({names}, ...)' if names else ''),
                 'Compute them with a teacher of the same data set: '
-                'tools/class_means.py CONFIG CHECKPOINT --out means.pth.'))
+                'tools/class_means.py CONFIG CHECKPOINT --out means.pth; or '
+                'name the student\'s classes, classes=dict(student=[...]), '
+                'to find them among these.'))
+        return self.means if found is None else found
 
 
 def save_class_means(path, class_means):

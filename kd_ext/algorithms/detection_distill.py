@@ -15,7 +15,8 @@ from kd_ext.registry import MODELS
 from .distiller import Distiller
 from .input_adapter import InputAdapter
 from .plain_student import PlainStudentMixin
-from .teacher import build_teacher, detector_scope, model_config
+from .teacher import detector_scope, model_config
+from .teachers import build_teachers, map_classes
 
 
 @MODELS.register_module()
@@ -32,10 +33,12 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             a config path, ``pkg::config`` or a model.
         teacher (dict | str | BaseModel): The same for the teacher. It stays
             outside this module's parameters, checkpoints and EMA copies.
-        teacher_ckpt (str): Path or URL of the teacher's weights. Every key
-            is accounted for; ``'random'`` is for tests.
+            For several, a dict of them by name.
+        teacher_ckpt (str | dict[str, str]): Path or URL of the teacher's
+            weights, for several by name. Every key is accounted for;
+            ``'random'`` is for tests.
         distill (dict[str, dict]): Entries ``name=dict(type=<loss>, at=<tap>,
-            levels=<indices or pairs of them, default by stride>,
+            teacher=<name, where there are several>, levels=<indices or pairs of them, default by stride>,
             level_weights=<one a pair, default 1>, connector=<a config or
             another entry's name, default automatic>, teacher_connector=
             <default none>, stage=<of a cascade, default the first>,
@@ -45,6 +48,12 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             <arguments of the loss>)``.
         allow_teacher_mismatch (bool): Go on although the checkpoint does not
             fit the teacher in every key.
+        classes (dict): Names to map classes by where teacher and student
+            differ: ``student``, a list; ``teacher``, a list (or one by
+            teacher's name) in place of what the checkpoint says; and
+            ``aliases``, the teacher's name by the student's where the same
+            class is called otherwise. Without it they are taken to be the
+            same.
         data_preprocessor, init_cfg: As in mmrazor's ``BaseAlgorithm``.
 
     Raises:
@@ -64,9 +73,10 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
     def __init__(self,
                  student: Union[Dict, str, BaseModel],
                  teacher: Union[Dict, str, BaseModel],
-                 teacher_ckpt: Optional[str] = None,
+                 teacher_ckpt: Union[str, Dict[str, str], None] = None,
                  distill: Optional[Dict[str, Dict]] = None,
                  allow_teacher_mismatch: bool = False,
+                 classes: Optional[Dict] = None,
                  data_preprocessor: Optional[Dict] = None,
                  init_cfg: Optional[Dict] = None) -> None:
         if not isinstance(student, BaseModel):
@@ -75,21 +85,28 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
                 student = ROOT_MODELS.build(ConfigDict(cfg))
         # the student of a seed is the same with and without distillation
         with torch.random.fork_rng(devices=[]):
-            teacher = build_teacher(teacher, teacher_ckpt,
-                                    allow_teacher_mismatch)
-            distiller = Distiller(distill, student, teacher)
+            teachers = build_teachers(teacher, teacher_ckpt,
+                                      allow_teacher_mismatch)
+            distiller = Distiller(distill, student, teachers,
+                                  map_classes(classes, teachers))
         super().__init__(student, data_preprocessor, init_cfg,
                          module_inplace=True)
         self.distiller = distiller
         # not registered: no parameter, state, mode or copy of ours
-        self.__dict__['teacher'] = teacher
-        self.adapt_inputs = InputAdapter(student, teacher)
+        self.__dict__['teachers'] = teachers
+        self.adapters = {name: InputAdapter(student, model)
+                         for name, model in teachers.items()}
         self.distillation_stopped = False  # set by mmrazor's StopDistillHook
 
     @property
     def student(self) -> BaseModel:
         """The detector that is trained and saved."""
         return self.architecture
+
+    @property
+    def teacher(self) -> BaseModel:
+        """The frozen detector; of several the first, see ``teachers``."""
+        return next(iter(self.teachers.values()))
 
     def __getattr__(self, name: str):
         """Parts and methods of the student: hooks written for detectors
@@ -112,7 +129,7 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
         else:
             with self.distiller.reading(self.student) as seen_S:
                 losses = self.architecture(inputs, data_samples, mode='loss')
-            seen_T = self._run_teacher(inputs, data_samples, seen_S)
+            seen_T = self._run_teachers(inputs, data_samples, seen_S)
             task_loss, _ = self.parse_losses(losses)
             terms = self.distiller(seen_S, seen_T, task_loss.detach())
         losses = add_prefix(losses, 'student')
@@ -123,19 +140,20 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             for key, value in terms.items() if key.startswith('loss_')})
         return losses
 
-    def _run_teacher(self, inputs, data_samples, seen_S):
-        if not self.distiller.needs_teacher:
-            return None
-        return self.distiller.teacher_pass(
-            self.teacher, self.adapt_inputs(inputs, data_samples),
-            data_samples, seen_S)
+    def _run_teachers(self, inputs, data_samples, seen_S):
+        return {name: run(self.teachers[name],
+                          self.adapters[name](inputs, data_samples),
+                          data_samples, seen_S)
+                for name, run in self.distiller.teacher_passes().items()}
 
     def _apply(self, fn, *args, **kwargs):
-        self.teacher._apply(fn)  # follows to the device
+        for teacher in self.teachers.values():
+            teacher._apply(fn)  # follows to the device
         return super()._apply(fn, *args, **kwargs)
 
     def __deepcopy__(self, memo):
-        memo[id(self.teacher)] = self.teacher  # copies share the one teacher
+        for teacher in self.teachers.values():
+            memo[id(teacher)] = teacher  # copies share them
         copied = memo[id(self)] = type(self).__new__(type(self))
         copied.__dict__.update(deepcopy(self.__dict__, memo))
         return copied

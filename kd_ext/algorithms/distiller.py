@@ -1,10 +1,12 @@
 """From two readings of a batch to a dict of named loss terms."""
 
+from logging import INFO, WARNING
+
 import torch
 from mmengine.logging import MessageHub, print_log
 from torch import nn
 
-from kd_ext.messages import expected
+from kd_ext.messages import expected, near_matches
 from kd_ext.probe import blank_samples, probing
 from kd_ext.taps import PartTap, Reading, build_tap
 from .entry import OF_MAPS, OF_REGIONS, WEIGHTS, split_entry
@@ -23,10 +25,15 @@ class Distiller(nn.Module):
     Args:
         distill (dict[str, dict]): Entries by name.
         student (nn.Module): Probed once, not kept.
-        teacher (nn.Module): Probed once, not kept.
+        teachers (dict[str, nn.Module]): By name; probed once, not kept.
+        classes (dict[str, ClassMap]): Of the student and each teacher.
+
+    Raises:
+        ValueError: An entry cannot be used, or none is left because the
+            class lists have nothing in common.
     """
 
-    def __init__(self, distill, student, teacher):
+    def __init__(self, distill, student, teachers, classes):
         super().__init__()
         if not isinstance(distill, dict) or not distill:
             raise ValueError(expected(
@@ -35,50 +42,89 @@ class Distiller(nn.Module):
                 "at='neck'))."))
         entries = _in_order({name: split_entry(name, cfg)
                              for name, cfg in distill.items()})
-        self.weightings = nn.ModuleDict({
-            name: Weighting(name, *map(settings.get, WEIGHTS))
-            for name, (_, settings) in entries.items()})
+        self.classes = classes
+        self.teacher_of = {name: _teacher(name, settings, teachers)
+                           for name, (_, settings) in entries.items()}
         taps = {name: _tap(name, settings)
                 for name, (_, settings) in entries.items()}
         self.taps = {tap.key: tap for tap in taps.values()}
-        maps = {key: tap for key, tap in self.taps.items()
-                if not tap.of_regions}
-        seen_S = _probe(maps, student, 'student')
-        seen_T = _probe(maps, teacher, 'teacher')
-        regions = RegionWiring(student, teacher)
-        self.terms = nn.ModuleDict()
+        seen_S = _probe(self.taps, student, 'student')
+        seen_T, regions = {}, {}
+        for role, teacher in teachers.items():
+            seen_T[role] = _probe(
+                {taps[name].key: taps[name] for name in entries
+                 if self.teacher_of[name] == role}, teacher, role)
+            regions[role] = RegionWiring(
+                student, teacher, classes[role],
+                f'{role}_' if len(teachers) > 1 else '')
+        self.terms, self.weightings = nn.ModuleDict(), nn.ModuleDict()
         self.matches = []  # what learns from what, in words
         for name, (loss, settings) in entries.items():
-            tap = taps[name]
+            tap, role = taps[name], self.teacher_of[name]
+            # checked first: it needs no model
+            weighting = Weighting(name, *map(settings.get, WEIGHTS))
             if tap.of_regions:
-                self.terms[name] = regions.term(name, loss, tap, settings)
-                lines = self.terms[name].describe()
+                term = regions[role].term(name, loss, tap, settings)
+                shapes = ()
             else:
-                shapes = seen_S[tap.key], seen_T[tap.key]
-                self.terms[name] = LevelTerm(name, loss, tap, *shapes,
-                                             settings, teacher, self.terms)
-                lines = self.terms[name].describe(*shapes)
-            for line in lines:
-                self.matches.append(line)
-                print_log(line, 'current')
-        self.class_means = nn.ModuleDict(regions.class_means)
-        self.means_of = regions.means_of
-        self.online, self.own = regions.online, regions.own
+                shapes = seen_S[tap.key], seen_T[role][tap.key]
+                term = LevelTerm(name, loss, tap, *shapes, settings,
+                                 teachers[role], self.terms)
+            if term is None:
+                self._say(f'{name}: left out, it is by class; '
+                          f'{classes[role].describe()}', WARNING)
+                continue
+            self.terms[name], self.weightings[name] = term, weighting
+            for line in term.describe(*shapes):
+                self._say(line + (f' of {role}' if len(teachers) > 1 else ''))
+        if not self.terms:
+            raise ValueError(expected(
+                'distill', 'of something that does not go by class, where '
+                'teacher and student have no class in common',
+                ', '.join(entries), "Terms at 'neck' and 'backbone' do, and "
+                "those at 'embedding' where both have heads of one family."))
+        for role, mapped in classes.items():
+            if not mapped.same:
+                self._say(mapped.describe())
+        self.class_means = nn.ModuleDict()
+        self.means_of, self.online, self.own = {}, {}, {}
+        self.by_class = set()  # entries that compare class by class
+        for role, wiring in regions.items():
+            self.own[role] = wiring.own
+            self.by_class |= wiring.by_class
+            self.class_means.update(wiring.class_means)
+            self.means_of.update(wiring.means_of)
+            self.online.update({means: (role, key) for means, key
+                                in wiring.online.items()})
+
+    def _say(self, line, level=INFO):
+        self.matches.append(line)
+        print_log(line, 'current', level)
 
     @property
     def active(self):
         """Names of the entries that act in this step, on every process."""
         return [name for name in self.terms if self.weightings[name].on]
 
-    @property
-    def teacher_pass(self):
-        """How far the teacher has to run in this step."""
-        active = self.active
-        keys = {self.terms[name].key for name in active
-                if self.terms[name].needs_teacher}
-        keys |= self.online & {self.means_of.get(name) for name in active}
-        return TeacherPass({key: tap for key, tap in self.taps.items()
-                            if key in keys}, self.own & keys)
+    def teacher_passes(self):
+        """How far each teacher has to run in this step.
+
+        Returns:
+            dict[str, TeacherPass]: Without teachers that no tap asks for.
+        """
+        keys = {}
+        for name in self.active:
+            if self.terms[name].needs_teacher:
+                keys.setdefault(self.teacher_of[name], set()).add(
+                    self.terms[name].key)
+            if self.means_of.get(name) in self.online:
+                role, key = self.online[self.means_of[name]]
+                keys.setdefault(role, set()).add(key)
+        return {role: TeacherPass({key: tap for key, tap in self.taps.items()
+                                   if key in asked},
+                                  self.own[role] & asked,
+                                  self.classes[role])
+                for role, asked in keys.items()}
 
     def reading(self, model):
         """Context in which the student's loss is run."""
@@ -86,12 +132,7 @@ class Distiller(nn.Module):
         return Reading({key: tap for key, tap in self.taps.items()
                         if key in keys}, model, 'student')
 
-    @property
-    def needs_teacher(self):
-        """Whether any tap asks for the teacher in this step."""
-        return bool(self.teacher_pass.taps)
-
-    def forward(self, student, teacher, task_loss):
+    def forward(self, student, teachers, task_loss):
         """Weighted terms: dict[str, Tensor].
 
         Where an entry has a schedule or a balance, its ``factor_<name>`` is
@@ -100,34 +141,42 @@ class Distiller(nn.Module):
         means of ``NCKDLoss``) stays as it is, on every process alike.
 
         Args:
-            student, teacher (Reading): Of both passes.
+            student (Reading): Of its pass.
+            teachers (dict[str, Reading]): Of those that ran.
             task_loss (Tensor): The student's own, detached.
         """
         active = self.active
         if self.training:
-            self._update_class_means(teacher, active)
-        terms = {name: self.terms[name](student, teacher, self._means(name))
+            self._update_class_means(teachers, active)
+        terms = {name: self.terms[name](*self._inputs(name, student, teachers))
                  for name in active}
         if not bool(torch.isfinite(torch.stack(
                 [value.detach() for values in terms.values()
                  for value in values.values()])).all()):
-            self._name_fault(terms, student, teacher)
+            self._name_fault(terms, student, teachers)
         losses = {}
         for name, weighting in self.weightings.items():
             losses.update(weighting(terms[name], task_loss)
                           if name in terms else self._zeros(name))
         return losses
 
-    def _means(self, name):
-        key = self.means_of.get(name)
-        return None if key is None else self.class_means[key].means
+    def _inputs(self, name, student, teachers):
+        """What a term compares: two readings, and the class means if any."""
+        means = self.means_of.get(name)
+        return (student, teachers.get(self.teacher_of[name]),
+                None if means is None else self.class_means[means].means)
 
-    def _update_class_means(self, teacher, active):
+    def _update_class_means(self, teachers, active):
         """Running means take in a batch while a term that uses them acts."""
-        for key in sorted(self.online
-                          & {self.means_of.get(name) for name in active}):
-            regions = teacher.regions(key)
-            self.class_means[key].update(regions.embeddings, regions.labels)
+        used = {self.means_of.get(name) for name in active}
+        for means, (role, key) in sorted(self.online.items()):
+            if means not in used:
+                continue
+            regions, classes = teachers[role].regions(key), self.classes[role]
+            labels = regions.labels
+            if key in self.own[role] and not classes.same:
+                labels = classes.labels_to_student(labels)
+            self.class_means[means].update(regions.embeddings, labels)
 
     def idle(self):
         """The same terms at 0, in the graph of every own parameter.
@@ -141,11 +190,11 @@ class Distiller(nn.Module):
     def _zeros(self, name):
         return self.weightings[name].idle(zero_terms(self.terms[name]))
 
-    def _name_fault(self, terms, student, teacher):
+    def _name_fault(self, terms, student, teachers):
         iteration = MessageHub.get_current_instance().runtime_info.get('iter')
         for name, values in terms.items():
-            fault = self.terms[name].fault(student, teacher,
-                                           self._means(name))
+            fault = self.terms[name].fault(
+                *self._inputs(name, student, teachers))
             names = [key for key, value in values.items()
                      if not bool(torch.isfinite(value).all())]
             if names:
@@ -167,6 +216,19 @@ def _in_order(entries):
         isinstance(item[1][1].get('connector'), str), item[0])))
 
 
+def _teacher(name, settings, teachers):
+    """Name of the teacher of an entry."""
+    chosen = settings.get('teacher')
+    if chosen is None and len(teachers) == 1:
+        return next(iter(teachers))
+    if not isinstance(chosen, str) or chosen not in teachers:
+        raise ValueError(expected(
+            f'distill.{name}.teacher', f'one of {", ".join(teachers)}',
+            repr(chosen), near_matches(chosen, teachers) if chosen else
+            'With several teachers each entry says which one it is of.'))
+    return chosen
+
+
 def _tap(name, settings):
     tap = build_tap(settings['at'], settings.get('stage'),
                     settings.get('levels'))
@@ -181,6 +243,7 @@ def _tap(name, settings):
 
 def _probe(taps, model, role):
     """Shapes of every tapped feature map on a blank image, by key."""
+    taps = {key: tap for key, tap in taps.items() if not tap.of_regions}
     if not taps:
         return {}
     shallow = all(isinstance(tap, PartTap) for tap in taps.values())

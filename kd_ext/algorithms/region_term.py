@@ -24,15 +24,16 @@ class RegionTerm(nn.Module):
         student, teacher (Head): Of both models, as built.
         shared (bool): Whether the teacher can read the student's regions.
         width (int): Of what the student is compared with.
+        classes (ClassMap): Which logits mean the same.
         connector (dict, optional): Projector in place of the automatic one.
 
     Raises:
         ValueError: The loss compares regions that the teacher cannot read,
-            or logits of other classes.
+            or logits of another kind.
     """
 
     def __init__(self, name, loss, at, key, student, teacher, shared, width,
-                 connector=None):
+                 classes, connector=None):
         super().__init__()
         self.name, self.key, self.at = name, key, at
         self.loss = loss
@@ -41,11 +42,15 @@ class RegionTerm(nn.Module):
         self.in_pairs = needs_teacher(self.loss)
         if self.in_pairs and not shared:
             self._without_teacher(student, teacher)
-        set_up(self.loss, num_classes=student.num_classes, width=width,
-               use_sigmoid=student.use_sigmoid)
         own = student.width if at == 'embedding' else student.num_logits
+        self.columns = None
         if at == 'logits':
             self._check_logits(student, teacher)
+            if not classes.same:
+                self.columns = self._columns(student, classes)
+                own = width = len(self.columns[0])
+        set_up(self.loss, num_classes=student.num_classes, width=width,
+               use_sigmoid=student.use_sigmoid)
         self.connector = Connector.between((1, own), (1, width), connector)
         how = self.connector.describe((1, own), (1, width))
         self.text = (f'{name}: {at} of {student.family} regions ({own}) <- '
@@ -64,13 +69,25 @@ class RegionTerm(nn.Module):
                   'current', 30)
 
     def _check_logits(self, student, teacher):
-        sides = [(head.num_logits, 'sigmoid' if head.use_sigmoid else
-                  'softmax') for head in (student, teacher)]
+        sides = [(head.num_logits - head.num_classes, 'sigmoid'
+                  if head.use_sigmoid else 'softmax')
+                 for head in (student, teacher)]
         if sides[0] != sides[1]:
+            text = [f'{head.num_logits} {kind} logits of {head.num_classes} '
+                    'classes' for head, (_, kind) in zip((student, teacher),
+                                                         sides)]
             raise ValueError(expected(
-                f'distill.{self.name}', 'read from logits of the same classes '
-                'and kind', f'{sides[0]} in the student and {sides[1]} in the '
-                'teacher', "Use at='embedding' or at='neck' there."))
+                f'distill.{self.name}', 'read from logits of one kind',
+                f'{text[0]} in the student and {text[1]} in the teacher',
+                "Use at='embedding' or at='neck' there."))
+
+    def _columns(self, student, classes):
+        if 'labels' in self.asked:
+            raise ValueError(expected(
+                f'distill.{self.name}', 'of teacher and student with the same '
+                'classes, as its loss takes logits and labels',
+                classes.describe()))
+        return classes.columns(student.num_logits > student.num_classes)
 
     def describe(self):
         """One line: where, widths, projector."""
@@ -83,7 +100,12 @@ class RegionTerm(nn.Module):
         preds_T = None
         if self.needs_teacher:
             preds_T = getattr(teacher.regions(self.key), field).detach()
-        preds_S = self.connector(getattr(regions, field), preds_T)
+        preds_S = getattr(regions, field)
+        if self.columns is not None:
+            own, other = self.columns
+            preds_S = preds_S[:, own]
+            preds_T = None if preds_T is None else preds_T[:, other]
+        preds_S = self.connector(preds_S, preds_T)
         named = dict(labels=regions.labels, class_means=class_means)
         return upcast((preds_S, preds_T)), {k: named[k] for k in self.asked}
 

@@ -18,23 +18,33 @@ class RegionWiring:
 
     Args:
         student, teacher (nn.Module): Probed where needed, not kept.
+        classes (ClassMap): Of the two.
+        prefix (str): Of the names of class means, where there are several
+            teachers.
 
     Attributes:
         class_means (dict[str, nn.Module]): By name in the state dict; running
             means under the key of their tap.
         means_of (dict[str, str]): Name of the class means of a term.
-        online (set[str]): Keys of taps with running class means.
+        online (dict[str, str]): Key of the tap of running class means, by
+            their name.
         own (set[str]): Those at which the teacher reads regions of its own.
+        by_class (set[str]): Terms that need the classes of both to agree.
     """
 
-    def __init__(self, student, teacher):
+    def __init__(self, student, teacher, classes, prefix=''):
         self.models = dict(student=student, teacher=teacher)
+        self.classes, self.prefix = classes, prefix
         self.class_means, self.means_of = {}, {}
-        self.online, self.own = set(), set()
+        self.online, self.own, self.by_class = {}, set(), set()
         self._heads, self._files = {}, {}
 
     def term(self, name, loss, tap, settings):
         """The :class:`RegionTerm` of an entry.
+
+        Returns:
+            RegionTerm | None: None where the term is by class and teacher
+            and student have no class in common.
 
         Raises:
             ValueError: A head is not supported, class means do not fit, or
@@ -53,11 +63,18 @@ class RegionWiring:
             raise ValueError(expected(
                 f'distill.{name}', 'without class_means, which '
                 f'{kind} does not take', 'class_means='))
+        source = settings.get('class_means', ONLINE)
+        own = wants_means and source == ONLINE and not shared
+        if at == 'logits' or own or (wants_means and source != ONLINE):
+            self.by_class.add(name)
+        if at == 'logits' or own:
+            self.classes.check(student.num_classes, teacher.num_classes)
+            if self.classes.disjoint:
+                return None
         if wants_means:
-            self._add_means(name, settings.get('class_means', ONLINE), tap.key,
-                            student, width, shared)
+            self._add_means(name, source, tap.key, student, width, shared)
         return RegionTerm(name, loss, at, tap.key, student, teacher, shared,
-                          width, settings.get('connector'))
+                          width, self.classes, settings.get('connector'))
 
     def _pair(self, tap):
         """Heads of both models, and whether they have places in common."""
@@ -78,25 +95,25 @@ class RegionWiring:
 
     def _add_means(self, name, source, key, student, width, shared):
         if source == ONLINE:
-            if key not in self.class_means:
-                self.class_means[key] = OnlineClassMeans(student.num_labels,
-                                                         width)
-            self.means_of[name] = key
-            self.online.add(key)
+            means = self.prefix + key
+            if means not in self.class_means:
+                self.class_means[means] = OnlineClassMeans(student.num_labels,
+                                                           width)
+            self.means_of[name] = means
+            self.online[means] = key
             if not shared:
                 self.own.add(key)
             return
         if source not in self._files:
-            found = load_class_means(source)
-            found.check(student.num_classes, source)
-            if found.means.shape[1] != width:
+            found = load_class_means(source).of_classes(
+                student.num_classes, self.classes, source)
+            if found.shape[1] != width:
                 raise ValueError(expected(
                     f'distill.{name}.class_means',
                     f'of width {width}, as the teacher\'s embeddings are',
-                    f'{found.means.shape[1]} in {source!r}',
+                    f'{found.shape[1]} in {source!r}',
                     'Compute them with this teacher: '
                     'tools/class_means.py CONFIG CHECKPOINT.'))
-            self._files[source] = f'file{len(self._files)}'
-            self.class_means[self._files[source]] = StoredClassMeans(
-                found.means)
+            self._files[source] = f'{self.prefix}file{len(self._files)}'
+            self.class_means[self._files[source]] = StoredClassMeans(found)
         self.means_of[name] = self._files[source]

@@ -21,10 +21,12 @@ class TeacherPass:
     Args:
         taps (dict[str, Tap]): Those that need the teacher, by key.
         own (set[str]): Keys of region taps that read the teacher's own.
+        classes (ClassMap, optional): For the labels of its own loss.
     """
 
-    def __init__(self, taps, own=()):
+    def __init__(self, taps, own=(), classes=None):
         self.taps, self.own = taps, set(own)
+        self.classes = classes
         maps = [tap for tap in taps.values() if not tap.of_regions]
         self.shallow = all(isinstance(tap, PartTap) for tap in maps)
         self.shared = [key for key, tap in taps.items()
@@ -56,7 +58,8 @@ class TeacherPass:
             with contextlib.ExitStack() as stack:
                 stack.enter_context(own_loss_mode(teacher, *heads))
                 stack.enter_context(torch.random.fork_rng(devices))
-                teacher(inputs, data_samples, mode='loss')
+                teacher(inputs, self.classes.to_teacher(data_samples),
+                        mode='loss')
         elif self.shared and self.shallow:
             teacher.extract_feat(inputs)
         else:

@@ -11,6 +11,7 @@ from rich.table import Table
 from kd_ext.analysis import sources
 from kd_ext.analysis.labelled_data import LabelledData, class_names, spread
 from kd_ext.analysis.mean_job import MeanJob
+from kd_ext.class_map import ClassMap
 from kd_ext.class_means import load_class_means, save_class_means
 from kd_ext.messages import expected
 from kd_ext.taps import find_head
@@ -117,7 +118,7 @@ def import_json(args):
     if args.config is not None:
         classes = class_names(load_config(args), args.split)
         if classes:
-            found.check(len(classes), args.import_json)
+            found.of_classes(len(classes), ClassMap(), args.import_json)
             found.classes = classes
     found.info['width'] = found.means.shape[1]
     save_class_means(args.out, found)

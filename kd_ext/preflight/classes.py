@@ -1,39 +1,50 @@
 """Class lists of teacher and student, compared by name."""
 
+from kd_ext.class_map import ClassMap
 from .finding import Finding
 
-BY_CLASS = ('embedding', 'logits')
 
-
-def compare_classes(student, teacher, taps):
+def compare_classes(names, mapped, by_class):
     """What differing class lists mean for the terms in use.
 
     Args:
-        student (list[str]): Of the training data.
-        teacher (list[str] | None): Of the teacher's checkpoint.
-        taps (Iterable[str]): ``at`` of all entries.
+        names (list[str]): Of the training data.
+        mapped (ClassMap): Of student and teacher, as the model has it.
+        by_class (Iterable[str]): Terms that compare class by class.
 
     Returns:
         list[Finding]
     """
-    if teacher is None:
+    if mapped.teacher is None:
         return [Finding(False, 'The teacher\'s checkpoint names no classes, '
                         'so nobody can tell whether they are the student\'s.')]
-    student, teacher = list(student), list(teacher)
-    if student == teacher:
+    if mapped.student is not None and mapped.student != list(names):
+        return [Finding(True, (
+            'classes.student is not what the training data has: '
+            f'{_few(mapped.student)} and {_few(names)}.'))]
+    actual = data_map(names, mapped)
+    if actual.same:
         return []
-    used = sorted(set(taps) & set(BY_CLASS))
-    common = len(set(student) & set(teacher))
-    if set(student) == set(teacher):
-        text = ('Teacher and student have the same classes in another order: '
-                + ', '.join(f'{index} is {a} in the student and {b} in the '
-                            'teacher' for index, (a, b) in
-                            enumerate(zip(student, teacher)) if a != b)[:200])
-    else:
-        text = (f'Of the student\'s {len(student)} classes the teacher knows '
-                f'{common}, and {len(teacher) - common} others')
-    if used:
-        return [Finding(True, f'{text}. Terms at {" and ".join(used)} compare '
-                        'class by class: use a teacher of these classes, or '
-                        "terms at 'neck' and 'backbone' alone.")]
-    return [Finding(False, f'{text}. Terms on feature maps do not mind.')]
+    text = (f'Teacher and student differ in their classes: {_few(names)} and '
+            f'{_few(mapped.teacher)}; {actual.describe()}')
+    if mapped.student is not None:
+        return [Finding(False, f'{text}. They are mapped by name.')]
+    by_class = sorted(by_class)
+    if by_class:
+        return [Finding(True, (
+            f'{text}. {" and ".join(by_class)} compare class by class: give '
+            'the model classes=dict(student=[...]) to map them by name, as '
+            'tools/train.py --distill does, or take a teacher of these '
+            "classes, or terms at 'neck' and 'backbone' alone."))]
+    return [Finding(False, f'{text}. The terms in use do not mind.')]
+
+
+def data_map(names, mapped):
+    """The :class:`ClassMap` from the classes of the data to the teacher's."""
+    return ClassMap(names or None, mapped.teacher,
+                    None if mapped.student is None else mapped.aliases)
+
+
+def _few(names):
+    return f'{", ".join(names[:4])}{", ..." if names[4:] else ""} ' \
+           f'({len(names)})'

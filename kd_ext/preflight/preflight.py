@@ -4,9 +4,10 @@ from mmengine.dataset import pseudo_collate
 from rich.console import Console
 from rich.table import Table
 
+from kd_ext.algorithms.teachers import ONE
 from kd_ext.analysis.labelled_data import LabelledData, class_names, spread
 from kd_ext.analysis.region_stream import undisturbed
-from .classes import compare_classes
+from .classes import compare_classes, data_map
 from .finding import Finding
 from .step_check import StepCheck
 from .teacher_score import TeacherScore
@@ -43,24 +44,31 @@ class Preflight:
 
     def classes(self):
         """list[Finding] on the class lists."""
-        taps = [entry.get('at') for entry in self.cfg.model.distill.values()]
-        return compare_classes(class_names(self.cfg), getattr(
-            self.model.teacher, 'class_names', None), taps)
+        distiller, names = self.model.distiller, class_names(self.cfg)
+        return [finding for name, mapped in distiller.classes.items()
+                for finding in compare_classes(
+                    names, mapped, [term for term in distiller.by_class
+                                    if distiller.teacher_of[term] == name])]
 
     def sizes(self):
         """list[Finding] on a teacher smaller than its student."""
-        counts = [sum(p.numel() for p in model.parameters())
-                  for model in (self.model.student, self.model.teacher)]
-        if counts[1] >= counts[0]:
-            return []
+        count = _parameters(self.model.student)
         return [Finding(False, (
-            f'The teacher has {counts[1]:,} parameters and the student '
-            f'{counts[0]:,}: are they swapped?'))]
+            f'The {_named(name)} has {_parameters(teacher):,} parameters and '
+            f'the student {count:,}: are they swapped?'))
+            for name, teacher in self.model.teachers.items()
+            if _parameters(teacher) < count]
 
-    def teacher(self, thorough=True):
-        """The :class:`TeacherScore` on these images."""
-        with undisturbed(self.model.teacher):
-            return TeacherScore(self.model, self.batches, thorough)
+    def teachers(self, thorough=True):
+        """The :class:`TeacherScore` of each teacher: dict."""
+        scores = {}
+        for name, teacher in self.model.teachers.items():
+            classes = data_map(class_names(self.cfg),
+                               self.model.distiller.classes[name])
+            with undisturbed(teacher):
+                scores[name] = TeacherScore(self.model, name, self.batches,
+                                            classes, thorough)
+        return scores
 
     def step(self):
         """The :class:`StepCheck` on two of them."""
@@ -70,18 +78,19 @@ class Preflight:
 
     def short(self):
         """The checks that take seconds: list[Finding]."""
-        return [*self.classes(), *self.sizes(),
-                *self.teacher(thorough=False).findings()]
+        return [*self.classes(), *self.sizes(), *_findings(
+            self.teachers(thorough=False).values())]
 
     def run(self):
         """All checks, shown on the way: list[Finding]."""
         findings = [*self.classes(), *self.sizes()]
         self.console.print(match_table(self.model))
-        score = self.teacher()
-        self.console.print(_table(
-            f'the teacher\'s own loss on {len(self.batches)} images',
-            ('inputs', 'loss'), ((name, f'{loss:.3f}') for name, loss
-                                 in score.rows())))
+        scores = self.teachers()
+        for name, score in scores.items():
+            self.console.print(_table(
+                f'the {_named(name)}\'s own loss on {len(score.batches)} '
+                'images', ('inputs', 'loss'),
+                ((kind, f'{loss:.3f}') for kind, loss in score.rows())))
         step = self.step()
         self.console.print(_table(
             'one step', ('', 'value', 'share', 'gradient norm'),
@@ -92,7 +101,20 @@ class Preflight:
             ((name, f'{seconds:.2f}', '' if memory is None else
               f'{memory:.0f}') for name, (seconds, memory)
              in step.costs().items())))
-        return [*findings, *score.findings(), *step.findings()]
+        return [*findings, *_findings(scores.values()), *step.findings()]
+
+
+def _findings(checks):
+    return [finding for check in checks for finding in check.findings()]
+
+
+def _named(teacher):
+    """``teacher``, or ``teacher big`` where there are several."""
+    return 'teacher' if teacher == ONE else f'teacher {teacher}'
+
+
+def _parameters(model):
+    return sum(p.numel() for p in model.parameters())
 
 
 def _resized(cfg, size):

@@ -37,23 +37,32 @@ class TeacherScore:
     """Losses of a teacher on a few images: as configured, and otherwise.
 
     Args:
-        model (DetectionDistill): With its teacher loaded.
+        model (DetectionDistill): With its teachers loaded.
+        name (str): Of the teacher to look at.
         batches (list[dict]): Of one image each, collated, not preprocessed.
+        classes (ClassMap): Of the images' labels and the teacher.
         thorough (bool): Whether to try other normalisations too.
     """
 
-    def __init__(self, model, batches, thorough=True):
-        self.student, self.teacher = model.student, model.teacher
-        self.batches = [model.data_preprocessor(batch, True)
-                        for batch in batches]
-        self.configured = self._losses(self.teacher, model.adapt_inputs)
-        self.untrained = self._losses(_untrained(self.teacher),
-                                      model.adapt_inputs)
+    def __init__(self, model, name, batches, classes, thorough=True):
+        self.student, self.teacher = model.student, model.teachers[name]
+        self.batches = []
+        for batch in batches:
+            batch = model.data_preprocessor(batch, True)
+            samples = classes.to_teacher(batch['data_samples'])
+            if len(samples[0].gt_instances):
+                self.batches.append(dict(batch, data_samples=samples))
+        self.configured = self.untrained = torch.zeros(0)
         self.others = {}
-        for name, recipe in NORMALISATIONS.items() if thorough else ():
+        if not self.batches:
+            return
+        used = model.adapters[name]
+        self.configured = self._losses(self.teacher, used)
+        self.untrained = self._losses(_untrained(self.teacher), used)
+        for kind, recipe in NORMALISATIONS.items() if thorough else ():
             adapter = self._adapter(*recipe)
-            if not self._is_configured(adapter, model.adapt_inputs):
-                self.others[name] = self._losses(self.teacher, adapter)
+            if not self._is_configured(adapter, used):
+                self.others[kind] = self._losses(self.teacher, adapter)
 
     def _adapter(self, mean, std, bgr_to_rgb):
         own = self.teacher.data_preprocessor
@@ -88,6 +97,10 @@ class TeacherScore:
     def findings(self):
         """list[Finding]"""
         found = []
+        if not self.batches:
+            return [Finding(False, (
+                'No image looked at holds a class that the teacher knows, so '
+                'its own loss says nothing.'))]
         own, floor = float(self.configured.mean()), float(
             self.untrained.mean())
         if not own < FLOOR * floor:  # nan is no better either
@@ -112,6 +125,8 @@ class TeacherScore:
 
     def rows(self):
         """``(name, mean loss)`` for a table."""
+        if not self.batches:
+            return
         yield 'as configured', float(self.configured.mean())
         yield 'the same network untrained', float(self.untrained.mean())
         for name, losses in self.others.items():

@@ -236,9 +236,10 @@ class TestInputAdapter:
 
     def test_same_preprocessing_passes_the_batch_on(self):
         model = distill()
-        assert model.adapt_inputs.same
+        adapt = model.adapters['teacher']
+        assert adapt.same
         inputs = torch.rand(2, 3, 8, 8)
-        assert model.adapt_inputs(inputs) is inputs
+        assert adapt(inputs) is inputs
 
     def test_teacher_sees_what_its_own_preprocessor_makes(self):
         student = self.preprocessed()

@@ -8,6 +8,8 @@ import torch
 import training
 from mmengine.config import Config
 
+from kd_ext.analysis.labelled_data import class_names
+from kd_ext.class_map import ClassMap
 from kd_ext.preflight import Preflight, compare_classes
 from kd_ext.preflight.step_check import StepCheck
 
@@ -86,28 +88,43 @@ def test_other_inputs(shapes, trained, tmp_path, broken):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('classes,fatal,text', [
-    ('square disk triangle star ring cross', True, 'in another order'),
-    ('cat dog cow sheep horse bird', True, 'the teacher knows 0'),
+    ('square disk triangle star ring cross', True, 'square, disk'),
+    ('cat dog cow sheep horse bird', True, '0 of the student'),
 ])
 def test_other_classes(shapes, trained, tmp_path, classes, fatal, text):
     content = torch.load(trained, weights_only=False)
     content['meta']['dataset_meta'] = dict(classes=tuple(classes.split()))
     path = tmp_path / 'other.pth'
     torch.save(content, path)
-    cfg = config(shapes, tmp_path, path)
+    kl = dict(type='kd_ext.LogitKLLoss', at='logits')
+    cfg = config(shapes, tmp_path, path, kl=kl)
     found = Preflight(cfg, tiny.build(cfg.model), images=1).classes()
     assert [one.fatal for one in found] == [fatal] and text in found[0].text
-    cfg = config(shapes, tmp_path, path, rcka=tiny.rcka())
+    assert 'kl compare class by class' in found[0].text
+    cfg = config(shapes, tmp_path, path, rcka=tiny.rcka(), nd=dict(
+        type='kd_ext.NDLoss', at='embedding'))
     found = Preflight(cfg, tiny.build(cfg.model), images=1).classes()
     assert not found[0].fatal and 'do not mind' in found[0].text
+    cfg.model.classes = dict(student=class_names(cfg))
+    found = Preflight(cfg, tiny.build(cfg.model), images=1).run()
+    texts = [one.text for one in found if 'mapped by name' in one.text
+             or 'holds a class that the teacher knows' in one.text]
+    assert len(texts) == 1 + ('cat' in classes)
 
 
 def test_class_lists():
-    assert compare_classes(['a', 'b'], ['a', 'b'], ['logits']) == []
-    found, = compare_classes(['a'], None, ['neck'])
+    names = ['a', 'b']
+    assert compare_classes(names, ClassMap(None, names), ['kl']) == []
+    assert compare_classes(names, ClassMap(names, names), ['kl']) == []
+    found, = compare_classes(names, ClassMap(), [])
     assert not found.fatal and 'names no classes' in found.text
-    found, = compare_classes(['a', 'b'], ['b', 'c', 'd'], ['logits'])
-    assert found.fatal and 'knows 1, and 2 others' in found.text
+    found, = compare_classes(names, ClassMap(None, ['b', 'c', 'd']), ['kl'])
+    assert found.fatal and '1 of the student\'s 2' in found.text
+    assert 'classes=dict(student=[...])' in found.text
+    found, = compare_classes(names, ClassMap(names, ['b', 'c', 'd']), ['kl'])
+    assert not found.fatal and 'mapped by name' in found.text
+    found, = compare_classes(names, ClassMap(['a', 'c'], names), [])
+    assert found.fatal and 'not what the training data has' in found.text
 
 
 def test_swapped_student_and_teacher(shapes, tmp_path):
