@@ -11,6 +11,7 @@ spec = importlib.util.spec_from_file_location('doctor',
                                               ROOT / 'tools/doctor.py')
 doctor = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(doctor)
+checks = sys.modules['doctor_checks']
 
 
 @pytest.mark.parametrize('name', doctor.CHECKS)
@@ -31,7 +32,7 @@ def test_healthy_environment(name):
     ('joblib', None, 'install joblib'),
 ])
 def test_wrong_version(monkeypatch, name, version, fix):
-    monkeypatch.setattr(doctor, 'installed_version', lambda name: version)
+    monkeypatch.setattr(checks, 'installed_version', lambda name: version)
     result = doctor.diagnose(doctor.CHECKS[name])
     assert not result['ok']
     assert (version or 'not installed') in result['detail']
@@ -40,8 +41,8 @@ def test_wrong_version(monkeypatch, name, version, fix):
 
 def test_mmcv_lite(monkeypatch):
     versions = {'mmcv-lite': '2.1.0'}
-    monkeypatch.setattr(doctor, 'installed_version', versions.get)
-    result = doctor.diagnose(doctor.check_mmcv)
+    monkeypatch.setattr(checks, 'installed_version', versions.get)
+    result = doctor.diagnose(checks.check_mmcv)
     assert not result['ok'] and 'uninstall -y mmcv-lite' in result['fix']
 
 
@@ -62,7 +63,7 @@ def test_missing_module(monkeypatch, name, module, fix):
 
 def test_missing_pkg_resources(monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    result = doctor.diagnose(doctor.check_pkg_resources)
+    result = doctor.diagnose(checks.check_pkg_resources)
     assert not result['ok'] and 'setuptools<81' in result['fix']
 
 
@@ -76,8 +77,8 @@ def test_missing_pkg_resources(monkeypatch):
 def test_unusable_mmcv_ops(monkeypatch, error, detail):
     def run_nms(device):
         raise error
-    monkeypatch.setattr(doctor, 'run_nms', run_nms)
-    result = doctor.diagnose(doctor.check_mmcv_ops)
+    monkeypatch.setattr(checks, 'run_nms', run_nms)
+    result = doctor.diagnose(checks.check_mmcv_ops)
     assert not result['ok'] and detail in result['detail']
     assert '--no-binary mmcv mmcv==2.1.0' in result['fix']
 
@@ -87,9 +88,9 @@ def test_mmcv_ops_without_cuda(monkeypatch):
         assert device == 'cuda'
         raise RuntimeError('nms_impl: implementation for device cuda not '
                            'found.')
-    monkeypatch.setattr(doctor, 'run_nms', run_nms)
+    monkeypatch.setattr(checks, 'run_nms', run_nms)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    result = doctor.diagnose(doctor.check_mmcv_cuda_ops)
+    result = doctor.diagnose(checks.check_mmcv_cuda_ops)
     assert not result['ok'] and 'FORCE_CUDA=1' in result['fix']
 
 
@@ -103,11 +104,11 @@ def test_mmcv_ops_without_cuda(monkeypatch):
 def test_cuda(monkeypatch, gpu, built_for, visible, ok, detail):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(torch.version, 'cuda', built_for)
-    monkeypatch.setattr(doctor, 'has_gpu', lambda: gpu)
+    monkeypatch.setattr(checks, 'has_gpu', lambda: gpu)
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     if visible is not None:
         monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
-    result = doctor.diagnose(doctor.check_cuda)
+    result = doctor.diagnose(checks.check_cuda)
     assert result['ok'] == ok and detail in result['detail']
 
 
@@ -139,7 +140,7 @@ def test_refused_checkpoint(monkeypatch):
     torch.serialization.clear_safe_globals()
     from kd_ext import compat
     try:
-        result = doctor.diagnose(doctor.check_checkpoints)
+        result = doctor.diagnose(checks.check_checkpoints)
     finally:
         compat.trust_mmengine_checkpoints()
     assert not result['ok']
@@ -152,7 +153,7 @@ def test_a_crash_is_a_problem():
         raise ZeroDivisionError('one\ntwo')
     result = doctor.diagnose(check)
     assert result == dict(ok=False, detail='ZeroDivisionError: one two',
-                          fix=doctor.SETUP)
+                          fix=checks.SETUP)
 
 
 @pytest.mark.parametrize('ok', [True, False])
