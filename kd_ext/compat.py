@@ -14,6 +14,8 @@ import sys
 import types
 from multiprocessing.pool import ThreadPool
 
+from kd_ext.messages import expected
+
 SSD_HEAD = 'mmdet.models.dense_heads.ssd_head'
 MEAN_AP = 'mmdet.evaluation.functional.mean_ap'
 RAZOR_QUANTIZATION = ('mmrazor.structures.quantization',
@@ -22,11 +24,11 @@ RAZOR_QUANTIZATION = ('mmrazor.structures.quantization',
                       'mmrazor.models.observers',
                       'mmrazor.models.algorithms.quantization',
                       'mmrazor.engine.runner.quantization_loops')
-NO_QUANTIZATION = (
-    'Expected the quantization half of mmrazor to be usable, but got a torch '
-    'that no longer has the APIs it was written for, so kd_ext replaced it '
-    'by a stub. Distillation, pruning and search are not affected; for '
-    'quantization use mmrazor 1.0.0 with torch 1.13, without kd_ext.')
+NO_QUANTIZATION = expected(
+    'the quantization half of mmrazor', 'usable', 'a torch that no longer has '
+    'the APIs it was written for, so kd_ext replaced it by a stub',
+    'Distillation, pruning and search are not affected; for quantization use '
+    'mmrazor 1.0.0 with torch 1.13, without kd_ext.')
 
 
 def install():
@@ -137,10 +139,10 @@ def _history_method(owner, name):
     from mmengine.logging import HistoryBuffer
     if owner is not HistoryBuffer or name not in ('min', 'max', 'mean',
                                                   'current'):
-        raise pickle.UnpicklingError(
-            f'Expected a checkpoint to name statistics of its log history '
-            f'only, but got {name!r} of {owner!r}. Do not load this file '
-            'unless you know where it comes from.')
+        raise pickle.UnpicklingError(expected(
+            'what a checkpoint names', 'statistics of its log history only',
+            f'{name!r} of {owner!r}', 'Do not load this file unless you know '
+            'where it comes from.'))
     return getattr(owner, name)
 
 

@@ -3,10 +3,23 @@
 import difflib
 
 
+class Message(str):
+    """A text written here for people; an error is told by it from others."""
+
+
 def expected(name, rule, value, remedy=''):
-    """Formats ``Expected <name> to be <rule>, but got <value>. <remedy>``."""
+    """Formats ``Expected <name> to be <rule>, but got <value>. <remedy>``.
+
+    Returns:
+        Message: Handed to an error as it is, :func:`is_ours` knows it.
+    """
     text = f'Expected {name} to be {rule}, but got {value}.'
-    return f'{text} {remedy}' if remedy else text
+    return Message(f'{text} {remedy}' if remedy else text)
+
+
+def is_ours(error):
+    """Whether an error's text is a :class:`Message`, whatever its type."""
+    return bool(error.args) and isinstance(error.args[0], Message)
 
 
 def near_matches(word, choices, count=5):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -12,6 +13,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
 
+from kd_ext.checkpoints import refusal
 from kd_ext.extras import require_extra
 from kd_ext.messages import expected, near_matches
 
@@ -170,6 +172,8 @@ def read_checkpoint(path):
                  for key, value in state.items()}
         if not any(isinstance(v, torch.Tensor) for v in state.values()):
             raise ValueError('it holds no tensors')
+    except pickle.UnpicklingError as error:
+        raise ValueError(refusal('teacher_ckpt', error, path)) from error
     except Exception as error:
         raise ValueError(expected(
             'teacher_ckpt', 'a readable checkpoint with a state dict',

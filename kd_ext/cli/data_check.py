@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from kd_ext.messages import expected, near_matches
+from kd_ext.messages import Message, expected, near_matches
 
 WEIGHTS = ('.pth', '.pt', '.ckpt')
 
@@ -31,7 +31,7 @@ def check_data(cfg, splits):
                 problems += _missing(f'{key}.ann_file',
                                      metric.get('ann_file'))
     if problems:
-        raise FileNotFoundError('\n'.join(dict.fromkeys(problems)))
+        raise FileNotFoundError(Message('\n'.join(dict.fromkeys(problems))))
 
 
 def check_checkpoint(name, path):

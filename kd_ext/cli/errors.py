@@ -1,16 +1,15 @@
 """Errors written for people reach them as a message, not as a traceback."""
 
 import os
-import re
+import pickle
 import signal
 import sys
 import time
 
+from kd_ext.checkpoints import refusal
+from kd_ext.messages import is_ours
 from .interrupt import Interrupted
 
-TYPES = (ValueError, TypeError, KeyError, FileNotFoundError, ImportError,
-         FloatingPointError)
-FORM = re.compile(r'Expected .+ to be .+, but got ', re.DOTALL)
 RED, RESET = '\033[31m', '\033[0m'
 HINT = '(KD_EXT_TRACEBACK=1 shows where it was raised)'
 
@@ -18,9 +17,10 @@ HINT = '(KD_EXT_TRACEBACK=1 shows where it was raised)'
 def run(main):
     """Calls ``main``; ends the process with a fitting exit status.
 
-    An error of the form of :mod:`kd_ext.messages` gives a short message on
-    stderr and status 1, any other its traceback; with KD_EXT_TRACEBACK=1
-    every error gives it. An interruption gives 130 (SIGINT) or 143 (SIGTERM).
+    An error with a text of :mod:`kd_ext.messages` gives a short message on
+    stderr and status 1, and so does a checkpoint that would run code; any
+    other gives its traceback, with KD_EXT_TRACEBACK=1 every one. An
+    interruption gives 130 (SIGINT) or 143 (SIGTERM).
     """
     try:
         main()
@@ -30,10 +30,10 @@ def run(main):
         sys.exit(128 + stop.signum)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except TYPES as error:
+    except Exception as error:
         text = message(error)
         wants_traceback = os.environ.get('KD_EXT_TRACEBACK', '0') != '0'
-        if FORM.match(text) is None or wants_traceback:
+        if text is None or wants_traceback:
             raise
         wait_for_rank_0()
         print(f'{_red(text)}\n{HINT}', file=sys.stderr)
@@ -41,8 +41,11 @@ def run(main):
 
 
 def message(error):
-    """The text of an error; ``str`` of a KeyError would be its repr."""
-    return str(error.args[0]) if error.args else ''
+    """What to tell in place of a traceback, or None."""
+    if isinstance(error, pickle.UnpicklingError):
+        return refusal('the checkpoint', error)
+    # str of a KeyError would be the repr of its text
+    return str(error.args[0]) if is_ours(error) else None
 
 
 def rank():

@@ -88,7 +88,8 @@ class Run:
         metrics = next(line for line in reversed(lines)
                        if any('/' in key for key in line))
         checkpoint = Path((self.folder / 'last_checkpoint').read_text())
-        state = torch.load(checkpoint, map_location='cpu')['state_dict']
+        state = torch.load(checkpoint, map_location='cpu',
+                           weights_only=True)['state_dict']
         return dict(
             metrics={key: value for key, value in metrics.items()
                      if '/' in key},

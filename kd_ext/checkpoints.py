@@ -1,0 +1,34 @@
+"""Checkpoints are read without running code from them.
+
+``torch.load`` rebuilds tensors, plain values and what
+:func:`kd_ext.compat.trust_mmengine_checkpoints` names, and refuses the rest:
+a pickle can name any function to call.
+"""
+
+import re
+
+from kd_ext.messages import expected
+
+# torch's own, so that it holds for MMEngine's resuming as well
+TRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'
+
+
+def refusal(name, error, path=None):
+    """The text for a file that ``torch.load`` refused to unpickle.
+
+    Args:
+        name (str): Of the setting that the file was given to.
+        error (pickle.UnpicklingError): As raised by ``torch.load``.
+        path (str, optional): The file.
+    """
+    text = str(error)
+    named = re.search(r'GLOBAL (\S+)', text)
+    what = (f'it names {named[1]}' if named else
+            text.rpartition('WeightsUnpickler error: ')[2].strip()
+            .partition('\n')[0][:200])
+    return expected(
+        name, 'a readable checkpoint of tensors, plain values and the log of '
+        'MMEngine', f'{path!r} ({what})' if path else f'a file where {what}',
+        'To read more could run code from the file. If it is damaged, fetch '
+        'or train it again; if you trust where it comes from, set the '
+        f'environment variable {TRUST}.')
