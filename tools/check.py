@@ -25,17 +25,13 @@ def parse_args():
         formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_shared_options(parser)
     cli.add_distill_options(parser)
-    parser.add_argument('--images', type=int, default=6, metavar='N',
+    parser.add_argument('--images', type=cli.positive, default=6, metavar='N',
                         help='images to look at '
                         '(default: %(default)s)')
-    parser.add_argument('--size', type=int, default=320, metavar='PIXELS',
-                        help='their longer side (default: %(default)s)')
-    args = cli.parse(parser)
-    for name in ('images', 'size'):
-        if getattr(args, name) < 1:
-            parser.error(f'Expected --{name} to be at least 1, but got '
-                         f'{getattr(args, name)}.')
-    return args
+    parser.add_argument('--size', type=cli.positive, default=320,
+                        metavar='PIXELS', help='their longer side '
+                        '(default: %(default)s)')
+    return cli.parse(parser)
 
 
 def main():

@@ -34,21 +34,11 @@ def parse_args():
                         help='path or URL of the teacher\'s weights')
     parser.add_argument('--out', required=True, metavar='FILE.pth',
                         help='file to write')
-    parser.add_argument('--split', choices=('train', 'val'), default='train',
-                        help='images to use (default: %(default)s)')
-    parser.add_argument('--stage', type=int,
-                        help='stage of a cascade (default: the first)')
-    parser.add_argument('--levels', type=int, nargs='+', metavar='LEVEL',
-                        help='levels of a dense head (default: all)')
-    parser.add_argument('--max-images', type=int, metavar='N',
-                        help='no more images than this, spread over the data '
-                        'set (default: all)')
-    parser.add_argument('--workers', type=int, default=2, metavar='N',
-                        help='processes that read images, for each process '
-                        'of the launcher (default: %(default)s)')
-    parser.add_argument('--save-every', type=int, default=500, metavar='N',
-                        help='images of a process between two saved states '
-                        '(default: %(default)s)')
+    cli.add_image_options(parser, ('train', 'val'), 'train')
+    cli.add_head_options(parser)
+    parser.add_argument('--save-every', type=cli.positive, default=500,
+                        metavar='N', help='images of a process between two '
+                        'saved states (default: %(default)s)')
     parser.add_argument('--fresh', action='store_true',
                         help='start anew, without what an interrupted call '
                         'has reached')
@@ -58,11 +48,6 @@ def parse_args():
     args = cli.parse(parser)
     if args.import_json is None and args.checkpoint is None:
         parser.error('CONFIG and CHECKPOINT are required')
-    for name in ('max_images', 'save_every'):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            parser.error(f'Expected --{name.replace("_", "-")} to be at least '
-                         f'1, but got {value}.')
     return args
 
 

@@ -16,7 +16,7 @@ import warnings
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.append(HERE)
-from doctor_checks import CHECKS, SETUP, install
+from doctor_checks import CHECKS, SETUP, install  # noqa: E402
 
 
 def diagnose(check):

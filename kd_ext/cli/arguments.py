@@ -1,8 +1,11 @@
 """Options of the tools, with the names that mmdet's tools gave them."""
 
+import argparse
 import os
 
 from mmengine.config import DictAction
+
+from kd_ext.messages import expected
 
 
 def add_shared_options(parser):
@@ -34,6 +37,51 @@ def add_config_options(parser, **config):
     # --local_rank before
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0,
                         help='set by the launcher')
+
+
+def add_analysis_options(parser):
+    """Adds what the tools of tools/analysis have in common."""
+    add_config_options(parser)
+    parser.add_argument('checkpoint', help='path or URL of the checkpoint')
+    parser.add_argument(
+        '--teacher', nargs=2, metavar=('CONFIG', 'CHECKPOINT'),
+        help='a model to measure beside it (default: the teacher of a CONFIG '
+        'that distills)')
+    parser.add_argument(
+        '--out', metavar='FOLDER', help='folder for the figure and the '
+        'numbers (default: work_dir of the config, else work_dirs/<name of '
+        'the config>)')
+    add_image_options(parser, ('train', 'val', 'test'), 'val')
+
+
+def add_image_options(parser, splits, split):
+    """Adds which images to read, ``split`` by default, and how."""
+    parser.add_argument(
+        '--split', choices=splits, default=split,
+        help='images to use (default: %(default)s)')
+    parser.add_argument(
+        '--max-images', type=positive, metavar='N', help='no more images '
+        'than this, spread over the data set (default: all)')
+    parser.add_argument(
+        '--workers', type=int, default=2, metavar='N', help='processes that '
+        'read images, for each process of the launcher '
+        '(default: %(default)s)')
+
+
+def add_head_options(parser):
+    """Adds where the regions of a detector are read."""
+    parser.add_argument('--stage', type=int,
+                        help='stage of a cascade (default: the first)')
+    parser.add_argument('--levels', type=int, nargs='+', metavar='LEVEL',
+                        help='levels of a dense head (default: all)')
+
+
+def positive(text):
+    """The ``type`` of an option that counts something."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(expected(
+            'the value', 'a whole number of at least 1', repr(text)))
+    return int(text)
 
 
 def parse(parser, argv=None):

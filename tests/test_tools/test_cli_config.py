@@ -33,6 +33,17 @@ def test_local_rank(monkeypatch, flag):
     assert cli.arguments.os.environ['LOCAL_RANK'] == '3'
 
 
+@pytest.mark.parametrize('value', ['0', '-1', '1.5', 'many'])
+def test_counts_are_whole_numbers(value, capsys):
+    parser = argparse.ArgumentParser()
+    cli.add_image_options(parser, ('train', 'val'), 'val')
+    assert parser.parse_args(['--max-images', '3']).max_images == 3
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--max-images', value])
+    assert ('argument --max-images: Expected the value to be a whole number '
+            f'of at least 1, but got {value!r}.') in capsys.readouterr().err
+
+
 def test_path_and_package_name(plain):
     assert cli_config.find_config(str(plain)) == plain
     found = cli_config.find_config('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_'

@@ -34,37 +34,14 @@ def parse_args():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_config_options(parser)
-    parser.add_argument('checkpoint', help='path or URL of the checkpoint')
-    parser.add_argument('--teacher', nargs=2,
-                        metavar=('CONFIG', 'CHECKPOINT'),
-                        help='a model to measure beside it (default: the '
-                        'teacher of a CONFIG that distills)')
-    parser.add_argument('--out', metavar='FOLDER',
-                        help='folder for the figure and the numbers '
-                        '(default: work_dir of the config, else '
-                        'work_dirs/<name of the config>)')
-    parser.add_argument('--split', choices=('train', 'val', 'test'),
-                        default='val', help='images (default: %(default)s)')
-    parser.add_argument('--max-images', type=int, metavar='N',
-                        help='no more images than this, spread over the data '
-                        'set (default: all)')
-    parser.add_argument('--iterations', type=int, default=30, metavar='N',
-                        help='steps of the power iteration, at most; the '
-                        'loss takes 10 (default: %(default)s)')
+    cli.add_analysis_options(parser)
+    parser.add_argument('--iterations', type=cli.positive, default=30,
+                        metavar='N', help='steps of the power iteration, at '
+                        'most; the loss takes 10 (default: %(default)s)')
     parser.add_argument('--levels', nargs='+', type=level, metavar='LEVEL',
                         help='stages to compare, as 1 2 3, or as 0:1 1:2 of '
                         'student and teacher (default: by stride)')
-    parser.add_argument('--workers', type=int, default=2, metavar='N',
-                        help='processes that read images (default: '
-                        '%(default)s)')
-    args = cli.parse(parser)
-    for name in ('max_images', 'iterations'):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            parser.error(f'Expected --{name.replace("_", "-")} to be at '
-                         f'least 1, but got {value}.')
-    return args
+    return cli.parse(parser)
 
 
 def main():
