@@ -14,6 +14,7 @@ import sys
 import types
 from multiprocessing.pool import ThreadPool
 
+from kd_ext import saving
 from kd_ext.messages import expected
 
 SSD_HEAD = 'mmdet.models.dense_heads.ssd_head'
@@ -40,6 +41,7 @@ def install():
     stub_razor_quantization()
     let_ssd_predict()
     score_voc_in_threads()
+    saving.install()
 
 
 def name_package():

@@ -174,12 +174,9 @@ class InterruptHook(Hook):
             iters_done = self.epoch_start['iter']
             self._schedules = self.epoch_start
         path = os.path.join(runner.work_dir, NAME)
-        # under another name first: a job killed while writing leaves the
-        # last good file in place
-        runner.save_checkpoint(runner.work_dir, f'{NAME}.part',
+        runner.save_checkpoint(runner.work_dir, NAME,
                                meta=dict(epoch=runner.epoch, iter=iters_done))
         if dist.is_main_process():
-            os.replace(f'{path}.part', path)
             with open(os.path.join(runner.work_dir, 'last_checkpoint'),
                       'w') as file:
                 file.write(path)
