@@ -12,6 +12,7 @@ import torch
 from mmengine.dist import all_reduce
 from torch import nn
 
+from kd_ext.losses.precision import upcast
 from kd_ext.messages import expected
 from .schedule import Schedule, is_number
 
@@ -70,7 +71,7 @@ class Weighting(nn.Module):
         """
         if not self.shown:
             return terms
-        total = sum(terms.values()).detach().float()
+        total = upcast(sum(terms.values()).detach())
         factor = torch.full_like(total, self.schedule.factor())
         if self.balance is not None:
             factor = factor * self._balanced(task_loss, total)
@@ -88,7 +89,7 @@ class Weighting(nn.Module):
     def _balanced(self, task_loss, total):
         """c, after this step; 0 until the term has been seen."""
         if self.training:
-            pair = torch.stack([task_loss.detach().float(), total.abs()])
+            pair = torch.stack([upcast(task_loss.detach()), total.abs()])
             all_reduce(pair, 'mean')
             counts = torch.isfinite(pair).all() & (pair[1] > 0)
             self.steps += counts

@@ -16,6 +16,7 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
+from kd_ext.losses.precision import upcast
 from kd_ext.registry import MODELS
 
 # a channel that is negative less often than this has hardly a tail to average
@@ -64,7 +65,7 @@ class RunningMarginConnector(nn.Module):
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
         """Takes in a batch of every process; each has to call it."""
-        features = features.detach().float()
+        features = upcast(features.detach())
         negative = features.clamp(max=0)
         seen = torch.stack([
             value.double() for value in (
@@ -75,10 +76,10 @@ class RunningMarginConnector(nn.Module):
         below, count, square, images = seen
         self.count += count
         self.margin += ((below - count * self.margin)
-                        / self.count.clamp(min=1)).float()
+                        / self.count.clamp(min=1)).to(self.margin)
         self.total += images.sum()
         self.square += ((square.sum() - images.sum() * self.square)
-                        / self.total.clamp(min=1)).float()
+                        / self.total.clamp(min=1)).to(self.square)
 
     def forward(self, features: Tensor) -> Tensor:
         """max(x, m) / rms; in training both are updated first."""

@@ -93,6 +93,7 @@ def _power_iteration(pooled, maps, num_iters) -> _Triplet:
     On a CPU it stops where a step adds less than a rounding error.
     """
     count, steps, last = maps.shape[-1], [], None
+    rounding = 8 * torch.finfo(maps.dtype).eps
     left = _start(pooled)
     for _ in range(num_iters):
         high = left @ pooled / count
@@ -105,7 +106,7 @@ def _power_iteration(pooled, maps, num_iters) -> _Triplet:
             break
         if maps.device.type == 'cpu':
             top = _top_of(images)[1]
-            if last is not None and (top - last <= EPS * top).all():
+            if last is not None and (top - last <= rounding * top).all():
                 break
             last = top
         left = _next(low @ pooled.mT, lefts)

@@ -1,54 +1,65 @@
 """Two processes give what one process gives on the joined batch."""
 
-import os
-import subprocess
-import sys
-import textwrap
-
 import joined
 import pytest
 import torch
-from tiny import ROOT
+from processes import on_two
 from torch.testing import assert_close
 
-SCRIPT = textwrap.dedent('''
-    import sys, torch
-    import torch.distributed as dist
-    torch.set_num_threads(1)
-    sys.path.insert(0, 'tests')
-    import kd_ext
-    from mmengine.logging import MMLogger
-    MMLogger.get_instance('x', logger_name='x', log_level='ERROR')
-    import joined
-    dist.init_process_group('gloo')
-    rank = dist.get_rank()
-    records = joined.steps(slice(2 * rank, 2 * rank + 2))
-    torch.save(records, f'{sys.argv[1]}.{rank}')
-    dist.barrier()
-    dist.destroy_process_group()
-''')
+pytestmark = pytest.mark.slow
+BODY = '''
+import joined
+torch.save({case: joined.steps(case, slice(2 * rank, 2 * rank + 2))
+            for case in (*joined.CASES, *joined.APART)},
+           f'{sys.argv[1]}.{rank}')
+'''
+# terms above 0 in three steps. NC2 needs two classes; in the second step the
+# other process has no box
+ABOVE = dict(dense=13, roi=12, queries=9, maps=18, weighted=6)
+# a balance goes by the task loss, to whose divisor mmdet adds 1.2e-7 on each
+# process: each term has an error of its own, so a gradient's is that of its
+# largest value
+BALANCED = dict(weighted=1e-7)
 
 
-@pytest.mark.slow
-def test_losses_gradients_and_class_means(tmp_path):
-    script = tmp_path / 'two.py'
-    script.write_text(SCRIPT)
-    result = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run',
-         '--nproc_per_node=2', '--master_port=29537', str(script),
-         str(tmp_path / 'records')],
-        cwd=ROOT, text=True, capture_output=True, timeout=280,
-        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)})
-    assert result.returncode == 0, result.stderr[-3000:]
-    two = [torch.load(f'{tmp_path / "records"}.{rank}') for rank in (0, 1)]
-    one = joined.steps(slice(None))
-    terms = 0
-    for step, wanted in enumerate(one):
-        assert wanted.keys() == two[0][step].keys() == two[1][step].keys()
-        for name, value in wanted.items():
-            for rank in (0, 1):
-                assert_close(two[rank][step][name], value, rtol=1e-9,
-                             atol=1e-11, msg=lambda text, where=(step, name):
-                             f'{where}: {text}')
-            terms += name.startswith('distill.loss_') and float(value) > 0
-    assert terms >= 13  # of 15: NC2 needs two classes
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('two')
+    on_two(folder, BODY, folder / 'records')
+    return [torch.load(folder / f'records.{rank}') for rank in (0, 1)]
+
+
+def same(got, wanted, balanced=0.):
+    assert len(got) == len(wanted) == 3
+    for step, record in enumerate(wanted):
+        assert got[step].keys() == record.keys()
+        for name, value in record.items():
+            assert_close(got[step][name], value, rtol=1e-9,
+                         atol=1e-11 + balanced * float(value.abs().max()),
+                         msg=lambda text, where=(step, name):
+                         f'{where}: {text}')
+
+
+@pytest.mark.parametrize('case', joined.CASES)
+def test_equals_the_joined_batch(case, two):
+    wanted = joined.steps(case, slice(None))
+    for rank in two:
+        same(rank[case], wanted, BALANCED.get(case, 0.))
+    terms = [float(value) for record in wanted for name, value
+             in record.items() if name.startswith('distill.loss_')]
+    assert sum(value > 0 for value in terms) >= ABOVE[case]
+
+
+@pytest.mark.parametrize('case', joined.APART)
+def test_relates_the_images_of_one_process(case, two):
+    halves = [joined.steps(case, part) for part in (slice(2), slice(2, 4))]
+    wanted = [{name: (value + second[name]) / 2
+               for name, value in first.items()}
+              for first, second in zip(*halves)]
+    for rank in two:
+        same(rank[case], wanted)
+    # so it is another loss than on the joined batch, by nature
+    for record, whole in zip(wanted, joined.steps(case, slice(None))):
+        for name, value in whole.items():
+            if name.startswith('distill.loss_'):
+                assert (record[name] - value).abs() > 1e-3 * value
