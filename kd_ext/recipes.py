@@ -39,7 +39,8 @@ def distill_entries(methods):
 
     Args:
         methods (Sequence[str]): ``'rcka'``, or ``'rcka:0.5'`` for half of
-            its usual weight.
+            its usual weight, or ``'rcka@big'`` for one of several teachers;
+            the entry is called ``rcka_big`` then.
 
     Raises:
         ValueError: An unknown method, one named twice, or a factor that is
@@ -51,19 +52,23 @@ def distill_entries(methods):
             f'Known: {", ".join(METHODS)}.'))
     entries = {}
     for method in methods:
-        name, _, factor = str(method).partition(':')
+        rest, _, teacher = str(method).partition('@')
+        name, _, factor = rest.partition(':')
         if name not in METHODS:
             raise ValueError(expected(
                 'a distillation method', f'one of {", ".join(METHODS)}',
                 repr(name), near_matches(name, METHODS)))
-        for key in METHODS[name]:
+        for part in METHODS[name]:
+            key = f'{part}_{teacher}' if teacher else part
             if key in entries:
                 raise ValueError(expected(
                     'methods', 'without a term twice', f'{key} again in '
                     f'{method!r}', 'Name each once; kd++ holds kd and nd, '
                     'reviewkd++ reviewkd and nd.'))
-            entries[key] = copy.deepcopy(_part(key))
+            entries[key] = copy.deepcopy(_part(part))
             entries[key]['loss_weight'] *= _factor(method, factor)
+            if teacher:
+                entries[key]['teacher'] = teacher
     return entries
 
 
@@ -83,13 +88,19 @@ def _factor(method, text):
 def distill_config(cfg, teacher, teacher_ckpt, methods=('rcka',)):
     """Makes a config distill into its own model; changes and returns it.
 
+    The names of the student's classes, as of its training data, are written
+    into the config, so that a teacher of other classes is mapped by name.
+
     Args:
         cfg (Config): Of a detector; its model becomes the student.
-        teacher (str): Config path or ``pkg::config`` of the teacher.
-        teacher_ckpt (str): Path or URL of its weights.
+        teacher (str | dict[str, str]): Config path or ``pkg::config`` of the
+            teacher, or several by name.
+        teacher_ckpt (str | dict[str, str]): Path or URL of its weights,
+            likewise.
         methods (Sequence[str]): See :func:`distill_entries`.
 
     Raises:
+        TypeError: The teacher is no path.
         ValueError: The config distills already, or has no model.
     """
     model = cfg.get('model')
@@ -100,6 +111,22 @@ def distill_config(cfg, teacher, teacher_ckpt, methods=('rcka',)):
         raise ValueError(expected(
             'config', 'one of a plain detector', 'one that distills already',
             'Train it as it is, or name the config of its student.'))
+    if isinstance(teacher, dict) and teacher:
+        teacher = {name: _path(one) for name, one in teacher.items()}
+    else:
+        teacher = _path(teacher)
+    entries = distill_entries(methods)
+    names = _class_names(cfg)
+    cfg.model = dict(
+        type='kd_ext.DetectionDistill', student=model.to_dict(),
+        teacher=teacher, teacher_ckpt=teacher_ckpt, distill=entries)
+    if names:
+        cfg.model.classes = dict(student=names)
+    return cfg
+
+
+def _path(teacher):
+    """A teacher's config, found from any folder."""
     if not teacher:
         raise ValueError(expected(
             'teacher', 'a config path or pkg::config', repr(teacher),
@@ -111,9 +138,11 @@ def distill_config(cfg, teacher, teacher_ckpt, methods=('rcka',)):
             "cfg.dump('teacher.py') and name that file."))
     teacher = os.fspath(teacher)
     if '::' not in teacher and os.path.isfile(teacher):
-        teacher = os.path.abspath(teacher)  # found from any folder
-    entries = distill_entries(methods)
-    cfg.model = dict(
-        type='kd_ext.DetectionDistill', student=model.to_dict(),
-        teacher=teacher, teacher_ckpt=teacher_ckpt, distill=entries)
-    return cfg
+        return os.path.abspath(teacher)
+    return teacher
+
+
+def _class_names(cfg):
+    """Names of the classes of the training data, or None."""
+    from .analysis.labelled_data import class_names
+    return class_names(cfg) if cfg.get('train_dataloader') else None

@@ -43,7 +43,8 @@ def test_samples_keep_what_the_teacher_knows():
     mapped = ClassMap(STUDENT, TEACHER)
     seen, = mapped.to_teacher([sample])
     assert seen.gt_instances.labels.tolist() == [1]
-    assert torch.equal(seen.gt_instances.bboxes, sample.gt_instances.bboxes[1:])
+    assert torch.equal(seen.gt_instances.bboxes,
+                       sample.gt_instances.bboxes[1:])
     assert seen.metainfo == sample.metainfo
     assert sample.gt_instances.labels.tolist() == [0, 2]  # as it was
 

@@ -30,6 +30,27 @@ def test_factors_and_several():
     assert distill_entries(['rcka'])['rcka']['loss_weight'] == 10
 
 
+def test_several_teachers():
+    entries = distill_entries(['rcka:0.5@big', 'rcka@other', 'kd++@big'])
+    assert {name: entry['teacher'] for name, entry in entries.items()} == dict(
+        rcka_big='big', rcka_other='other', kd_big='big', nd_big='big')
+    assert entries['rcka_big']['loss_weight'] == 5
+    cfg = distill_config(Config.fromfile(CONFIG), dict(
+        big=TEACHER, other=CONFIG), dict(big='random', other='random'),
+        ['rcka@big', 'nd@other'])
+    model = build(Config.fromstring(cfg.pretty_text, '.py').model)
+    assert list(model.teachers) == ['big', 'other']
+    assert {'distill.loss_rcka_big', 'distill.loss_nd_other'} <= set(
+        losses(model))
+
+
+def test_class_names_are_written_down():
+    cfg = distill_config(Config.fromfile(CONFIG), TEACHER, 'random')
+    assert cfg.model.classes.student[:2] == ['disk', 'square']
+    cfg = Config(dict(model=cfg.model.student))  # no data, no names
+    assert 'classes' not in distill_config(cfg, TEACHER, 'random').model
+
+
 @pytest.mark.parametrize('methods,text', [
     (['rkca'], r"one of rcka.*'rkca'.*Did you mean: rcka"),
     (['rcka:0'], r"factor of 'rcka:0' to be a number > 0"),

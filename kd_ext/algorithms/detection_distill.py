@@ -38,7 +38,8 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             weights, for several by name. Every key is accounted for;
             ``'random'`` is for tests.
         distill (dict[str, dict]): Entries ``name=dict(type=<loss>, at=<tap>,
-            teacher=<name, where there are several>, levels=<indices or pairs of them, default by stride>,
+            teacher=<name, where there are several>, levels=<indices or pairs
+            of them, default by stride>,
             level_weights=<one a pair, default 1>, connector=<a config or
             another entry's name, default automatic>, teacher_connector=
             <default none>, stage=<of a cascade, default the first>,

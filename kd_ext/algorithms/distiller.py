@@ -83,7 +83,7 @@ class Distiller(nn.Module):
                 'teacher and student have no class in common',
                 ', '.join(entries), "Terms at 'neck' and 'backbone' do, and "
                 "those at 'embedding' where both have heads of one family."))
-        for role, mapped in classes.items():
+        for mapped in classes.values():
             if not mapped.same:
                 self._say(mapped.describe())
         self.class_means = nn.ModuleDict()

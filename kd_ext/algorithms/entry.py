@@ -12,7 +12,8 @@ from kd_ext.registry import MODELS
 OF_REGIONS = ('stage', 'class_means')
 OF_MAPS = ('level_weights', 'teacher_connector')
 WEIGHTS = ('schedule', 'balance')
-SETTINGS = ('at', 'teacher', 'levels', 'connector', *WEIGHTS, *OF_REGIONS, *OF_MAPS)
+SETTINGS = ('at', 'teacher', 'levels', 'connector', *WEIGHTS, *OF_REGIONS,
+            *OF_MAPS)
 # what a loss may ask for by name besides the features of both models
 BY_NAME = ('labels', 'class_means')
 

@@ -112,7 +112,7 @@ def test_entries_that_make_no_sense(entry, match):
 
 
 def test_logits_of_other_classes():
-    with pytest.raises(ValueError, match='5 in the teacher. Give the model the names'):
+    with pytest.raises(ValueError, match='5 in the teacher. Give the model'):
         tiny.distill(teacher=tiny.fcos(8, num_classes=5), kl=KL)
 
 
