@@ -7,7 +7,7 @@ import re
 import statistics
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List, Optional, Tuple
 
 import torch
 
@@ -18,7 +18,8 @@ MEMORY = ('Peak resident memory of the process during one run above what it '
 
 
 def interleave(candidates: Dict[str, Callable[[], None]], repeats: int,
-               slow: Dict[str, int], progress=None) -> Dict[str, List[float]]:
+               slow: Dict[str, int], progress=None,
+               clock=time.perf_counter) -> Dict[str, List[float]]:
     """Seconds of every run of every candidate.
 
     Each repeat runs all candidates one after the other, so that whatever
@@ -28,6 +29,8 @@ def interleave(candidates: Dict[str, Callable[[], None]], repeats: int,
     ``slow`` names those that run in fewer repeats, after all others and
     once: they take gigabytes, and what the allocator keeps of those makes
     every later candidate, mse most of all, faster than in a training.
+    ``clock=time.process_time`` counts the seconds of all threads of this
+    process, which others on the machine disturb less.
     """
     names = [name for name in candidates if name not in slow]
     times = {name: [] for name in candidates}
@@ -35,21 +38,22 @@ def interleave(candidates: Dict[str, Callable[[], None]], repeats: int,
         first = repeat % len(names)
         for name in names[first:] + names[:first]:
             candidates[name]()
-            times[name].append(_seconds(candidates[name]))
+            times[name].append(_seconds(candidates[name], clock))
         if progress is not None:
             progress()
     for name, runs in slow.items():
         if name in candidates:
-            times[name] = [_seconds(candidates[name]) for _ in range(runs)]
+            times[name] = [_seconds(candidates[name], clock)
+                           for _ in range(runs)]
     return times
 
 
-def _seconds(run):
+def _seconds(run, clock=time.perf_counter):
     _synchronise()
-    start = time.perf_counter()
+    start = clock()
     run()
     _synchronise()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def _synchronise():
@@ -62,16 +66,17 @@ def summarise(times: Dict[str, List[float]], unit: str) -> Dict[str, dict]:
     rows = {}
     for name, values in times.items():
         ratios = [value / one for value, one in zip(values, times[unit])]
-        low, high = _quartiles(values)
+        low, high = quartiles(values)
         rows[name] = dict(
             runs=len(values), median_ms=1e3 * statistics.median(values),
             quartile_low_ms=1e3 * low, quartile_high_ms=1e3 * high,
             min_ms=1e3 * min(values), ratio=statistics.median(ratios),
-            ratio_quartiles=list(_quartiles(ratios)))
+            ratio_quartiles=list(quartiles(ratios)))
     return rows
 
 
-def _quartiles(values):
+def quartiles(values):
+    """Lower and upper quartile; of one value it twice."""
     if len(values) < 2:
         return values[0], values[0]
     low, _, high = statistics.quantiles(values, n=4, method='inclusive')
@@ -97,6 +102,13 @@ def peak_memory(run: Callable[[], None]) -> Optional[float]:
     before = _status('VmRSS')
     run()
     return (_status('VmHWM') - before) / 2**10
+
+
+def cost(run: Callable[[], None]) -> Tuple[float, Optional[float]]:
+    """Seconds and :func:`peak_memory` of a single run."""
+    times = []
+    memory = peak_memory(lambda: times.append(_seconds(run)))
+    return times[0], memory
 
 
 def _status(key):

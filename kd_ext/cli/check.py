@@ -11,6 +11,7 @@ from rich.console import Console
 from kd_ext.messages import expected
 from kd_ext.preflight import Preflight
 from kd_ext.preflight.step_check import build
+from kd_ext.preflight.stopwatch import Stopwatch
 from kd_ext.probe import is_segmentor
 from .config import ALGORITHMS
 from .data_check import check_data
@@ -32,8 +33,10 @@ def check(cfg, images, size):
     check_data(cfg, ('train',))
     # its own report says what matters
     quiet()
-    model = build(cfg).to(get_device())
-    findings = Preflight(cfg, model, images, size).run()
+    watch = Stopwatch()
+    with watch.part('building the models'):
+        model = build(cfg).to(get_device())
+    findings = Preflight(cfg, model, images, size, watch).run()
     fatal = show(findings)
     sys.exit(1 if fatal else 0)
 
@@ -49,12 +52,13 @@ def look(runner):
     if (not hasattr(model, 'distiller') or runner._resume or rank() != 0
             or is_segmentor(model.student)):
         return
+    watch = Stopwatch()
     findings = Preflight(runner.cfg, model, images=2).short()
     for finding in findings:
         runner.logger.warning(finding.text)
-    runner.logger.info('short check of the teacher: ' + (
+    runner.logger.info(f'short check, {watch.total:.1f} s: ' + (
         'see above; tools/check.py says more' if findings
-        else 'it knows these images'))
+        else 'the teacher knows these images'))
 
 
 def quiet():

@@ -10,6 +10,7 @@ from kd_ext.analysis.region_stream import undisturbed
 from .classes import compare_classes, data_map
 from .finding import Finding
 from .step_check import StepCheck
+from .stopwatch import Stopwatch
 from .teacher_score import TeacherScore
 
 IMAGES = 6
@@ -24,10 +25,18 @@ class Preflight:
         images (int): How many to look at, of the validation's where there
             are any.
         size (int): Their longer side; smaller is faster.
+        watch (Stopwatch, optional): Of what went before.
     """
 
-    def __init__(self, cfg, model, images=IMAGES, size=320):
+    def __init__(self, cfg, model, images=IMAGES, size=320, watch=None):
         self.cfg, self.model = cfg, model
+        self.watch = watch or Stopwatch()
+        self.console = Console()
+        with self.watch.part('reading the images'):
+            self._read(images, size)
+
+    def _read(self, images, size):
+        cfg = self.cfg
         split = 'val' if cfg.get('val_dataloader') else 'train'
         data = LabelledData(_resized(cfg, size), split)
         samples = []
@@ -40,7 +49,6 @@ class Preflight:
                 break
         self.batches = [pseudo_collate([sample]) for sample in samples]
         self.joined = pseudo_collate(samples[:2])
-        self.console = Console()
 
     def classes(self):
         """list[Finding] on the class lists."""
@@ -85,22 +93,29 @@ class Preflight:
         """All checks, shown on the way: list[Finding]."""
         findings = [*self.classes(), *self.sizes()]
         self.console.print(match_table(self.model))
-        scores = self.teachers()
+        with self.watch.part('the teacher\'s own loss'):
+            scores = self.teachers()
         for name, score in scores.items():
             self.console.print(_table(
                 f'the {_named(name)}\'s own loss on {len(score.batches)} '
                 'images', ('inputs', 'loss'),
                 ((kind, f'{loss:.3f}') for kind, loss in score.rows())))
-        step = self.step()
+        with self.watch.part('the terms of a step'):
+            step = self.step()
         self.console.print(_table(
             'one step', ('', 'value', 'share', 'gradient norm'),
             ((name, f'{value:.4f}', f'{share:.1%}', f'{norm:.3g}')
              for name, value, share, norm in step.rows())))
+        with self.watch.part('the cost of a step'):
+            costs = step.costs()
         self.console.print(_table(
             'a step of two small images', ('', 'seconds', 'MiB'),
             ((name, f'{seconds:.2f}', '' if memory is None else
-              f'{memory:.0f}') for name, (seconds, memory)
-             in step.costs().items())))
+              f'{memory:.0f}') for name, (seconds, memory) in costs.items())))
+        self.console.print(_table(
+            'this check', ('', 'seconds'), (
+                (part, f'{seconds:.1f}')
+                for part, seconds in self.watch.rows())))
         return [*findings, *_findings(scores.values()), *step.findings()]
 
 

@@ -1,17 +1,14 @@
 """One step of distillation, looked at closely."""
 
 import math
-import statistics
-import time
 
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from kd_ext.benchmark.timing import peak_memory
+from kd_ext.benchmark.timing import cost
 from .finding import Finding
 
 DWARFS, VANISHES = 0.5, 1e-3
-REPEATS = 3
 
 
 class StepCheck:
@@ -58,6 +55,10 @@ class StepCheck:
                 found.append(Finding(True, (
                     f'{name} is {value} with a gradient of norm {gradient} in '
                     'the first step.')))
+            elif self._weight(name) == 0:
+                found.append(Finding(False, (
+                    f'{name} has a loss_weight of 0 and teaches nothing: '
+                    'raise it, or leave the entry out.')))
             elif gradient == 0:
                 found.append(Finding(value != 0, (
                     f'{name} gives the student no gradient'
@@ -74,18 +75,23 @@ class StepCheck:
                     'gradient as small: raise its loss_weight.')))
         return found
 
+    def _weight(self, name):
+        """loss_weight of the entry that a term, or a part of it, is of."""
+        terms = self.model.distiller.terms
+        entry = max((one for one in terms if f'{name}_'.startswith(
+            f'{one}_')), key=len)
+        return getattr(terms[entry].loss, 'loss_weight', None)
+
     def costs(self):
-        """Seconds and MiB of a step, of the student alone and distilled."""
+        """Seconds and MiB of one step, of the student alone and distilled."""
         def step(model, batch):
             losses = model(**batch, mode='loss')
             model.parse_losses(losses)[0].backward()
             model.zero_grad(set_to_none=True)
 
-        runs = {'student alone': lambda: step(self.model.student, self.batch),
-                'distilled': lambda: step(self.model, self.batch)}
-        return {name: (statistics.median(_seconds(run) for _ in
-                                         range(REPEATS)), peak_memory(run))
-                for name, run in runs.items()}
+        return {name: cost(lambda model=model: step(model, self.batch))
+                for name, model in (('student alone', self.model.student),
+                                    ('distilled', self.model))}
 
 
 def _norm(value, parameters):
@@ -96,14 +102,6 @@ def _norm(value, parameters):
                                     allow_unused=True)
     norms = [g.norm() for g in gradients if g is not None]
     return float(torch.stack(norms).norm()) if norms else 0.
-
-
-def _seconds(run):
-    start = time.perf_counter()
-    run()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def build(cfg):

@@ -7,6 +7,7 @@ or configured wrongly.
 """
 
 import copy
+import time
 from types import SimpleNamespace
 
 import torch
@@ -31,6 +32,8 @@ NORMALISATIONS = {
 }
 FLOOR = 0.9  # part of the untrained loss that a teacher has to fall below
 SUSPECT, WRONG = 0.985, 0.9  # likewise, of another normalisation
+# no further image after so many seconds, once there are this many
+SECONDS, LEAST = 15., 2
 
 
 class TeacherScore:
@@ -42,9 +45,14 @@ class TeacherScore:
         batches (list[dict]): Of one image each, collated, not preprocessed.
         classes (ClassMap): Of the images' labels and the teacher.
         thorough (bool): Whether to try other normalisations too.
+        seconds (float): No further image is begun after these.
+
+    Attributes:
+        batches (list[dict]): Those that were looked at, preprocessed.
     """
 
-    def __init__(self, model, name, batches, classes, thorough=True):
+    def __init__(self, model, name, batches, classes, thorough=True,
+                 seconds=SECONDS):
         self.student, self.teacher = model.student, model.teachers[name]
         self.batches = []
         for batch in batches:
@@ -57,12 +65,15 @@ class TeacherScore:
         if not self.batches:
             return
         used = model.adapters[name]
-        self.configured = self._losses(self.teacher, used)
-        self.untrained = self._losses(_untrained(self.teacher), used)
+        forms = [(self.teacher, used), (_untrained(self.teacher), used)]
         for kind, recipe in NORMALISATIONS.items() if thorough else ():
             adapter = self._adapter(*recipe)
             if not self._is_configured(adapter, used):
-                self.others[kind] = self._losses(self.teacher, adapter)
+                self.others[kind] = None
+                forms.append((self.teacher, adapter))
+        losses = self._losses(forms, time.perf_counter() + seconds)
+        self.configured, self.untrained, *others = losses
+        self.others.update(zip(self.others, others))
 
     def _adapter(self, mean, std, bgr_to_rgb):
         own = self.teacher.data_preprocessor
@@ -78,21 +89,19 @@ class TeacherScore:
             torch.allclose(adapter.scale, used.scale, rtol=1e-2)
             and torch.allclose(adapter.shift, used.shift, atol=1e-1))
 
-    @torch.no_grad()
-    def _losses(self, model, adapter):
-        """The whole loss of each image: (images,)."""
-        heads = [model.bbox_head] if hasattr(model, 'bbox_head') else []
+    def _losses(self, forms, end):
+        """The loss of each image in each form: (forms, images).
+
+        Image by image, so that all forms have seen the same ones at the end.
+        """
         losses = []
         for batch in self.batches:
-            inputs = adapter(batch['inputs'], batch['data_samples'])
-            # rank 0 alone looks, and losses sum up over processes
-            with alone(), own_loss_mode(model, *heads), \
-                    torch.random.fork_rng([inputs.device] if inputs.is_cuda
-                                          else []):
-                torch.manual_seed(0)  # the same sampled regions every time
-                parts = model(inputs, batch['data_samples'], mode='loss')
-            losses.append(model.parse_losses(parts)[0])
-        return torch.stack(losses).double().cpu()
+            if len(losses) >= LEAST and time.perf_counter() > end:
+                break
+            losses.append(torch.stack([_loss(model, adapter, batch)
+                                       for model, adapter in forms]))
+        self.batches = self.batches[:len(losses)]
+        return torch.stack(losses, 1).double().cpu()
 
     def findings(self):
         """list[Finding]"""
@@ -131,6 +140,19 @@ class TeacherScore:
         yield 'the same network untrained', float(self.untrained.mean())
         for name, losses in self.others.items():
             yield name, float(losses.mean())
+
+
+@torch.no_grad()
+def _loss(model, adapter, batch):
+    """The whole loss of a detector on one image, in eval mode."""
+    heads = [model.bbox_head] if hasattr(model, 'bbox_head') else []
+    inputs = adapter(batch['inputs'], batch['data_samples'])
+    # rank 0 alone looks, and losses sum up over processes
+    with alone(), own_loss_mode(model, *heads), \
+            torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
+        torch.manual_seed(0)  # the same sampled regions every time
+        parts = model(inputs, batch['data_samples'], mode='loss')
+    return model.parse_losses(parts)[0]
 
 
 def _untrained(teacher):

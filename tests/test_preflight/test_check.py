@@ -8,10 +8,12 @@ import torch
 import training
 from mmengine.config import Config
 
+from kd_ext.algorithms.teachers import ONE
 from kd_ext.analysis.labelled_data import class_names
 from kd_ext.class_map import ClassMap
 from kd_ext.preflight import Preflight, compare_classes
 from kd_ext.preflight.step_check import StepCheck
+from kd_ext.preflight.teacher_score import TeacherScore
 
 TEACHER = tiny.fcos(16, width=32, num_classes=training.CLASSES)
 STUDENT = tiny.fcos(num_classes=training.CLASSES)
@@ -149,8 +151,40 @@ def test_step_is_measured():
     assert rows['rcka'][0] > 0 and rows['rcka'][2] > 0
     assert rows['off'] == [0, 0, 0]
     assert sum(row[1] for row in rows.values()) == pytest.approx(1)
-    assert 'gives the student no gradient' in step.findings()[0].text
-    assert set(step.costs()) == {'student alone', 'distilled'}
+    assert [one.text for one in step.findings()] == [
+        'off has a loss_weight of 0 and teaches nothing: raise it, or leave '
+        'the entry out.']
+    costs = step.costs()
+    assert list(costs) == ['student alone', 'distilled']
+    assert all(seconds > 0 and (memory is None or memory >= 0)
+               for seconds, memory in costs.values())
+
+
+def test_time_that_the_teacher_takes_is_bounded(shapes, tmp_path):
+    cfg = config(shapes, tmp_path, 'random')
+    model = tiny.build(cfg.model)
+    flight = Preflight(cfg, model, images=6)
+    images = [len(TeacherScore(model, ONE, flight.batches, ClassMap(),
+                               seconds=seconds).configured)
+              for seconds in (0., 100.)]
+    assert images == [2, 6]
+    score = TeacherScore(model, ONE, flight.batches, ClassMap(), seconds=0.)
+    assert len(score.batches) == len(score.untrained) == 2
+    assert {len(losses) for losses in score.others.values()} == {2}
+
+
+def test_every_part_says_what_it_took(shapes, tmp_path, capsys):
+    cfg = config(shapes, tmp_path, 'random')
+    flight = Preflight(cfg, tiny.build(cfg.model), images=2)
+    flight.run()
+    *parts, (last, total) = flight.watch.rows()
+    assert [name for name, _ in parts] == [
+        'reading the images', 'the teacher\'s own loss',
+        'the terms of a step', 'the cost of a step']
+    assert last == 'in all'
+    assert total >= sum(seconds for _, seconds in parts) > 0
+    shown = capsys.readouterr().out
+    assert all(f'│ {name}' in shown for name, _ in [*parts, (last, total)])
 
 
 @pytest.mark.slow
