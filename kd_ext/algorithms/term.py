@@ -83,8 +83,12 @@ class LevelTerm(nn.Module):
             set_up(self.loss, num_levels=len(self.pairs),
                    student_widths=widths,
                    teacher_widths=[teacher[j][1] for _, j in self.pairs])
-        self.connectors = self._student_side(connector, student, teacher,
-                                             others)
+        if isinstance(connector, str):
+            # parameters of the other entry: registered there alone, as an
+            # optimizer with paramwise_cfg takes none twice
+            self.__dict__['connectors'] = self._shared(connector, others)
+        else:
+            self.connectors = self._student_side(connector, student, teacher)
         self.teacher_connectors = teacher_connectors(
             name, settings.get('teacher_connector'), tap, model,
             [j for _, j in self.pairs],
@@ -101,10 +105,8 @@ class LevelTerm(nn.Module):
                 tuple(weights)))
         return [check_weight('level_weights', value) for value in weights]
 
-    def _student_side(self, connector, student, teacher, others):
+    def _student_side(self, connector, student, teacher):
         """One connector a pair; none where the loss takes other widths."""
-        if isinstance(connector, str):
-            return self._shared(connector, others)
         if connector is None and getattr(self.loss, 'fits_widths', False):
             return nn.ModuleList()
         return nn.ModuleList(

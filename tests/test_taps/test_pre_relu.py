@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from backbones import detector
+from mmengine.optim import build_optim_wrapper
 from tiny import batch, build, distill, fcos, losses, rcka
 from torch.testing import assert_close
 
@@ -131,6 +132,13 @@ class TestMarginTerm:
         count = [sum(p.numel() for p in m.distiller.parameters())
                  for m in (model, alone)]
         assert count[0] == count[1]
+        # with paramwise_cfg MMEngine goes through modules, not parameters
+        wrapper = build_optim_wrapper(model, dict(
+            optimizer=dict(type='SGD', lr=0.1),
+            paramwise_cfg=dict(norm_decay_mult=0.)))
+        groups = wrapper.optimizer.param_groups
+        assert sum(len(group['params']) for group in groups) == len(
+            list(model.parameters()))
         copied = copy.deepcopy(model).distiller.terms
         assert copied['ofd'].connectors is copied['lipschitz'].connectors
         values = losses(model)
