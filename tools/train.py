@@ -8,7 +8,8 @@
 Options are those of mmdet's tools/train.py. Ctrl-C and SIGTERM save
 WORK_DIR/interrupted.pth first; --resume goes on from it: at the next
 iteration, or at the start of the interrupted epoch where training is by
-epoch.
+epoch. Where the last checkpoint is damaged or gone, the one before it is
+taken.
 """
 
 # ahead of all else: importing kd_ext makes mmrazor importable
@@ -36,8 +37,8 @@ def parse_args():
         'auto_scale_lr.base_batch_size of the config')
     parser.add_argument(
         '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-        help='go on from a checkpoint; without a value from the last one in '
-        'the work dir')
+        help='go on from a checkpoint; without a value from the last whole '
+        'one in the work dir')
     parser.add_argument(
         '--skip-check', action='store_true',
         help='leave out the look at the teacher before a distillation')
@@ -57,6 +58,8 @@ def main():
         cfg.load_from = None if args.resume == 'auto' else args.resume
     cli.check_checkpoint('--resume' if cfg.get('resume') else 'load_from',
                          cfg.get('load_from'))
+    if cfg.get('resume'):
+        cli.choose_checkpoint(cfg)
     cli.check_data(cfg, ('train', 'val'))
     runner = cli.build_runner(cfg)
     if not args.skip_check:

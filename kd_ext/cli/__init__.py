@@ -17,6 +17,7 @@ from .distillation import add_distill_options, apply_distill_options
 from .errors import run
 from .evaluation import dump_predictions, enable_drawing, enable_tta
 from .interrupt import Interruption, train
+from .resume import choose_checkpoint
 from .runner import build_runner, join, leave
 
 # for each mmdet:: config, and nothing that a user can act on
@@ -26,7 +27,7 @@ __all__ = [
     'Interruption', 'add_analysis_options', 'add_config_options',
     'add_distill_options', 'add_head_options', 'add_image_options',
     'add_shared_options', 'apply_distill_options', 'build_runner',
-    'check_checkpoint', 'check_data', 'dump_predictions',
+    'check_checkpoint', 'check_data', 'choose_checkpoint', 'dump_predictions',
     'enable_amp', 'enable_drawing', 'enable_lr_scaling', 'enable_tta', 'join',
     'leave', 'load_config', 'parse', 'positive', 'run', 'student_only', 'train'
 ]
