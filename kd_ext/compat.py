@@ -45,12 +45,27 @@ def install():
 
 
 def name_package():
-    """``kd_ext::_base_/...`` config paths.
+    """``kd_ext::_base_/...`` and ``kd_ext::rcka_x.py`` config paths.
 
-    MMEngine resolves ``package::config`` only for packages in its own table.
+    MMEngine resolves ``package::config`` only for packages in its own table,
+    and only with a folder in the name; our configs lie in none.
     """
-    from mmengine.config.utils import MODULE2PACKAGE
-    MODULE2PACKAGE.setdefault('kd_ext', 'kd_ext')
+    from mmengine.config import config, utils
+    from mmengine.hub import hub
+    utils.MODULE2PACKAGE.setdefault('kd_ext', 'kd_ext')
+    original = utils._get_package_and_cfg_path
+    if hasattr(original, '__wrapped__'):
+        return
+
+    @functools.wraps(original)
+    def divide(name):
+        package, _, inside = name.partition('::')
+        if package == 'kd_ext' and inside and '/' not in inside:
+            return package, inside
+        return original(name)
+
+    for module in (config, utils, hub):
+        module._get_package_and_cfg_path = divide
 
 
 def find_editable_packages():

@@ -114,6 +114,22 @@ def test_config_parts_resolve_by_package():
     assert cfg.model.type == 'FCOS'
 
 
+def test_configs_without_a_folder_resolve_by_package():
+    from mmengine.config import Config
+    from mmengine.hub import get_config
+    name = 'kd_ext::fcos_r18_shapes.py'
+    assert 'needs a folder' in fresh(
+        'from mmengine.config import Config\ntry:\n'
+        f"    Config.fromstring('_base_ = \"mmdet{name[6:]}\"', '.py')\n"
+        "except ValueError:\n    print('needs a folder')")
+    assert Config.fromstring(f'_base_ = {name!r}', '.py').model.type == 'FCOS'
+    assert get_config(name).model.type == 'FCOS'
+    with pytest.raises(FileNotFoundError):
+        get_config('kd_ext::fcos_r18_shape.py')
+    with pytest.raises(ValueError, match='specify the package name'):
+        get_config('mmdet::retinanet_r18_fpn_1x_coco.py')
+
+
 def test_types_resolve_without_custom_imports():
     assert 'RCKALoss' in fresh(
         'from mmengine.registry import MODELS\n'
