@@ -53,8 +53,11 @@ class RegionTerm(nn.Module):
                use_sigmoid=student.use_sigmoid)
         self.connector = Connector.between((1, own), (1, width), connector)
         how = self.connector.describe((1, own), (1, width))
+        source = 'the same regions' if self.needs_teacher else 'class means'
+        if not shared:
+            source = f'class means of {teacher.family} regions'
         self.text = (f'{name}: {at} of {student.family} regions ({own}) <- '
-                     f'({width}){how}')
+                     f'{source} ({width}){how}')
 
     def _without_teacher(self, student, teacher):
         pair = (f'the {student.family} regions of {student.name} and the '
