@@ -12,9 +12,11 @@ from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
 from kd_ext.messages import expected
+from .checks import check_tensor
 from .precision import full_precision
 
 EPS = 1e-6
+NO_LABELS = (torch.bool, torch.complex64, torch.complex128)
 
 
 def check_labelled(preds_S, labels, class_means):
@@ -23,16 +25,13 @@ def check_labelled(preds_S, labels, class_means):
     Label values are not looked at: that would wait for the GPU. Whatever has
     no class mean is left out instead.
     """
-    for name, value, shape in (('preds_S', preds_S, '(N, D)'),
-                               ('class_means', class_means, '(R, D)')):
-        if not isinstance(value, Tensor):
-            raise TypeError(expected(name, f'a tensor {shape}',
-                                     type(value).__name__))
-        if value.dim() != 2 or not value.is_floating_point():
-            raise ValueError(expected(
-                name, f'a floating-point tensor {shape}',
-                f'{value.dtype} of shape {tuple(value.shape)}'))
-    if labels.is_floating_point() or labels.shape != preds_S.shape[:1]:
+    check_tensor('preds_S', preds_S, (2,), '(N, D)')
+    check_tensor('class_means', class_means, (2,), '(R, D)')
+    if not isinstance(labels, Tensor):
+        raise TypeError(expected('labels', 'a tensor (N,)',
+                                 type(labels).__name__))
+    if (labels.dtype in NO_LABELS or labels.is_floating_point()
+            or labels.shape != preds_S.shape[:1]):
         raise ValueError(expected(
             'labels', f'{len(preds_S)} whole numbers, one for each row of '
             'preds_S', f'{labels.dtype} of shape {tuple(labels.shape)}'))
@@ -53,14 +52,35 @@ def known_rows(labels: Tensor, known: Tensor) -> Tuple[Tensor, Tensor]:
     return (index == labels) & known[index], index
 
 
+class _Directions(torch.autograd.Function):
+    """Rows times ``1 / ||row||``, or 0 where the norm is at most ``floor``.
+
+    With d a direction its gradient is (G - <G, d> d) / ||row||: three passes
+    over the rows and no more kept than d.
+    """
+
+    @staticmethod
+    def forward(ctx, rows, floor):
+        norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
+        scale = torch.where(norms > floor, 1 / norms.clamp(min=EPS), 0.)
+        out = rows * scale
+        ctx.save_for_backward(out, scale)
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        out, scale = ctx.saved_tensors
+        along = (grad * out).sum(-1, keepdim=True)
+        return torch.addcmul(grad, out, along, value=-1).mul_(scale), None
+
+
 def directions(rows: Tensor, floor: Union[float, Tensor] = EPS) -> Tensor:
     """Rows of length 1; a row no longer than ``floor`` becomes zero.
 
     Such a row has no direction, and no gradient.
     """
-    norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    return torch.where(norms > floor, rows / norms.clamp(min=EPS),
-                       torch.zeros_like(rows))
+    return _Directions.apply(rows, floor)
 
 
 def class_counts(labels: Tensor, rows: int) -> Tensor:
