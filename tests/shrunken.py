@@ -5,6 +5,7 @@ import copy
 from tiny import batch
 
 from kd_ext.algorithms.teacher import model_config
+from kd_ext.algorithms.teachers import are_several
 
 SHARE = 8
 WIDTHS = ('in_channels', 'out_channels', 'feat_channels', 'base_channels',
@@ -40,9 +41,14 @@ def shrink(cfg):
 def distilled(cfg, name):
     """The model of a config with an untrained teacher, shrunken."""
     model = copy.deepcopy(cfg.model)
-    model.teacher_ckpt = 'random'
+    several = are_several(model.teacher)
+    model.teacher_ckpt = (dict.fromkeys(model.teacher, 'random') if several
+                          else 'random')
     if not any(part in name for part in AS_THEY_ARE):
-        model.teacher = shrink(model_config(model.teacher, 'teacher'))
+        teachers = model.teacher if several else dict(one=model.teacher)
+        teachers = {key: shrink(model_config(one, 'teacher'))
+                    for key, one in teachers.items()}
+        model.teacher = teachers if several else teachers['one']
         model.student = shrink(model.student)
     return model
 
