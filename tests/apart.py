@@ -1,8 +1,11 @@
-"""Runs a function in a process of its own, which may be killed."""
+"""Trainings in processes of their own, which may be killed."""
 
+import io
 import multiprocessing
 import os
+import resource
 import signal
+import tempfile
 import threading
 
 _CONTEXT = multiprocessing.get_context('forkserver')
@@ -11,35 +14,40 @@ _CONTEXT.set_forkserver_preload([
     'kd_ext', 'kd_ext.algorithms', 'kd_ext.cli', 'kd_ext.losses',
     'kd_ext.connectors', 'mmdet.datasets', 'mmdet.engine', 'mmdet.evaluation',
     'mmdet.models', 'mmdet.visualization', 'mmrazor.models'])
+KILLED = -signal.SIGKILL
 
 
 def apart(function, *args, timeout=120):
-    """Runs ``function(*args)``, importable by name.
+    """Runs a function of this module in its own process.
 
     Returns:
-        int: Its exit status, negative where a signal ended it.
+        tuple[int, str]: Its exit status, negative where a signal ended it,
+        and what it printed.
     """
-    before = os.environ.get('OMP_NUM_THREADS')
-    os.environ['OMP_NUM_THREADS'] = '1'
-    process = _CONTEXT.Process(target=_quietly, args=(function, *args))
-    process.start()
-    process.join(timeout)
-    if process.is_alive():
-        process.kill()
-        raise TimeoutError(f'{function.__name__} took {timeout} s')
-    if before is None:
-        del os.environ['OMP_NUM_THREADS']
-    return process.exitcode
+    with tempfile.NamedTemporaryFile('r') as output:
+        process = _CONTEXT.Process(target=_run, args=(
+            output.name, function, *args))
+        process.start()
+        process.join(timeout)
+        if process.is_alive():
+            process.kill()
+            raise TimeoutError(f'after {timeout} s: {output.read()[-3000:]}')
+        return process.exitcode, output.read()
 
 
-def _quietly(function, *args):
+def _run(output, function, *args):
     import torch
+
+    from kd_ext.cli import run
+    output = os.open(output, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(output, stream)
     torch.set_num_threads(1)
-    function(*args)
+    run(lambda: function(*args))
 
 
 def go_on(config, kill_at=None, delay=0.):
-    """Trains as ``tools/train.py CONFIG --resume`` does, in its own process.
+    """Trains as ``tools/train.py CONFIG --resume`` does.
 
     With ``kill_at`` the process is killed ``delay`` seconds after the start
     of that iteration, wherever it is by then.
@@ -62,3 +70,27 @@ def go_on(config, kill_at=None, delay=0.):
     runner = cli.build_runner(cfg)
     runner.register_hook(Kill())
     cli.train(runner, cli.Interruption())
+
+
+def go_on_dying(config, name):
+    """Trains until a file is saved, and is killed when half of it is."""
+    from mmengine.fileio.backends import local_backend
+
+    class Half(io.FileIO):
+
+        def write(self, content):
+            super().write(content[:len(content) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def opened(path, *args, **kwargs):
+        return (Half(path, 'w') if name in str(path)
+                else open(path, *args, **kwargs))
+
+    local_backend.open = opened
+    go_on(config)
+
+
+def go_on_limited(config, size):
+    """Trains where no file can grow beyond ``size`` bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    go_on(config)

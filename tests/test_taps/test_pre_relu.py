@@ -134,7 +134,7 @@ class TestMarginTerm:
         assert count[0] == count[1]
         # with paramwise_cfg MMEngine goes through modules, not parameters
         wrapper = build_optim_wrapper(model, dict(
-            optimizer=dict(type='SGD', lr=0.1),
+            optimizer=dict(type='SGD', lr=0.1, weight_decay=0.1),
             paramwise_cfg=dict(norm_decay_mult=0.)))
         groups = wrapper.optimizer.param_groups
         assert sum(len(group['params']) for group in groups) == len(
