@@ -2,6 +2,8 @@
 
 from collections import OrderedDict
 
+from kd_ext.messages import expected
+
 STUDENT = 'architecture.'  # the name mmrazor's algorithm base gives it
 ENTRY = 'kd_ext'
 
@@ -15,7 +17,27 @@ class PlainStudentMixin:
     schedules: the state of ``self.distiller``) goes into the state dict's
     ``_metadata``, which torch saves, hands to ``_load_from_state_dict`` and
     otherwise ignores. The teacher is in neither.
+
+    FSDP looks for every parameter under its own name in what ``state_dict``
+    gives, so it fails at the first checkpoint; it is refused at the first
+    step instead.
     """
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        """As of every MMEngine model.
+
+        Raises:
+            RuntimeError: FSDP has split the parameters.
+        """
+        # torch marks what ``FullyShardedDataParallel`` or ``fully_shard`` has
+        if self.__dict__.get('_is_fsdp_managed_module'):
+            raise RuntimeError(expected(
+                'the wrapper of DetectionDistill',
+                'MMDistributedDataParallel', 'FSDP', 'Leave out the '
+                'FSDPStrategy or model_wrapper_cfg of the config: a '
+                'checkpoint could not be saved as a plain student. The '
+                'teacher is outside of what DDP copies and averages.'))
+        return super().forward(inputs, data_samples, mode)
 
     def state_dict(self, *args, destination=None, prefix='', keep_vars=False):
         """The student's state dict, with the distiller's as metadata."""
