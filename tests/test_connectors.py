@@ -24,7 +24,7 @@ def test_resize_where_sizes_differ():
     out = connector(maps, torch.rand(1, 2, 4, 6))
     torch.testing.assert_close(out, nn.functional.interpolate(
         maps, (4, 6), mode='bilinear'))
-    assert connector.describe((1, 2, 8, 8), (1, 2, 4, 6)) == ', resized'
+    assert connector.describe((1, 2, 8, 8), (1, 2, 4, 6)) == ('resized', 0)
 
 
 def test_same_shape_passes_through():

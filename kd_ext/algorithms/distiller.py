@@ -1,6 +1,6 @@
 """From two readings of a batch to a dict of named loss terms."""
 
-from logging import INFO, WARNING
+from logging import WARNING
 
 import torch
 from mmengine.logging import MessageHub, print_log
@@ -10,6 +10,7 @@ from kd_ext.messages import expected, near_matches
 from kd_ext.probe import blank_samples, probing
 from kd_ext.taps import PartTap, Reading, build_tap
 from .entry import OF_MAPS, OF_REGIONS, WEIGHTS, split_entry
+from .matches import Matches
 from .region_wiring import RegionWiring
 from .teacher_pass import TeacherPass
 from .term import LevelTerm, zero_terms
@@ -20,7 +21,8 @@ class Distiller(nn.Module):
     """Taps, connectors, class means and losses of all entries of ``distill=``.
 
     Knows nothing of training: it says what to read, and turns what was read
-    into terms. Its state is what resuming needs besides the student.
+    into terms. Its state is what resuming needs besides the student; what it
+    compares with what is in ``matches``.
 
     Args:
         distill (dict[str, dict]): Entries by name.
@@ -58,7 +60,7 @@ class Distiller(nn.Module):
                 student, teacher, classes[role],
                 f'{role}_' if len(teachers) > 1 else '')
         self.terms, self.weightings = nn.ModuleDict(), nn.ModuleDict()
-        self.matches = []  # what learns from what, in words
+        self.matches = Matches()
         for name, (loss, settings) in entries.items():
             tap, role = taps[name], self.teacher_of[name]
             # checked first: it needs no model
@@ -71,21 +73,23 @@ class Distiller(nn.Module):
                 term = LevelTerm(name, loss, tap, *shapes, settings,
                                  teachers[role], self.terms)
             if term is None:
-                self._say(f'{name}: left out, it is by class; '
-                          f'{classes[role].describe()}', WARNING)
+                text = (f'{name}: left out, it is by class; '
+                        f'{classes[role].describe()}')
+                self.matches.notes.append(text)
+                print_log(text, 'current', WARNING)
                 continue
             self.terms[name], self.weightings[name] = term, weighting
-            for line in term.describe(*shapes):
-                self._say(line + (f' of {role}' if len(teachers) > 1 else ''))
+            self.matches.add(term, shapes, role if len(teachers) > 1 else '')
         if not self.terms:
             raise ValueError(expected(
                 'distill', 'of something that does not go by class, where '
                 'teacher and student have no class in common',
                 ', '.join(entries), "Terms at 'neck' and 'backbone' do, and "
                 "those at 'embedding' where both have heads of one family."))
-        for mapped in classes.values():
-            if not mapped.same:
-                self._say(mapped.describe())
+        self.matches.notes += [mapped.describe() for mapped
+                               in classes.values() if not mapped.same]
+        self.matches.added = sum(p.numel() for p in self.parameters())
+        print_log(f'matches: what learns from what\n{self.matches}', 'current')
         self.class_means = nn.ModuleDict()
         self.means_of, self.online, self.own = {}, {}, {}
         self.by_class = set()  # entries that compare class by class
@@ -96,10 +100,6 @@ class Distiller(nn.Module):
             self.means_of.update(wiring.means_of)
             self.online.update({means: (role, key) for means, key
                                 in wiring.online.items()})
-
-    def _say(self, line, level=INFO):
-        self.matches.append(line)
-        print_log(line, 'current', level)
 
     @property
     def active(self):

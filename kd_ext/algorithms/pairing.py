@@ -9,6 +9,7 @@ import math
 
 from kd_ext.messages import expected
 from kd_ext.probe import PROBE_SIZE
+from .matches import Side
 
 
 def stride_of(shape):
@@ -100,11 +101,9 @@ def _strides(shapes):
     return 'strides ' + ', '.join(str(stride_of(shape)) for shape in shapes)
 
 
-def named_level(key, level, shape):
-    """``backbone[1] (128, 40, 40) stride 8``."""
-    stride = stride_of(shape)
-    return f'{key}[{level}] {tuple(shape[1:])}' + (
-        '' if stride is None else f' stride {stride}')
+def side(key, level, shape):
+    """The :class:`Side` of a probed map (B, C, H, W)."""
+    return Side(f'{key}[{level}]', tuple(shape[1:]), stride_of(shape))
 
 
 def unpaired(pairs, student, teacher):

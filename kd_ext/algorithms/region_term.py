@@ -8,6 +8,7 @@ from kd_ext.connectors import Connector
 from kd_ext.losses.precision import upcast
 from kd_ext.messages import expected
 from .entry import asks, needs_teacher, set_up
+from .matches import Match, Side
 from .term import count_bad, named_terms
 
 FIELDS = dict(embedding='embeddings', logits='logits')
@@ -56,8 +57,9 @@ class RegionTerm(nn.Module):
         source = 'the same regions' if self.needs_teacher else 'class means'
         if not shared:
             source = f'class means of {teacher.family} regions'
-        self.text = (f'{name}: {at} of {student.family} regions ({own}) <- '
-                     f'{source} ({width}){how}')
+        self.match = Match(
+            name, Side(f'{at} of {student.family} regions', (own, )),
+            Side(source, (width, )), *how)
 
     def _without_teacher(self, student, teacher):
         pair = (f'the {student.family} regions of {student.name} and the '
@@ -93,8 +95,8 @@ class RegionTerm(nn.Module):
         return classes.columns(student.num_logits > student.num_classes)
 
     def describe(self):
-        """One line: where, widths, projector."""
-        yield self.text
+        """The one :class:`Match`."""
+        yield self.match
 
     def _inputs(self, student, teacher, class_means):
         """Student and teacher features in fp32, and what is asked by name."""

@@ -8,7 +8,8 @@ from kd_ext.losses.checks import check_weight
 from kd_ext.losses.precision import upcast
 from kd_ext.messages import expected, near_matches
 from .entry import asks, build_loss, set_up
-from .pairing import named_level, pair_levels, unpaired
+from .matches import Match
+from .pairing import pair_levels, side, unpaired
 from .teacher_side import teacher_connectors
 
 
@@ -83,7 +84,8 @@ class LevelTerm(nn.Module):
             set_up(self.loss, num_levels=len(self.pairs),
                    student_widths=widths,
                    teacher_widths=[teacher[j][1] for _, j in self.pairs])
-        if isinstance(connector, str):
+        self.shares = connector if isinstance(connector, str) else None
+        if self.shares:
             # parameters of the other entry: registered there alone, as an
             # optimizer with paramwise_cfg takes none twice
             self.__dict__['connectors'] = self._shared(connector, others)
@@ -130,13 +132,15 @@ class LevelTerm(nn.Module):
         return term.connectors
 
     def describe(self, student, teacher):
-        """One line a pair: shapes, strides, projector, resize; and one for
-        what has no partner."""
+        """A :class:`Match` a pair, and a note on what has no partner."""
         for index, (i, j) in enumerate(self.pairs):
-            how = (self.connectors[index].describe(student[i], teacher[j])
-                   if self.connectors else '')
-            yield (f'{self.name}: {named_level(self.key, i, student[i])} <- '
-                   f'{named_level(self.key, j, teacher[j])}{how}')
+            how = ()
+            if self.shares:
+                how = (f'of {self.shares}', )
+            elif self.connectors:
+                how = self.connectors[index].describe(student[i], teacher[j])
+            yield Match(self.name, side(self.key, i, student[i]),
+                        side(self.key, j, teacher[j]), *how)
         left = unpaired(self.pairs, student, teacher)
         if left:
             yield f'{self.name}: strides without a partner: {left}'

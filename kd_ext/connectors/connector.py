@@ -54,14 +54,17 @@ class Connector(nn.Module):
                    else nn.Linear(*widths))
 
     def describe(self, student, teacher):
-        """What happens between the two shapes, in words; may be empty."""
-        text = ''
+        """What happens between the two shapes, and the parameters of it.
+
+        Returns:
+            tuple[str, int]: In words, which may be none; parameters.
+        """
+        words = []
         if self.projector is not None:
-            count = sum(p.numel() for p in self.projector.parameters())
-            text = f', {type(self.projector).__name__} ({count:,} parameters)'
+            words.append(type(self.projector).__name__)
         if len(student) == 4 and student[2:] != teacher[2:]:
-            text += ', resized'
-        return text
+            words.append('resized')
+        return ', '.join(words), sum(p.numel() for p in self.parameters())
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The student's feature in the teacher's shape, where needed."""

@@ -92,7 +92,10 @@ class Preflight:
     def run(self):
         """All checks, shown on the way: list[Finding]."""
         findings = [*self.classes(), *self.sizes()]
-        self.console.print(match_table(self.model))
+        matches = self.model.distiller.matches
+        table = matches.table()
+        table.title, table.caption = 'matches', matches.total()
+        self.console.print(table, *matches.notes, sep='\n')
         with self.watch.part('the teacher\'s own loss'):
             scores = self.teachers()
         for name, score in scores.items():
@@ -145,16 +148,6 @@ def _resized(cfg, size):
                 if larger > size:
                     step['scale'] = (size, size)
     return cfg
-
-
-def match_table(model):
-    """What is matched with what: shapes, projectors, parameters."""
-    lines = model.distiller.matches
-    table = _table('matches', ('term', 'student <- teacher'),
-                   (line.split(': ', 1) for line in lines))
-    added = sum(p.numel() for p in model.distiller.parameters())
-    table.caption = f'{added:,} added parameters'
-    return table
 
 
 def _table(title, columns, rows):

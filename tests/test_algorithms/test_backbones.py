@@ -98,13 +98,9 @@ def test_connectors_when_asked_for(connector):
     assert bool(model.student.backbone.conv1.weight.grad.any())
 
 
-def test_strides_are_told(monkeypatch):
-    from kd_ext.algorithms import distiller
-    lines = []
-    monkeypatch.setattr(distiller, 'print_log',
-                        lambda line, logger: lines.append(line))
-    distill(teacher=detector('R50'), lipschitz=LIPSCHITZ)
-    assert lines == [
+def test_strides_are_told():
+    model = distill(teacher=detector('R50'), lipschitz=LIPSCHITZ)
+    assert list(model.distiller.matches) == [
         'lipschitz: backbone[0] (8, 40, 40) stride 8 <- '
         'backbone[1] (32, 40, 40) stride 8',
         'lipschitz: backbone[1] (16, 20, 20) stride 16 <- '

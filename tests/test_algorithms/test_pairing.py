@@ -3,8 +3,8 @@
 import pytest
 
 from kd_ext.algorithms.pairing import (
-    named_level,
     pair_levels,
+    side,
     stride_of,
     unpaired,
 )
@@ -91,8 +91,8 @@ def test_named_levels():
 
 
 def test_words():
-    assert named_level('neck', 1, SHAPES[8]) == 'neck[1] (16, 40, 40) stride 8'
-    assert named_level('fc', 0, (5, 8)) == 'fc[0] (8,)'
+    assert str(side('neck', 1, SHAPES[8])) == 'neck[1] (16, 40, 40) stride 8'
+    assert str(side('fc', 0, (5, 8))) == 'fc[0] (8)'
     three, four = maps(8, 16, 32), maps(4, 8, 16)
     assert unpaired([(0, 1), (1, 2)], three, four) == 'student 32; teacher 4'
     assert unpaired([(0, 0)], three[:1], four[:1]) == ''
