@@ -27,7 +27,7 @@ def near_matches(word, choices, count=5):
 
     Falls back to the first choices where nothing is near.
     """
-    choices = [str(choice) for choice in choices]
+    choices = list(dict.fromkeys(map(str, choices)))
     near = difflib.get_close_matches(str(word), choices, count, cutoff=0.5)
     if near:
         return f'Did you mean: {", ".join(near)}?'

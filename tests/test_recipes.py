@@ -77,20 +77,12 @@ def test_mistakes_in_configs():
         distill_config(Config.fromfile(CONFIG), None, 'x.pth')
 
 
-@pytest.mark.parametrize('args,text', [
-    (['--teacher', TEACHER], '--teacher-ckpt to be given as well'),
-    (['--distill', 'rcka'], '--teacher to be given as well'),
-    (['--teacher', TEACHER, '--teacher-ckpt', 'gone.pth'],
-     "--teacher-ckpt to be an existing file or a URL, but got 'gone.pth'"),
-    (['--teacher', 'mmdet::retinanet/retinanet_r105_fpn_2x_coco.py',
-      '--teacher-ckpt', 'https://x/y.pth'], 'Did you mean'),
-    (['--teacher', TEACHER, '--teacher-ckpt', 'https://x/y.pth',
-      '--distill', 'rckaa'], 'Did you mean: rcka'),
-])
-def test_mistakes_on_the_command_line(args, text, tmp_path):
-    done = training.command('tools/train.py', CONFIG, '--work-dir', tmp_path,
-                            *args)
-    assert done.returncode == 1 and text in done.stdout
+def test_a_mistake_on_the_command_line(tmp_path):
+    # others, in this process: test_mistakes.py
+    done = training.command(
+        'tools/train.py', CONFIG, '--work-dir', tmp_path, '--teacher',
+        TEACHER, '--teacher-ckpt', 'https://x/y.pth', '--distill', 'rckaa')
+    assert done.returncode == 1 and 'Did you mean: rcka' in done.stdout
     assert 'Traceback' not in done.stdout
 
 

@@ -18,6 +18,7 @@ from kd_ext.extras import require_extra
 from kd_ext.messages import expected, near_matches
 
 RANDOM = 'random'
+CONFIGS = ('.py', '.json', '.yaml', '.yml')
 
 
 @contextlib.contextmanager
@@ -49,13 +50,16 @@ def detector_scope(cfg=None):
 def model_config(source, name):
     """The model dict behind a path, a ``pkg::config`` name or a dict.
 
+    Of a config that distills it is the student: what its checkpoints hold.
+
     Raises:
         FileNotFoundError: No such config; the message lists near matches.
         TypeError: ``source`` is none of these.
     """
     if isinstance(source, dict):
         # a whole config may be given where its ``model`` is meant
-        return source if 'type' in source else _scoped_model(source)
+        return _plain(source if 'type' in source else _scoped_model(source),
+                      name)
     if not isinstance(source, (str, os.PathLike)):
         raise TypeError(expected(
             name, 'a config path, a pkg::config name, a dict or a model',
@@ -68,16 +72,30 @@ def model_config(source, name):
     try:
         cfg = (get_config(source) if '::' in source
                else Config.fromfile(source))
-    except (FileNotFoundError, ValueError, AssertionError) as error:
+    except (OSError, ValueError, AssertionError) as error:
         raise FileNotFoundError(expected(
             name, 'a config that can be read', repr(source),
-            f'{error} {_neighbours(source)}')) from error
+            f'{error} {_neighbours(source)}'.strip())) from error
     if 'model' not in cfg:
         raise ValueError(expected(
             name, 'a config with a model', f'{source!r} without one'))
     if '::' in source:
         cfg.model.setdefault('_scope_', source.partition('::')[0])
-    return _scoped_model(cfg)
+    return _plain(_scoped_model(cfg), name)
+
+
+def _plain(model, name):
+    """``model``, or the student of one that distills."""
+    kind = model.get('type')
+    if kind is None:
+        raise ValueError(expected(
+            name, 'a config of a detector', 'one whose model has no type'))
+    if not getattr(kind, '__name__', str(kind)).endswith('DetectionDistill'):
+        return model
+    student = model['student']
+    if isinstance(student, dict) and '_scope_' in model:
+        student.setdefault('_scope_', model['_scope_'])
+    return model_config(student, name)
 
 
 def _scoped_model(cfg):
@@ -104,8 +122,8 @@ def _neighbours(source):
     return near_matches(os.path.basename(source), names) if names else ''
 
 
-def build_teacher(source, checkpoint, allow_mismatch=False):
-    """Builds, loads and freezes a teacher.
+def build_teacher(source, checkpoint, allow_mismatch=False, role='teacher'):
+    """Builds, loads and freezes a teacher, or what a tool measures.
 
     Args:
         source (str | dict | BaseModel): Config path, ``pkg::config``, model
@@ -114,6 +132,8 @@ def build_teacher(source, checkpoint, allow_mismatch=False):
             trains under an untrained teacher (tests).
         allow_mismatch (bool): Go on although keys are missing, unexpected or
             of another shape.
+        role (str): What messages call it: ``'teacher'``, ``'teacher.big'``
+            of several, ``'student'``.
 
     Returns:
         BaseModel: In eval mode, no parameter requires a gradient.
@@ -125,20 +145,20 @@ def build_teacher(source, checkpoint, allow_mismatch=False):
     if isinstance(source, BaseModel):
         teacher = source
     else:
-        cfg = model_config(source, 'teacher')
+        cfg = model_config(source, role)
         with detector_scope(cfg):
             teacher = MODELS.build(ConfigDict(cfg))
         if not checkpoint:
             raise ValueError(expected(
-                'teacher_ckpt', 'the path or URL of the teacher\'s weights',
+                checkpoint_key(role), 'the path or URL of its weights',
                 repr(checkpoint),
                 'An untrained teacher teaches nothing; where that is meant '
                 f'(a test), pass teacher_ckpt={RANDOM!r}.'))
     if checkpoint == RANDOM:
-        print_log('teacher: UNTRAINED, random weights', 'current', 30)
+        print_log(f'{role}: UNTRAINED, random weights', 'current', 30)
         initialise(teacher)
     elif checkpoint:
-        load_teacher(teacher, checkpoint, allow_mismatch)
+        load_teacher(teacher, checkpoint, allow_mismatch, role)
     teacher.requires_grad_(False)
     teacher.eval()  # what it returns is not to be relied on: LD gives None
     return teacher
@@ -155,16 +175,32 @@ def initialise(teacher):
     teacher.init_weights()
 
 
-def read_checkpoint(path):
+def checkpoint_key(role):
+    """Where the weights of a role are named."""
+    kind, _, name = role.partition('.')
+    if kind != 'teacher':
+        return f'the checkpoint of the {role}'
+    return f'teacher_ckpt.{name}' if name else 'teacher_ckpt'
+
+
+def read_checkpoint(path, key='teacher_ckpt'):
     """The state dict in a checkpoint file or URL, without ``module.``.
+
+    Args:
+        path (str): Of the file, or a URL.
+        key (str): What messages call it.
 
     Returns:
         tuple[dict, dict]: The state dict, and the meta data beside it.
     """
     if '://' not in path and not os.path.isfile(path):
         raise FileNotFoundError(expected(
-            'teacher_ckpt', 'a file or URL', repr(path),
-            'Download or train the teacher first, or correct the path.'))
+            key, 'a file or URL', repr(path),
+            'Download or train it first, or correct the path.'))
+    if path.endswith(CONFIGS):
+        raise ValueError(expected(
+            key, 'a checkpoint', f'the config {path!r}',
+            'The config belongs to teacher, the .pth file here.'))
     try:
         content = CheckpointLoader.load_checkpoint(path, 'cpu', logger=None)
         state = content.get('state_dict', content)
@@ -173,49 +209,51 @@ def read_checkpoint(path):
         if not any(isinstance(v, torch.Tensor) for v in state.values()):
             raise ValueError('it holds no tensors')
     except pickle.UnpicklingError as error:
-        raise ValueError(refusal('teacher_ckpt', error, path)) from error
+        raise ValueError(refusal(key, error, path)) from error
     except Exception as error:
         raise ValueError(expected(
-            'teacher_ckpt', 'a readable checkpoint with a state dict',
+            key, 'a readable checkpoint with a state dict',
             f'{path!r} ({type(error).__name__}: {str(error)[:300]})',
             'Fetch or train it again.')) from error
     return state, content.get('meta') or {}
 
 
-def load_teacher(teacher, path, allow_mismatch=False):
+def load_teacher(teacher, path, allow_mismatch=False, role='teacher'):
     """Loads ``path`` and accounts for every key.
 
     Returns:
         dict[str, list[str]]: Keys ``matched``, ``missing``, ``unexpected``
         and ``reshaped`` (present on both sides, of different shapes).
     """
-    state, meta = read_checkpoint(path)
+    key = checkpoint_key(role)
+    state, meta = read_checkpoint(path, key)
     own = teacher.state_dict()
-    reshaped = [key for key, value in state.items()
-                if key in own and own[key].shape != value.shape]
-    shapes = {key: f'{tuple(state.pop(key).shape)} in the file, '
-                   f'{tuple(own[key].shape)} in the model'
-              for key in reshaped}
+    reshaped = [name for name, value in state.items()
+                if name in own and own[name].shape != value.shape]
+    shapes = {name: f'{tuple(state.pop(name).shape)} in the file, '
+                    f'{tuple(own[name].shape)} in the model'
+              for name in reshaped}
     try:
         result = teacher.load_state_dict(state, strict=False)
     except RuntimeError as error:  # some detectors rename keys while loading
         raise ValueError(expected(
-            'teacher_ckpt', f'a checkpoint of {type(teacher).__name__}',
+            key, f'a checkpoint of {type(teacher).__name__}',
             f'{path!r} ({str(error)[:300]})', 'Name the config that it was '
             'trained with.')) from error
     report = dict(
-        missing=[key for key in result.missing_keys if key not in shapes
-                 and not key.endswith('num_batches_tracked')],
+        missing=[name for name in result.missing_keys if name not in shapes
+                 and not name.endswith('num_batches_tracked')],
         unexpected=list(result.unexpected_keys), reshaped=reshaped)
-    report['matched'] = [key for key in own if key not in shapes
-                         and key not in result.missing_keys]
-    text = (f'teacher: {len(report["matched"])} of {len(own)} keys matched, '
+    report['matched'] = [name for name in own if name not in shapes
+                         and name not in result.missing_keys]
+    text = (f'{role}: {len(report["matched"])} of {len(own)} keys matched, '
             + ', '.join(f'{len(report[kind])} {kind}' for kind in
                         ('missing', 'unexpected', 'reshaped'))
             + f' ({path})')
     if any(report[kind] for kind in ('missing', 'unexpected', 'reshaped')):
         if not allow_mismatch:
-            raise ValueError(_mismatch(teacher, path, report, shapes))
+            raise ValueError(_mismatch(teacher, role, path, report,
+                                       shapes))
         print_log(text, 'current', 30)
     else:
         print_log(text, 'current')
@@ -231,7 +269,7 @@ def _class_names(meta):
     return None if names is None else list(names)
 
 
-def _mismatch(teacher, path, report, shapes):
+def _mismatch(teacher, role, path, report, shapes):
     samples = []
     for kind in ('missing', 'unexpected'):
         if report[kind]:
@@ -240,10 +278,13 @@ def _mismatch(teacher, path, report, shapes):
         key = next(iter(shapes))
         samples.append(f'reshaped: {key} ({shapes[key]})')
     remedy = ('Is it the checkpoint of another architecture, or of another '
-              'number of classes? Correct teacher or teacher_ckpt; to go on '
-              'all the same, set allow_teacher_mismatch=True.')
+              'number of classes?')
+    if role.startswith('teacher'):
+        remedy += (' Correct teacher or teacher_ckpt; to go on all the same, '
+                   'set allow_teacher_mismatch=True.')
     return expected(
-        'teacher_ckpt', f'the weights of the teacher {type(teacher).__name__}',
+        checkpoint_key(role), f'the weights of the {role.partition(".")[0]} '
+        f'{type(teacher).__name__}',
         f'{path!r} with {len(report["matched"])} keys matched, '
         f'{len(report["missing"])} missing, {len(report["unexpected"])} '
         f'unexpected, {len(report["reshaped"])} of another shape '

@@ -44,7 +44,8 @@ def build_teachers(source, checkpoint, allow_mismatch=False):
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(expected(
                 'the name of a teacher', 'an identifier', repr(name)))
-    return {name: build_teacher(one, checkpoint[name], allow_mismatch)
+    return {name: build_teacher(one, checkpoint[name], allow_mismatch,
+                                f'{ONE}.{name}')
             for name, one in source.items()}
 
 

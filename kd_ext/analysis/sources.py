@@ -45,9 +45,9 @@ def own_model(cfg):
         'default_scope')), 'config')
 
 
-def load_model(model, checkpoint):
+def load_model(model, checkpoint, role='teacher'):
     """A frozen detector on this process's device."""
-    return build_teacher(model, checkpoint).to(get_device())
+    return build_teacher(model, checkpoint, role=role).to(get_device())
 
 
 def digest(value):

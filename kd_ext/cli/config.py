@@ -35,8 +35,8 @@ def load_config(args):
     return cfg
 
 
-def find_config(name):
-    """The file behind a path or a ``pkg::name``.
+def find_config(name, key='config'):
+    """The file behind a path or a ``pkg::name``, which messages call ``key``.
 
     MMEngine's ``get_config`` is of no use here: it calls pip for a package
     that is not installed.
@@ -47,7 +47,7 @@ def find_config(name):
     if path.is_file() and path.suffix in SUFFIXES:
         return path
     raise FileNotFoundError(expected(
-        'config', f'an existing file ({", ".join(SUFFIXES)})', repr(name),
+        key, f'an existing file ({", ".join(SUFFIXES)})', repr(name),
         _neighbours(path, package + colons, root)))
 
 

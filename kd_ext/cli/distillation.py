@@ -45,7 +45,7 @@ def apply_distill_options(cfg, args):
                 option, 'given as well', 'none',
                 'A distillation takes --teacher CONFIG --teacher-ckpt WEIGHTS '
                 '[--distill METHOD ...].'))
-    find_config(args.teacher)
+    find_config(args.teacher, '--teacher')
     check_checkpoint('--teacher-ckpt', args.teacher_ckpt)
     weights = args.teacher_ckpt
     if os.path.exists(weights):  # the dumped config may be used elsewhere

@@ -32,7 +32,7 @@ def lipschitz(args):
     data = SplitImages(cfg, args.split)
     job = SpectraJob(data, spread(len(data), args.max_images),
                      args.iterations, _levels(args, cfg), args.workers)
-    models = {role: sources.load_model(source, checkpoint)
+    models = {role: sources.load_model(source, checkpoint, role)
               for role, (_, source, checkpoint) in chosen.items()}
     spectra = job.run(models)
     if is_main_process():

@@ -34,7 +34,7 @@ def neural_collapse(args):
                       args.min_regions)
     measures, about = {}, {}
     for role, (name, source, checkpoint) in chosen.items():
-        model = sources.load_model(source, checkpoint)
+        model = sources.load_model(source, checkpoint, role)
         measures[role] = job.run(model, role)
         about[role] = _about(name, checkpoint, model, args)
     if is_main_process():

@@ -48,6 +48,10 @@ def config(shapes, folder, checkpoint, teacher=TEACHER, **distill):
     return cfg
 
 
+def parameters(model):
+    return sum(p.numel() for p in model.parameters())
+
+
 def findings(cfg):
     return Preflight(cfg, tiny.build(cfg.model), images=8).run()
 
@@ -132,8 +136,12 @@ def test_class_lists():
 def test_swapped_student_and_teacher(shapes, tmp_path):
     cfg = config(shapes, tmp_path, 'random', teacher=tiny.fcos(
         2, num_classes=training.CLASSES))
-    found = Preflight(cfg, tiny.build(cfg.model), images=1).sizes()
-    assert 'are they swapped' in found[0].text
+    model = tiny.build(cfg.model)
+    text = (f'The teacher has {parameters(model.teacher):,} parameters and '
+            f'the student {parameters(model.student):,}: are they swapped?')
+    flight = Preflight(cfg, model, images=1)
+    for found in (flight.sizes(), flight.short()):  # the tool, a training
+        assert [one.text for one in found if one.text == text] == [text]
 
 
 @pytest.mark.parametrize('weight,text,fatal', [
