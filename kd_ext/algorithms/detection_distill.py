@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kd_ext.registry import MODELS
 from .distiller import Distiller
+from .faults import check_task_loss
 from .input_adapter import InputAdapter
 from .plain_student import PlainStudentMixin
 from .teacher import detector_scope, model_config
@@ -126,6 +127,7 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
         entry with a schedule or a balance as ``distill.factor_*``."""
         if self.distillation_stopped or not self.distiller.active:
             losses = self.architecture(inputs, data_samples, mode='loss')
+            task_loss, _ = self.parse_losses(losses)
             terms = self.distiller.idle()
         else:
             with self.distiller.reading(self.student) as seen_S:
@@ -133,6 +135,7 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             seen_T = self._run_teachers(inputs, data_samples, seen_S)
             task_loss, _ = self.parse_losses(losses)
             terms = self.distiller(seen_S, seen_T, task_loss.detach())
+        check_task_loss(losses, task_loss, data_samples)
         losses = add_prefix(losses, 'student')
         losses.update(add_prefix(terms, 'distill'))
         total, _ = self.parse_losses(losses)

@@ -3,13 +3,14 @@
 from logging import WARNING
 
 import torch
-from mmengine.logging import MessageHub, print_log
+from mmengine.logging import print_log
 from torch import nn
 
 from kd_ext.messages import expected, near_matches
 from kd_ext.probe import blank_samples, probing
 from kd_ext.taps import PartTap, Reading, build_tap
 from .entry import OF_MAPS, OF_REGIONS, WEIGHTS, split_entry
+from .faults import iteration
 from .matches import Matches
 from .region_wiring import RegionWiring
 from .teacher_pass import TeacherPass
@@ -191,7 +192,6 @@ class Distiller(nn.Module):
         return self.weightings[name].idle(zero_terms(self.terms[name]))
 
     def _name_fault(self, terms, student, teachers):
-        iteration = MessageHub.get_current_instance().runtime_info.get('iter')
         for name, values in terms.items():
             fault = self.terms[name].fault(
                 *self._inputs(name, student, teachers))
@@ -199,9 +199,11 @@ class Distiller(nn.Module):
                      if not bool(torch.isfinite(value).all())]
             if names:
                 raise FloatingPointError(expected(
-                    f'distill.{names[0]} at iteration {iteration}', 'finite',
+                    f'distill.{names[0]} at iteration {iteration()}', 'finite',
                     f'{float(values[names[0]].detach())}; first seen in '
                     f'{fault or "the loss itself"}',
+                    'Look at teacher_ckpt and at the teacher\'s '
+                    'data_preprocessor.' if 'teacher' in (fault or '') else
                     'Lower the learning rate or this term\'s loss_weight, '
                     'clip gradients, or train without --amp.'))
 

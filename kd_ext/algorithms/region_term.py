@@ -124,10 +124,11 @@ class RegionTerm(nn.Module):
     def fault(self, student, teacher, class_means=None):
         """Where this term stops being finite, in words, or None."""
         (preds_S, preds_T), named = self._inputs(student, teacher, class_means)
-        for what, value in (('the student\'s', preds_S), ('the teacher\'s',
-                                                          preds_T),
-                            ('the class means\'', named.get('class_means'))):
+        for what, value in (
+                ('the student\'s regions', preds_S),
+                ('the teacher\'s regions', preds_T),
+                ('the teacher\'s class means', named.get('class_means'))):
             bad = count_bad(value) if value is not None else ''
             if bad:
-                return f'{self.at}: {bad} of {what} regions'
+                return f'{self.at}: {bad} of {what}'
         return None

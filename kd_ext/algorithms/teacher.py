@@ -16,6 +16,7 @@ from mmengine.runner import CheckpointLoader
 from kd_ext.checkpoints import refusal
 from kd_ext.extras import require_extra
 from kd_ext.messages import expected, near_matches
+from .faults import bad_weights
 
 RANDOM = 'random'
 CONFIGS = ('.py', '.json', '.yaml', '.yml')
@@ -257,6 +258,11 @@ def load_teacher(teacher, path, allow_mismatch=False, role='teacher'):
         print_log(text, 'current', 30)
     else:
         print_log(text, 'current')
+    damaged = bad_weights(teacher)
+    if damaged:
+        raise ValueError(expected(
+            key, 'of finite weights', f'{path!r} with {damaged} that are not',
+            'Its training diverged: take an earlier checkpoint.'))
     teacher.class_names = _class_names(meta)
     teacher._is_init = True  # MMEngine's init_weights leaves it alone
     return report
