@@ -30,16 +30,21 @@ def check_count(name, value):
     return value
 
 
+def check_tensor(name, value, dims, shape):
+    """A floating-point tensor with ``dims`` dimensions."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(expected(name, f'a tensor {shape}',
+                                 type(value).__name__))
+    if value.dim() not in dims or not value.is_floating_point():
+        raise ValueError(expected(
+            name, f'a floating-point tensor {shape}',
+            f'{value.dtype} of shape {tuple(value.shape)}'))
+
+
 def check_pair(preds_S, preds_T, dims, shape):
     """Two floating-point tensors of one shape with ``dims`` dimensions."""
-    for name, value in (('preds_S', preds_S), ('preds_T', preds_T)):
-        if not isinstance(value, torch.Tensor):
-            raise TypeError(expected(name, f'a tensor {shape}',
-                                     type(value).__name__))
-        if value.dim() not in dims or not value.is_floating_point():
-            raise ValueError(expected(
-                name, f'a floating-point tensor {shape}',
-                f'{value.dtype} of shape {tuple(value.shape)}'))
+    check_tensor('preds_S', preds_S, dims, shape)
+    check_tensor('preds_T', preds_T, dims, shape)
     if preds_S.shape != preds_T.shape:
         raise ValueError(expected(
             'preds_S and preds_T', 'of one shape',
@@ -50,6 +55,10 @@ def check_pair(preds_S, preds_T, dims, shape):
 
 def check_levels(preds_S, preds_T):
     """As many student levels as teacher levels, and at least one."""
+    for name, levels in (('preds_S', preds_S), ('preds_T', preds_T)):
+        if not isinstance(levels, (tuple, list)):
+            raise TypeError(expected(name, 'a tensor or a tuple of levels',
+                                     type(levels).__name__))
     if len(preds_S) != len(preds_T) or not len(preds_S):
         raise ValueError(expected(
             'preds_S and preds_T', 'the same number of levels, at least one',

@@ -32,6 +32,8 @@ from .spectral import EPS, stage_sigmas
 
 @full_precision
 def _lipschitz_loss(preds_S, preds_T, num_iters, relative, weights):
+    if any(maps.numel() == 0 for maps in (*preds_S, *preds_T)):
+        return sum(maps.sum() for maps in preds_S) * 0
     with torch.no_grad():
         target = stage_sigmas([maps.detach() for maps in preds_T], num_iters)
     error = stage_sigmas(preds_S, num_iters) - target
@@ -72,8 +74,6 @@ def lipschitz_loss(preds_S: Sequence[Tensor], preds_T: Sequence[Tensor],
     if stage_weights is None:
         stage_weights = [2.0**(k - pairs - 1) for k in range(1, pairs + 1)]
     _check_weights(stage_weights, pairs)
-    if any(maps.numel() == 0 for maps in (*preds_S, *preds_T)):
-        return sum(maps.sum() for maps in preds_S) * 0
     return _lipschitz_loss(preds_S, preds_T, num_iters, relative,
                            stage_weights)
 

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from kd_ext.messages import expected
 from kd_ext.registry import MODELS
-from .checks import check_count, check_weight
+from .checks import check_count, check_tensor, check_weight
 from .kl_loss import check_temperature
 from .labelled import EPS, batch_means, check_labelled, directions, known_rows
 from .precision import full_precision
@@ -122,7 +122,8 @@ def nc2_loss(student_means: Tensor, class_means: Tensor,
         there is none. 0 for a rotated, scaled or (if centred) shifted copy.
 
     Raises:
-        ValueError: Not 2-D, or different numbers of rows.
+        TypeError: Not two tensors.
+        ValueError: Not 2-D, not floating point, or different numbers of rows.
 
     Example:
         >>> import torch
@@ -130,8 +131,9 @@ def nc2_loss(student_means: Tensor, class_means: Tensor,
         >>> float(nc2_loss(2 * means + 1, means)) < 1e-6
         True
     """
-    if not (student_means.dim() == class_means.dim() == 2
-            and len(student_means) == len(class_means)):
+    check_tensor('student_means', student_means, (2,), '(R, D)')
+    check_tensor('class_means', class_means, (2,), '(R, D)')
+    if len(student_means) != len(class_means):
         raise ValueError(expected(
             'student_means and class_means', '(R, D) with the same R',
             f'{tuple(student_means.shape)} and {tuple(class_means.shape)}'))

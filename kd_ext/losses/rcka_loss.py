@@ -16,7 +16,7 @@ are on the page ``docs/methods/rcka.md``.
 """
 
 from functools import partial
-from typing import Sequence, Tuple, Union
+from typing import Sequence, Union
 
 import torch
 import torch.nn.functional as F
@@ -172,5 +172,5 @@ class RCKALoss(nn.Module):
             for student, teacher in zip(levels_S, levels_T))
 
 
-def _as_levels(preds) -> Tuple[Tensor, ...]:
-    return (preds,) if isinstance(preds, Tensor) else tuple(preds)
+def _as_levels(preds) -> Sequence[Tensor]:
+    return (preds,) if isinstance(preds, Tensor) else preds

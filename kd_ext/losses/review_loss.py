@@ -27,7 +27,13 @@ from torch import Tensor, nn
 
 from kd_ext.messages import expected
 from kd_ext.registry import MODELS
-from .checks import check_count, check_levels, check_pair, check_weight
+from .checks import (
+    check_count,
+    check_levels,
+    check_pair,
+    check_tensor,
+    check_weight,
+)
 from .precision import full_precision
 
 POOLED_SIZES = (4, 2, 1)
@@ -192,20 +198,38 @@ class ReviewKDLoss(nn.Module):
         """Weighted loss of all levels, given from fine to coarse."""
         if isinstance(preds_S, Tensor) and isinstance(preds_T, Tensor):
             preds_S, preds_T = (preds_S,), (preds_T,)
+        self._check(preds_S, preds_T)
+        if not all(maps.numel() for maps in (*preds_S, *preds_T)):
+            return sum(one.float().sum() for one in (
+                *preds_S, *self.parameters())) * 0
+        total, fused = 0., None
+        for level in reversed(range(len(preds_S))):
+            fusion, teacher = self.fusions[level], preds_T[level]
+            student = preds_S[level].to(fusion.reduce[0].weight.dtype)
+            out, fused = fusion(student, fused, teacher.shape[-2:])
+            total = total + hcl_loss(out, teacher)
+        return self.loss_weight * total
+
+    def _check(self, preds_S, preds_T):
         check_levels(preds_S, preds_T)
+        for name, preds in (('preds_S', preds_S), ('preds_T', preds_T)):
+            for maps in preds:
+                check_tensor(name, maps, (4,), '(B, C, H, W)')
+                if self.training and maps[:, :1].numel() == 1:
+                    raise ValueError(expected(
+                        name, 'maps of more than one value for each channel',
+                        f'shape {tuple(maps.shape)}', 'BN needs them: take '
+                        'more images a batch, or finer levels=.'))
         got = tuple(tuple(maps.shape[1] for maps in preds)
                     for preds in (preds_S, preds_T))
         if got != self.widths:
             raise ValueError(expected(
                 'preds_S and preds_T', f'maps of widths {self.widths}', got,
                 'Call setup(student_widths, teacher_widths) before training.'))
-        total, fused = preds_S[0].new_zeros((), dtype=torch.float32), None
-        for level in reversed(range(len(preds_S))):
-            teacher = preds_T[level]
-            out, fused = self.fusions[level](preds_S[level], fused,
-                                             teacher.shape[-2:])
-            total = total + hcl_loss(out, teacher)
-        return self.loss_weight * total
+        sizes = {len(maps) for maps in (*preds_S, *preds_T)}
+        if len(sizes) > 1:
+            raise ValueError(expected('preds_S and preds_T',
+                                      'of one batch size', sorted(sizes)))
 
 
 def _per_level(widths, num_levels):
