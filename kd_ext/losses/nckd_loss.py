@@ -33,7 +33,7 @@ from kd_ext.registry import MODELS
 from .checks import check_count, check_tensor, check_weight
 from .kl_loss import check_temperature
 from .labelled import EPS, batch_means, check_labelled, directions, known_rows
-from .precision import full_precision
+from .precision import full_precision, upcast
 
 
 def _known(class_means):
@@ -235,7 +235,8 @@ class NCKDLoss(nn.Module):
             class_means: Raw teacher means (K or K+1, D).
         """
         class_means = self._checked(preds_S, labels, class_means)
-        rows = len(class_means)
+        # once: the gradients of both terms add up before they are rounded
+        preds_S, rows = upcast(preds_S), len(class_means)
         means, counts = self._blended(preds_S, labels)
         total = (counts[:rows] * _known(class_means)).sum()
         nc1 = nc1_loss(preds_S, labels, class_means, self.tau, self.center,
