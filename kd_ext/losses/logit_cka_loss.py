@@ -69,6 +69,8 @@ def logit_cka_loss(preds_S: Tensor, preds_T: Tensor,
 class LogitCKALoss(nn.Module):
     """:func:`logit_cka_loss` times a weight.
 
+    It relates the samples of a process: on several it is the mean of theirs.
+
     Args:
         intra_weight (float): Weight of the alignment between samples.
         inter_weight (float): Weight of the alignment between classes.

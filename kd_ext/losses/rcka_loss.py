@@ -136,6 +136,8 @@ def rcka_loss(preds_S: Tensor, preds_T: Tensor, patch_size: int = 16,
 class RCKALoss(nn.Module):
     """RCKA summed over levels, :func:`rcka_loss` each.
 
+    It relates the images of a process: on several it is the mean of theirs.
+
     Args:
         patch_size (int): Side of a patch in cells. Default 16.
         intra_weight (float): Weight of the alignment between patches.

@@ -16,13 +16,12 @@ SHAPES = dict(
     pyramid=[(2, 2, 24, 32), (2, 3, 12, 16)], regions=[(64, D)])
 TEACHER = dict(SHAPES, pyramid=[(2, 3, 24, 32), (2, 2, 12, 16)])
 # relative errors against fp32 on unrounded features, of the value and of the
-# gradient's norm: for fp16 and for bf16. Twice what was measured, or less.
-# A half's own rounding error is 5e-4 and 4e-3
+# gradient's norm: for fp16 and for bf16. About twice the largest measured; a
+# half's own rounding error is 5e-4 and 4e-3
 USUAL = dict(value=(2e-4, 1e-3), grad=(1e-3, 6e-3))
 TOLERANCES = dict.fromkeys(LOSSES, USUAL)
 # probabilities of large logits; sigma_S - sigma_T, which is squared
-TOLERANCES['KL'] = dict(value=(2e-3, 4e-3), grad=(4e-3, 1.5e-2))
-TOLERANCES['KL of sigmoids'] = TOLERANCES['KL']
+TOLERANCES['KL'] = dict(USUAL, grad=(4e-3, 1.5e-2))
 for _name in ('Lipschitz', 'relative Lipschitz'):
     TOLERANCES[_name] = dict(value=(2.5e-3, 1.5e-2), grad=(3e-3, 2.5e-2))
 # of logits near 0, KL is a difference of numbers near log 2 or log K
@@ -108,11 +107,9 @@ def outside(name, batch, autocast=False, scale=65536.):
     return value.detach(), torch.autograd.grad(scale * value, leaves)
 
 
-@pytest.mark.parametrize('name', LOSSES)
+# ReviewKD's layers are a network, which DetectionDistill runs outside of it
+@pytest.mark.parametrize('name', sorted(LOSSES.keys() - {'ReviewKD'}))
 def test_autocast_changes_nothing(name):
-    if name == 'ReviewKD':
-        pytest.skip('its layers are a network; DetectionDistill runs them '
-                    'outside of autocast')
     batch = features(LOSSES[name].kind, 1.)
     (value, grads), (wanted, exact) = (outside(name, batch, autocast)
                                        for autocast in (True, False))

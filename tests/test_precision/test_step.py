@@ -41,7 +41,7 @@ def wrapper(model, device, dtype):
 
 
 def steps(detector, device, dtype, count=2):
-    """Losses of some training steps, the model and its wrapper."""
+    """Losses of some training steps, and the model after them."""
     model = tiny.distill(*joined.detectors(detector), **ENTRIES).train()
     model.to(device)
     wrapped, losses = wrapper(model, device, dtype), []
@@ -53,14 +53,14 @@ def steps(detector, device, dtype, count=2):
         wrapped.update_params(model.parse_losses(found)[0])
         losses.append({key: float(value.detach()) for key, value
                        in found.items() if key.startswith('distill.')})
-    return losses, model, wrapped
+    return losses, model
 
 
 @pytest.mark.parametrize('device, dtype', [('cpu', 'bfloat16'), *CUDA])
 @pytest.mark.parametrize('detector', TERMS)
 def test_near_fp32(detector, device, dtype):
-    exact, model, _ = steps(detector, device, None)
-    low, half, wrapped = steps(detector, device, dtype)
+    exact, model = steps(detector, device, None)
+    low, half = steps(detector, device, dtype)
     for name, rtol in TERMS[detector].items():
         key = f'distill.loss_{name}'
         assert exact[0][key] > 0
@@ -73,8 +73,6 @@ def test_near_fp32(detector, device, dtype):
         assert value.dtype == model.distiller.state_dict()[name].dtype
     assert all(p.dtype == torch.float32 and p.isfinite().all()
                for p in half.parameters())
-    if dtype == 'float16':  # no step was left out for an overflow
-        assert wrapped.loss_scaler.get_scale() == 65536
 
 
 @pytest.mark.parametrize('scale', [1., 65536.])
