@@ -19,12 +19,13 @@ class Side(NamedTuple):
 
     @property
     def size(self):
-        """``(256, 40, 40)``"""
-        return f'({", ".join(map(str, self.shape))})'
+        """``256x40x40``"""
+        return 'x'.join(map(str, self.shape))
 
     def __str__(self):
         stride = '' if self.stride is None else f' stride {self.stride}'
-        return f'{self.where} {self.size}{stride}'
+        shape = ', '.join(map(str, self.shape))
+        return f'{self.where} ({shape}){stride}'
 
 
 class Match(NamedTuple):
@@ -85,13 +86,13 @@ class Matches:
         yield from self.notes
 
     def table(self):
-        """The rows as a table of rich."""
-        from rich.box import ASCII
+        """The rows as a table of rich: 80 columns where names are short."""
         from rich.table import Table
         table = Table('entry', 'student', 'shape', 'stride', 'teacher',
-                      'shape', 'stride', 'connector', 'added', box=ASCII)
+                      'shape', 'stride', 'connector', 'added', box=None,
+                      pad_edge=False, padding=(0, 2, 0, 0))
         for row in self.rows:
-            sides = [(side.where + of, side.size, str(side.stride or ''))
+            sides = [(side.where + of, side.size, str(side.stride or '-'))
                      for side, of in ((row.student, ''), (
                          row.teacher, f' of {row.of}' if row.of else ''))]
             table.add_row(row.entry, *sides[0], *sides[1],
@@ -103,9 +104,7 @@ class Matches:
         # as wide as it gets: a log wraps nothing
         console = Console(file=io.StringIO(), width=1000, color_system=None)
         console.print(self.table())
-        return ''.join([console.file.getvalue(), *(
-            f'{line}\n' for line in self.notes), self.total()])
-
-    def total(self):
-        """``1,024 added parameters, in training alone``"""
-        return f'{self.added:,} added parameters, in training alone'
+        rows = [line.rstrip() for line in console.file.getvalue().splitlines()]
+        return '\n'.join([
+            *rows, *self.notes,
+            f'{self.added:,} added parameters, in training alone'])

@@ -1,8 +1,10 @@
 """tools/check.py: the preflight of a config, with an exit status."""
 
 import logging
+import os
 import sys
 
+import torch
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
@@ -33,6 +35,7 @@ def check(cfg, images, size):
     check_data(cfg, ('train',))
     # its own report says what matters
     quiet()
+    leave_busy_cores()
     watch = Stopwatch()
     with watch.part('building the models'):
         model = build(cfg).to(get_device())
@@ -59,6 +62,16 @@ def look(runner):
     runner.logger.info(f'short check, {watch.total:.1f} s: ' + (
         'see above; tools/check.py says more' if findings
         else 'the teacher knows these images'))
+
+
+def leave_busy_cores():
+    """Computes on cores that nobody else uses, on at least one.
+
+    Threads that wait for one another on a busy core take several times as
+    long as a single one.
+    """
+    free = (os.cpu_count() or 1) - round(os.getloadavg()[0])
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), free)))
 
 
 def quiet():

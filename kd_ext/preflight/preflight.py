@@ -1,5 +1,6 @@
 """The checks in order, and how they are shown."""
 
+import torch
 from mmengine.dataset import pseudo_collate
 from rich.console import Console
 from rich.table import Table
@@ -92,10 +93,8 @@ class Preflight:
     def run(self):
         """All checks, shown on the way: list[Finding]."""
         findings = [*self.classes(), *self.sizes()]
-        matches = self.model.distiller.matches
-        table = matches.table()
-        table.title, table.caption = 'matches', matches.total()
-        self.console.print(table, *matches.notes, sep='\n')
+        self.console.print(f'matches\n{self.model.distiller.matches}\n',
+                           markup=False, highlight=False, soft_wrap=True)
         with self.watch.part('the teacher\'s own loss'):
             scores = self.teachers()
         for name, score in scores.items():
@@ -112,7 +111,7 @@ class Preflight:
         with self.watch.part('the cost of a step'):
             costs = step.costs()
         self.console.print(_table(
-            'a step of two small images', ('', 'seconds', 'MiB'),
+            'a step of two small images', ('', f'seconds{_threads()}', 'MiB'),
             ((name, f'{seconds:.2f}', '' if memory is None else
               f'{memory:.0f}') for name, (seconds, memory) in costs.items())))
         self.console.print(_table(
@@ -129,6 +128,13 @@ def _findings(checks):
 def _named(teacher):
     """``teacher``, or ``teacher big`` where there are several."""
     return 'teacher' if teacher == ONE else f'teacher {teacher}'
+
+
+def _threads():
+    """``, 2 threads`` on a CPU."""
+    count = torch.get_num_threads()
+    return '' if torch.cuda.is_available() else (
+        f', {count} thread{"s" * (count > 1)}')
 
 
 def _parameters(model):

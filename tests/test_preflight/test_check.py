@@ -1,6 +1,7 @@
 """A teacher that was trained, and the same one broken in every way."""
 
 import copy
+import os
 
 import pytest
 import tiny
@@ -11,6 +12,7 @@ from mmengine.config import Config
 from kd_ext.algorithms.teachers import ONE
 from kd_ext.analysis.labelled_data import class_names
 from kd_ext.class_map import ClassMap
+from kd_ext.cli.check import leave_busy_cores
 from kd_ext.preflight import Preflight, compare_classes
 from kd_ext.preflight.step_check import StepCheck
 from kd_ext.preflight.teacher_score import TeacherScore
@@ -179,6 +181,18 @@ def test_time_that_the_teacher_takes_is_bounded(shapes, tmp_path):
     score = TeacherScore(model, ONE, flight.batches, ClassMap(), seconds=0.)
     assert len(score.batches) == len(score.untrained) == 2
     assert {len(losses) for losses in score.others.values()} == {2}
+
+
+@pytest.mark.parametrize('cores,load,threads', [
+    (8, 0.2, 4), (8, 5.8, 2), (2, 7.5, 1), (8, 3.6, 4)])
+def test_busy_cores_are_left_alone(monkeypatch, cores, load, threads):
+    chosen = []
+    monkeypatch.setattr(os, 'cpu_count', lambda: cores)
+    monkeypatch.setattr(os, 'getloadavg', lambda: (load, 0., 0.))
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 4)
+    monkeypatch.setattr(torch, 'set_num_threads', chosen.append)
+    leave_busy_cores()
+    assert chosen == [threads]
 
 
 def test_every_part_says_what_it_took(shapes, tmp_path, capsys):
