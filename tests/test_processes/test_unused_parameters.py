@@ -28,7 +28,8 @@ def check(name, methods):
                if p.requires_grad}
     for step in range(5):
         model.distillation_stopped = step == 3
-        data = tiny.batch(seed=step * 2 + rank)
+        # all three classes: the angle between two centred ones never changes
+        data = tiny.batch(seed=2 + step * 2 + rank)
         for sample in data['data_samples']:
             if boxes_are_gone(step):
                 sample.gt_instances = sample.gt_instances[:0]
@@ -48,7 +49,7 @@ def check(name, methods):
                     in model.distiller.named_parameters()}
         assert learning
         if step == 0:
-            assert all(value > 0 for value in terms.values()), (name, terms)
+            assert min(terms.values()) > 1e-6, (name, terms)
             assert all(learning.values()), (name, learning)
         if step == 3:
             assert not any(terms.values()), (name, terms)
