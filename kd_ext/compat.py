@@ -14,7 +14,7 @@ import sys
 import types
 from multiprocessing.pool import ThreadPool
 
-from kd_ext import saving
+from kd_ext import reading, saving
 from kd_ext.messages import expected
 
 SSD_HEAD = 'mmdet.models.dense_heads.ssd_head'
@@ -42,6 +42,7 @@ def install():
     let_ssd_predict()
     score_voc_in_threads()
     saving.install()
+    change_when_imported('mmcv.transforms.loading', reading.name_images)
 
 
 def name_package():

@@ -7,6 +7,7 @@ import resource
 import signal
 import tempfile
 import threading
+import time
 
 _CONTEXT = multiprocessing.get_context('forkserver')
 # imported once, in a process that computes nothing: its children start fast
@@ -93,4 +94,19 @@ def go_on_dying(config, name):
 def go_on_limited(config, size):
     """Trains where no file can grow beyond ``size`` bytes."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+    go_on(config)
+
+
+def go_on_without_worker(config, at):
+    """Trains where a data worker is killed at an iteration."""
+    from mmengine.runner import Runner
+    original = Runner.call_hook
+
+    def call_hook(self, name, **kwargs):
+        original(self, name, **kwargs)
+        if name == 'before_train_iter' and self.iter == at:
+            multiprocessing.active_children()[0].kill()
+            time.sleep(2)  # torch raises when it hears of it
+
+    Runner.call_hook = call_hook
     go_on(config)

@@ -1,5 +1,6 @@
 """Says which file is missing, and in which key, before a model is built."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -92,11 +93,34 @@ def _missing(key, path, folder=False, root='', root_key=None):
     if not path and not (folder and under_root):  # nothing is to be read
         return []
     if os.path.isdir(full) if folder else os.path.isfile(full):
-        return []
+        fault = '' if folder else _fault(full)
+        return [expected(key, 'a file with annotations',
+                         f'{full!r} ({fault})')] if fault else []
     if under_root and not os.path.isdir(root):
         key, full, folder = root_key, root, True
     rule = f'an existing {"folder" if folder else "file"}'
     return [expected(key, rule, repr(full), _remedy(key, full))]
+
+
+def _fault(path):
+    """What is wrong with an annotation file, as far as a glance shows."""
+    with open(path, 'rb') as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(size - 1000, 0))
+        end = file.read().strip()
+        if not end:
+            return 'an empty file'
+        if not path.endswith('.json'):
+            return ''
+        if end[-1:] not in b'}]':
+            return 'cut short'
+        file.seek(0)
+        try:  # a large one has images, and takes seconds to read
+            content = json.load(file) if size < 1e5 else {}
+        except ValueError as error:
+            return str(error)
+    nothing = isinstance(content, dict) and content.get('images') == []
+    return 'no images' if nothing else ''
 
 
 def _remedy(key, path):

@@ -23,6 +23,8 @@ from mmengine import dist
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 
+from kd_ext.messages import expected
+
 NAME = 'interrupted.pth'
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # a terminal signals the processes and their launcher, which passes it on
@@ -96,12 +98,18 @@ def train(runner, interruption):
     try:
         runner.train()
     except RuntimeError as error:
-        # raised where the next batch is fetched, so between two steps
-        worker_died = 'exited unexpectedly' in str(error)
-        if (not worker_died or not interruption.signum
-                or dist.get_world_size() > 1):
+        text = str(error)
+        if not text.startswith('DataLoader worker'):
             raise
-        hook.stop(runner, runner.iter)
+        # this one is raised where the next batch is fetched: between steps
+        if ('exited unexpectedly' in text and interruption.signum
+                and dist.get_world_size() == 1):
+            hook.stop(runner, runner.iter)
+        raise RuntimeError(expected(
+            'the processes that read the data', 'alive', text.strip(' .'),
+            'Mostly the memory ran out: lower train_dataloader.num_workers '
+            'or batch_size, or enlarge /dev/shm. --resume goes on from the '
+            'last checkpoint.')) from error
 
 
 class InterruptHook(Hook):

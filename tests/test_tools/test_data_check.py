@@ -11,6 +11,7 @@ from tiny import ROOT
 from kd_ext import cli
 from kd_ext.cli import errors
 from kd_ext.cli.interrupt import SIGNALS
+from kd_ext.messages import expected
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ def fail(error):
     ValueError, TypeError, KeyError, FileNotFoundError, FloatingPointError])
 def test_our_errors_are_messages(kind, capsys, monkeypatch):
     monkeypatch.delenv('KD_EXT_TRACEBACK', raising=False)
-    assert fail(kind('Expected a to be b, but got "c". Do d.')) == 1
+    assert fail(kind(expected('a', 'b', '"c"', 'Do d.'))) == 1
     assert capsys.readouterr().err.startswith(
         'Expected a to be b, but got "c". Do d.\n')
 
@@ -237,7 +238,7 @@ def test_rank_0_speaks_first(monkeypatch, capsys):
     monkeypatch.setattr(errors.signal, 'signal', lambda *args: None)
     for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
         monkeypatch.delenv(name, raising=False)
-    error = ValueError('Expected a to be b, but got c.')
+    error = ValueError(expected('a', 'b', 'c'))
     assert fail(error) == 1 and not waited
     monkeypatch.setenv('RANK', '1')
     assert fail(error) == 1 and len(waited) == 1
