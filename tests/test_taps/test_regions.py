@@ -133,6 +133,39 @@ def test_another_model_reads_the_same_regions(name):
     assert_close(seen.logits, regions.logits)
 
 
+@pytest.mark.parametrize('name, tower', [
+    ('FCOS', 'reg_convs'), ('RetinaNet', 'reg_convs'), ('ATSS', 'reg_convs'),
+    ('YOLOX', 'multi_level_reg_convs'), ('RTMDet', 'reg_convs')])
+def test_a_head_does_without_its_boxes_where_scores_are_read(name, tower):
+    model, head, data, regions = read(name)
+    layers = [layer for layer in getattr(head.module, tower).modules()
+              if isinstance(layer, torch.nn.Conv2d)]
+    ran = []
+    handles = [layer.register_forward_hook(lambda *_: ran.append(1))
+               for layer in layers]
+    features = model.extract_feat(data['inputs'])
+    head.at(features, regions.places)
+    assert not ran
+    head.module(features)  # nothing stays behind
+    for handle in handles:
+        handle.remove()
+    assert len(ran) >= len(layers)
+
+
+def test_a_head_of_ones_own_runs_whole():
+    # its scores may come from its boxes
+    model, head, data, regions = read('FCOS')
+
+    class Own(type(head.module)):
+        pass
+
+    head.module.__class__ = Own
+    ran = []
+    head.module.reg_convs[0].register_forward_hook(lambda *_: ran.append(1))
+    head.at(model.extract_feat(data['inputs']), regions.places)
+    assert len(ran) == len(regions.places.sizes)
+
+
 def test_planted_boxes():
     # a teacher of other widths pools its own maps with the student's boxes:
     # painting one box of the image moves that region's embedding alone

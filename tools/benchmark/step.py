@@ -121,20 +121,20 @@ def measure(config, args, console):
 
 def table(title, report):
     result = Table(title=title, title_justify='left')
-    result.add_column('candidate')
-    for column in ('median', 'quartiles', 'of student', 'of the sum',
-                   'memory', 'share of loss'):
+    result.add_column('candidate', overflow='fold')
+    for column in ('ms', 'quartiles', 'of student', 'of sum', 'MiB',
+                   'of loss'):
         result.add_column(column, justify='right')
     for name, row in report['candidates'].items():
         ideal, memory = row['to_ideal'], row['memory_mib']
         share = sum(value for key, value in report['losses'].items()
-                    if re.fullmatch(f'share_{name[5:]}(_.+)?', key))
+                    if re.fullmatch(f'share_{name[5:]}(_nc[12])?', key))
         result.add_row(
-            name, f'{row["median_ms"]:.1f} ms',
-            f'{row["quartile_low_ms"]:.1f} - {row["quartile_high_ms"]:.1f}',
+            name, f'{row["median_ms"]:.1f}',
+            f'{row["quartile_low_ms"]:.0f} - {row["quartile_high_ms"]:.0f}',
             f'{row["ratio"]:.3f}', f'{ideal["ratio"]:.3f}'
             if ideal and name not in ('student', 'teacher') else '',
-            '?' if memory is None else f'{memory:.0f} MiB',
+            '?' if memory is None else f'{memory:.0f}',
             f'{share:.1%}' if name.startswith('term ') else '')
     return result
 

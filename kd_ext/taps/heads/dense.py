@@ -1,8 +1,10 @@
 """Dense heads: the positive anchors and points of one-stage detectors."""
 
+import contextlib
 from typing import List, NamedTuple
 
 import torch
+from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
 from kd_ext.messages import expected
@@ -28,6 +30,18 @@ def dense_module(model):
 def _convolution(layer):
     """The last convolution of a layer (or prototypes in its place)."""
     return [m for m in layer.modules() if hasattr(m, 'in_channels')][-1]
+
+
+@contextlib.contextmanager
+def _skipping(layers):
+    """Context in which these layers pass on what they are given."""
+    for layer in layers:
+        layer.__dict__['forward'] = lambda maps: maps
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop('forward', None)
 
 
 class DenseHead(Head):
@@ -96,7 +110,13 @@ class DenseHead(Head):
                 for level in self._used(len(calls))]
 
     def _used(self, num_levels):
-        return range(num_levels) if self.levels is None else self.levels
+        if self.levels is None:
+            return range(num_levels)
+        if max(self.levels) >= num_levels:
+            raise ValueError(expected(
+                'levels', f'within 0..{num_levels - 1}, as {self.name} has',
+                tuple(self.levels)))
+        return self.levels
 
     def regions(self, watch):
         calls = watch.calls['layer']
@@ -134,8 +154,21 @@ class DenseHead(Head):
     def shares_places(self, other):
         return other.family == self.family
 
+    def _box_layers(self):
+        """Layers that lead to the boxes alone and keep the width: a head of
+        mmdet does without them where only its scores are read."""
+        head, name = self.module, self.kind.tower
+        if not name or not type(head).__module__.startswith('mmdet.'):
+            return []
+        # RTMDet-Ins keeps the layers of its scores under this name as well
+        others = {layer for key, part in head.named_children() if key != name
+                  for layer in part.modules()}
+        return [layer for layer in getattr(head, name).modules()
+                if isinstance(layer, ConvModule) and layer not in others
+                and layer.in_channels == layer.out_channels]
+
     def at(self, features, places):
-        with Watch(layer=self.layers) as watch:
+        with Watch(layer=self.layers) as watch, _skipping(self._box_layers()):
             self.module(features)
         calls = watch.calls['layer']
         sizes = [tuple(calls[level].args[0].shape[2:])

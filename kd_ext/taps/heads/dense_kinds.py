@@ -13,7 +13,8 @@ class DenseKind(NamedTuple):
     ``labels(watch, batch, sizes)`` gives (B, P) labels of all P anchors, in
     the order level, row, column, anchor. ``before`` is the number of outputs
     of an anchor that come before its logits in one layer, ``samples`` whether
-    the labels need the calls of the head's sampler.
+    the labels need the calls of the head's sampler. ``tower`` names the
+    convolutions that lead to the boxes alone.
     """
 
     layer: str
@@ -21,6 +22,7 @@ class DenseKind(NamedTuple):
     labels: Callable
     before: int = 0
     samples: bool = False
+    tower: str = ''
 
 
 def _levels_at(index):
@@ -85,27 +87,37 @@ def _grids(watch, batch, sizes):
                         for call in watch.calls['targets'][-batch:]])
 
 
+BOXES = 'reg_convs'
 # by class name, the nearest in the order of inheritance counts
 KINDS = dict(
-    FCOSHead=DenseKind('conv_cls', 'get_targets', _levels_at(0)),
+    FCOSHead=DenseKind('conv_cls', 'get_targets', _levels_at(0),
+                       tower=BOXES),
     FoveaHead=DenseKind('conv_cls', 'get_targets', _flat),
-    RetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0)),
-    RetinaSepBNHead=DenseKind('retina_cls', 'get_targets', _levels_at(0)),
-    SABLRetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0)),
-    ATSSHead=DenseKind('atss_cls', 'get_targets', _levels_at(1)),
-    DDODHead=DenseKind('atss_cls', 'get_cls_targets', _levels_at(1)),
-    PAAHead=DenseKind('atss_cls', 'paa_reassign', _by_image),
-    GFLHead=DenseKind('gfl_cls', 'get_targets', _levels_at(1)),
+    RetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0),
+                         tower=BOXES),
+    RetinaSepBNHead=DenseKind('retina_cls', 'get_targets', _levels_at(0),
+                              tower=BOXES),
+    SABLRetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0),
+                             tower=BOXES),
+    ATSSHead=DenseKind('atss_cls', 'get_targets', _levels_at(1),
+                       tower=BOXES),
+    DDODHead=DenseKind('atss_cls', 'get_cls_targets', _levels_at(1),
+                       tower=BOXES),
+    PAAHead=DenseKind('atss_cls', 'paa_reassign', _by_image, tower=BOXES),
+    GFLHead=DenseKind('gfl_cls', 'get_targets', _levels_at(1), tower=BOXES),
     VFNetHead=DenseKind('vfnet_cls', 'get_targets', _levels_at(0)),
     TOODHead=DenseKind('tood_cls', 'get_targets', _levels_at(1)),
-    RTMDetHead=DenseKind('rtm_cls', 'get_targets', _levels_at(1)),
+    RTMDetHead=DenseKind('rtm_cls', 'get_targets', _levels_at(1),
+                         tower=BOXES),
     YOLOFHead=DenseKind('cls_score', 'get_targets', _whole),
     YOLOXHead=DenseKind('multi_level_conv_cls', '_get_targets_single',
-                        _sampled, samples=True),
+                        _sampled, samples=True,
+                        tower='multi_level_reg_convs'),
     SSDHead=DenseKind('cls_convs', 'get_targets', _levels_at(0)),
     RepPointsHead=DenseKind('reppoints_cls_out', 'get_targets',
                             _levels_at(0)),
-    FSAFHead=DenseKind('retina_cls', 'reweight_loss_single', _selected),
+    FSAFHead=DenseKind('retina_cls', 'reweight_loss_single', _selected,
+                       tower=BOXES),
     YOLACTHead=DenseKind('conv_cls', 'get_targets', _levels_at(0)),
     YOLOV3Head=DenseKind('convs_pred', 'get_targets', _one_hot, 5),
     SOLOHead=DenseKind('conv_cls', '_get_targets_single', _grids),
