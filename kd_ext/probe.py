@@ -4,18 +4,27 @@ import contextlib
 
 import torch
 
+from .building import naming
+
 PROBE_SIZE = 320  # the smallest common input of the detectors in mmdet
 
 
 @contextlib.contextmanager
 def probing(model):
-    """Context in eval mode without gradients; gives a blank image."""
+    """Context in eval mode without gradients; gives a blank image.
+
+    Raises:
+        ValueError: The model cannot take it.
+    """
     modes = {module: module.training for module in model.modules()}
+    image = next(model.parameters()).new_zeros(1, 3, PROBE_SIZE, PROBE_SIZE)
     model.eval()
     try:
-        with torch.no_grad():
-            yield next(model.parameters()).new_zeros(1, 3, PROBE_SIZE,
-                                                     PROBE_SIZE)
+        with torch.no_grad(), naming(
+                f'a {type(model).__name__}', 'of parts that fit one another '
+                'and take an image', [image], 'It has to train without '
+                'distillation, too.'):
+            yield image
     finally:
         for module, mode in modes.items():
             module.training = mode

@@ -46,7 +46,7 @@ def distill_entries(methods):
         ValueError: An unknown method, one named twice, or a factor that is
             no number > 0.
     """
-    if isinstance(methods, str) or not methods:
+    if not isinstance(methods, (tuple, list)) or not methods:
         raise ValueError(expected(
             'methods', 'a list of at least one method', repr(methods),
             f'Known: {", ".join(METHODS)}.'))
@@ -103,10 +103,11 @@ def distill_config(cfg, teacher, teacher_ckpt, methods=('rcka',)):
         TypeError: The teacher is no path.
         ValueError: The config distills already, or has no model.
     """
-    model = cfg.get('model')
-    if not model or 'type' not in model:
-        raise ValueError(expected('config', 'one of a detector, with a model',
-                                  repr(model)))
+    from mmengine.config import Config  # too long to import for its names
+    model = cfg.get('model') if isinstance(cfg, Config) else None
+    if not isinstance(model, dict) or 'type' not in model:
+        raise ValueError(expected('config', 'a Config of a detector, with a '
+                                  'model', repr(model)))
     if str(model.type).endswith('DetectionDistill'):
         raise ValueError(expected(
             'config', 'one of a plain detector', 'one that distills already',

@@ -4,7 +4,7 @@ import copy
 
 from tiny import batch
 
-from kd_ext.algorithms.teacher import model_config
+from kd_ext.algorithms.detector import model_config
 from kd_ext.algorithms.teachers import are_several
 
 SHARE = 8

@@ -198,7 +198,7 @@ class TestTeacherInputs:
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_config_steps_once_when_shrunken(name):
-    from kd_ext.algorithms.teacher import model_config
+    from kd_ext.algorithms.detector import model_config
     model = config(name).model
     if 'teacher' not in model:
         losses, gradients = step(build(shrink(model)))

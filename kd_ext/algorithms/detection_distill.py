@@ -4,20 +4,23 @@ from copy import deepcopy
 from typing import Dict, List, Optional, Union
 
 import torch
-from mmengine.config import ConfigDict
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS as ROOT_MODELS
 from mmrazor.models.algorithms import BaseAlgorithm
 from mmrazor.models.utils import add_prefix
 from torch import Tensor
 
+from kd_ext.messages import expected, near_matches
 from kd_ext.registry import MODELS
+from .detector import build_detector
 from .distiller import Distiller
 from .faults import check_task_loss
 from .input_adapter import InputAdapter
 from .plain_student import PlainStudentMixin
-from .teacher import detector_scope, model_config
 from .teachers import build_teachers, map_classes
+
+ARGUMENTS = ('student', 'teacher', 'teacher_ckpt', 'distill',
+             'allow_teacher_mismatch', 'classes', 'data_preprocessor',
+             'init_cfg')
 
 
 @MODELS.register_module()
@@ -60,6 +63,7 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
 
     Raises:
         FileNotFoundError: The teacher's config or checkpoint is not there.
+        TypeError: An argument is not known, or of another type.
         ValueError: The checkpoint does not fit; an entry of ``distill``
             names no tap, no level or no loss that exists.
 
@@ -73,18 +77,20 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
     """
 
     def __init__(self,
-                 student: Union[Dict, str, BaseModel],
-                 teacher: Union[Dict, str, BaseModel],
+                 student: Union[Dict, str, BaseModel, None] = None,
+                 teacher: Union[Dict, str, BaseModel, None] = None,
                  teacher_ckpt: Union[str, Dict[str, str], None] = None,
                  distill: Optional[Dict[str, Dict]] = None,
                  allow_teacher_mismatch: bool = False,
                  classes: Optional[Dict] = None,
                  data_preprocessor: Optional[Dict] = None,
-                 init_cfg: Optional[Dict] = None) -> None:
+                 init_cfg: Optional[Dict] = None, **unknown) -> None:
+        for key in unknown:
+            raise TypeError(expected(
+                'kd_ext.DetectionDistill', f'given {", ".join(ARGUMENTS)}',
+                f'{key!r}', near_matches(key, ARGUMENTS)))
         if not isinstance(student, BaseModel):
-            cfg = model_config(student, 'student')
-            with detector_scope(cfg):
-                student = ROOT_MODELS.build(ConfigDict(cfg))
+            student = build_detector(student, 'student')
         # the student of a seed is the same with and without distillation
         with torch.random.fork_rng(devices=[]):
             teachers = build_teachers(teacher, teacher_ckpt,

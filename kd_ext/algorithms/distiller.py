@@ -226,7 +226,8 @@ def _teacher(name, settings, teachers):
     if not isinstance(chosen, str) or chosen not in teachers:
         raise ValueError(expected(
             f'distill.{name}.teacher', f'one of {", ".join(teachers)}',
-            repr(chosen), near_matches(chosen, teachers) if chosen else
+            repr(chosen), near_matches(chosen, teachers)
+            if chosen is not None else
             'With several teachers each entry says which one it is of.'))
     return chosen
 

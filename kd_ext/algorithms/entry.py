@@ -2,11 +2,11 @@
 
 import inspect
 
-from mmengine.config import ConfigDict
-from mmengine.registry import DefaultScope
+import torch
+from torch import nn
 
-from kd_ext.messages import expected, near_matches
-from kd_ext.registry import MODELS
+from kd_ext.building import build_module, naming, shapes
+from kd_ext.messages import expected
 
 # settings that one kind of tap alone has a meaning for
 OF_REGIONS = ('stage', 'class_means')
@@ -28,13 +28,15 @@ def split_entry(name, cfg):
         ValueError: The name or the entry cannot be used.
     """
     if (not isinstance(name, str) or 'loss' in name
-            or not name.replace('-', '_').isidentifier()):
+            or not name.replace('-', '_').isidentifier()
+            or hasattr(nn.ModuleDict(), name)):
         raise ValueError(expected(
-            'a name in distill', 'made of letters, digits and _, without '
-            "'loss' in it", repr(name), 'It becomes the log key '
-            'distill.loss_<name>, which MMEngine adds to the total because it '
-            'contains "loss", and distill.share_<name>, which is no loss.'))
-    if not isinstance(cfg, dict) or 'type' not in cfg:
+            'a name in distill', 'made of letters, digits and _, no attribute '
+            "of torch modules, without 'loss' in it", repr(name),
+            'It becomes the log key distill.loss_<name>, which MMEngine adds '
+            'to the total because it contains "loss", and '
+            'distill.share_<name>, which is no loss.'))
+    if not isinstance(cfg, dict) or cfg.get('type') is None:
         raise ValueError(expected(
             f'distill.{name}', 'a dict with type and at', repr(cfg)))
     if 'at' not in cfg:
@@ -52,23 +54,7 @@ def build_loss(name, cfg):
     Raises:
         ValueError: Unknown type, unknown argument or no distillation loss.
     """
-    kind = cfg['type']
-    with DefaultScope.overwrite_default_scope('kd_ext'):
-        try:
-            known = MODELS.get(kind) if isinstance(kind, str) else kind
-        except (RuntimeError, ImportError):
-            known = None
-        if known is None:
-            raise ValueError(expected(
-                f'distill.{name}.type', 'a registered loss', repr(kind),
-                near_matches(kind, _loss_names())))
-        try:
-            loss = MODELS.build(ConfigDict(cfg))
-        except TypeError as error:
-            raise ValueError(expected(
-                f'distill.{name}', 'arguments of '
-                f'{known.__name__}{inspect.signature(known)}',
-                str(error))) from error
+    loss = build_module(f'distill.{name}', cfg, _loss_names())
     parameters = _parameters(loss)
     required = [p.name for p in parameters if p.default is p.empty
                 and p.name not in BY_NAME]
@@ -77,7 +63,7 @@ def build_loss(name, cfg):
         raise ValueError(expected(
             f'distill.{name}.type', 'a loss whose forward takes student and '
             'teacher features, forward(preds_S, preds_T)',
-            f'{known.__name__}.forward('
+            f'{type(loss).__name__}.forward('
             f'{", ".join(p.name for p in parameters)})'))
     return loss
 
@@ -97,12 +83,45 @@ def needs_teacher(loss):
     return _parameters(loss)[1].name not in BY_NAME
 
 
-def set_up(loss, **facts):
-    """Hands a loss the facts that its ``setup`` asks for by name, if any."""
+def run_loss(name, loss, *features, **named):
+    """What a loss gives for features that it may not be made for.
+
+    Raises:
+        ValueError: It raised something else than a message of ours, or gave
+            something else than scalars.
+    """
+    with naming(f'distill.{name}',
+                f'read where there is what {type(loss).__name__} takes',
+                features):
+        value = loss(*features, **named)
+    values = list(value.values()) if isinstance(value, dict) else [value]
+    if not values or not all(isinstance(one, torch.Tensor) and one.dim() == 0
+                             for one in values):
+        raise ValueError(expected(
+            f'distill.{name}', 'a loss that gives a scalar, or a dict of them',
+            f'{type(loss).__name__}, which gives {shapes(values)}'))
+    return value
+
+
+def set_up(place, loss, **facts):
+    """Hands a loss the facts that its ``setup`` asks for by name, if any.
+
+    Raises:
+        ValueError: It needs one that is not known at this place.
+    """
     setup = getattr(loss, 'setup', None)
-    if callable(setup):
-        wanted = inspect.signature(setup).parameters
-        setup(**{name: facts[name] for name in wanted if name in facts})
+    if not callable(setup):
+        return
+    wanted = inspect.signature(setup).parameters
+    missing = [name for name, p in wanted.items()
+               if p.default is p.empty and name not in facts]
+    if missing:
+        raise ValueError(expected(
+            place, f'a place where {", ".join(missing)} is known, which '
+            f'{type(loss).__name__} needs', f'one of {", ".join(facts)}',
+            "Losses of regions go with at='embedding' and at='logits', those "
+            'of feature maps with all others.'))
+    setup(**{name: facts[name] for name in wanted if name in facts})
 
 
 def _loss_names():

@@ -68,12 +68,13 @@ def _by_stride_or_order(student, teacher, least):
 
 def _named(name, wanted, student, teacher):
     counts = len(student), len(teacher)
-    wanted = [wanted] if isinstance(wanted, int) else list(wanted)
+    if not isinstance(wanted, (tuple, list)):
+        wanted = [wanted]
     pairs = [(level, level) if isinstance(level, int) else level
              for level in wanted]
     if not pairs or not all(
             isinstance(pair, (tuple, list)) and len(pair) == 2
-            and all(isinstance(level, int) and 0 <= level < count
+            and all(type(level) is int and 0 <= level < count
                     for level, count in zip(pair, counts))
             for pair in pairs):
         raise ValueError(expected(

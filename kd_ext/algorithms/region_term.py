@@ -4,10 +4,11 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
+from kd_ext.building import naming
 from kd_ext.connectors import Connector
 from kd_ext.losses.precision import upcast
 from kd_ext.messages import expected
-from .entry import asks, needs_teacher, set_up
+from .entry import asks, needs_teacher, run_loss, set_up
 from .matches import Match, Side
 from .term import count_bad, named_terms
 
@@ -50,9 +51,11 @@ class RegionTerm(nn.Module):
             if not classes.same:
                 self.columns = self._columns(student, classes)
                 own = width = len(self.columns[0])
-        set_up(self.loss, num_classes=student.num_classes, width=width,
+        set_up(f'distill.{name}.at', self.loss,
+               num_classes=student.num_classes, width=width,
                use_sigmoid=student.use_sigmoid)
-        self.connector = Connector.between((1, own), (1, width), connector)
+        self.connector = Connector.between((1, own), (1, width), connector,
+                                           f'distill.{name}.connector')
         how = self.connector.describe((1, own), (1, width))
         source = 'the same regions' if self.needs_teacher else 'class means'
         if not shared:
@@ -110,7 +113,9 @@ class RegionTerm(nn.Module):
             own, other = self.columns
             preds_S = preds_S[:, own]
             preds_T = None if preds_T is None else preds_T[:, other]
-        preds_S = self.connector(preds_S, preds_T)
+        with naming(f'distill.{self.name}', 'read where there is what its '
+                    'connector takes', (preds_S, preds_T)):
+            preds_S = self.connector(preds_S, preds_T)
         named = dict(labels=regions.labels, class_means=class_means)
         return upcast((preds_S, preds_T)), {k: named[k] for k in self.asked}
 
@@ -119,7 +124,8 @@ class RegionTerm(nn.Module):
         (preds_S, preds_T), named = self._inputs(student, teacher, class_means)
         pair = (preds_S, preds_T) if self.in_pairs else (preds_S,)
         with torch.autocast(preds_S.device.type, enabled=False):
-            return named_terms(self.name, self.loss(*pair, **named))
+            return named_terms(self.name, run_loss(self.name, self.loss, *pair,
+                                                   **named))
 
     def fault(self, student, teacher, class_means=None):
         """Where this term stops being finite, in words, or None."""

@@ -1,5 +1,7 @@
 """Wires region taps: heads, common places, class means, terms."""
 
+import os
+
 from kd_ext.class_means import (
     OnlineClassMeans,
     StoredClassMeans,
@@ -64,6 +66,10 @@ class RegionWiring:
                 f'distill.{name}', 'without class_means, which '
                 f'{kind} does not take', 'class_means='))
         source = settings.get('class_means', ONLINE)
+        if not isinstance(source, (str, os.PathLike)):
+            raise ValueError(expected(
+                f'distill.{name}.class_means', f'a file, or {ONLINE!r}',
+                repr(source)))
         own = wants_means and source == ONLINE and not shared
         if at == 'logits' or own or (wants_means and source != ONLINE):
             self.by_class.add(name)

@@ -75,7 +75,7 @@ class Schedule:
     @classmethod
     def of(cls, name, cfg):
         """From ``schedule=`` of an entry, a dict or None."""
-        if not isinstance(cfg or {}, dict):
+        if cfg is not None and not isinstance(cfg, dict):
             raise ValueError(expected(
                 f'distill.{name}.schedule', 'a dict of '
                 f'{", ".join(DEFAULTS)}', repr(cfg)))

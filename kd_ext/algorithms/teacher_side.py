@@ -1,12 +1,10 @@
 """Modules that a teacher's maps pass through before they are compared."""
 
-import inspect
-
 from torch import nn
 
+from kd_ext.building import arguments, build_module
 from kd_ext.connectors.margins import bn_margin
 from kd_ext.messages import expected
-from kd_ext.registry import MODELS
 
 
 def teacher_connectors(name, cfg, tap, teacher, levels, widths):
@@ -25,15 +23,15 @@ def teacher_connectors(name, cfg, tap, teacher, levels, widths):
         widths (Sequence[int]): Of these levels.
 
     Raises:
-        ValueError: A margin is wanted where no BN is known.
+        ValueError: The connector cannot be built, or a margin is wanted
+            where no BN is known.
     """
     connectors = nn.ModuleList()
-    for level, width in zip(levels, widths if cfg else ()):
-        kind = MODELS.get(cfg['type'])
-        own = kind is not None and 'in_channel' in inspect.signature(
-            kind).parameters
-        connector = MODELS.build(
-            dict(cfg, in_channel=width) if own else dict(cfg))
+    place = f'distill.{name}.teacher_connector'
+    for level, width in zip(levels, widths if cfg is not None else ()):
+        own = 'in_channel' in arguments(cfg)
+        connector = build_module(place, cfg,
+                                 **dict(in_channel=width) if own else {})
         if hasattr(connector, 'init_margin'):
             norm = _norm(name, tap, teacher, level)
             connector.init_margin(bn_margin(norm).view(1, -1, 1, 1))

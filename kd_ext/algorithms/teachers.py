@@ -67,6 +67,9 @@ def map_classes(names, teachers):
     Raises:
         ValueError: Unknown keys, or see :class:`ClassMap`.
     """
+    if names is not None and not isinstance(names, dict):
+        raise ValueError(expected(
+            'classes', f'a dict with {", ".join(CLASSES)}', repr(names)))
     names = dict(names or {})
     unknown = [key for key in names if key not in CLASSES]
     if unknown:
@@ -76,6 +79,17 @@ def map_classes(names, teachers):
     given = names.get('teacher')
     if not isinstance(given, dict):
         given = dict.fromkeys(teachers, given)
+    for key, value in (('student', names.get('student')),
+                       *(('teacher', one) for one in given.values())):
+        if not (value is None or isinstance(value, (tuple, list))
+                and all(isinstance(name, str) for name in value)):
+            raise ValueError(expected(f'classes.{key}', 'a list of names',
+                                      repr(value)))
+    aliases = names.get('aliases')
+    if not isinstance({} if aliases is None else aliases, dict):
+        raise ValueError(expected('classes.aliases', 'a dict from the '
+                                  'student\'s names to the teacher\'s',
+                                  repr(aliases)))
     return {name: ClassMap(names.get('student'), given.get(name) or getattr(
         teacher, 'class_names', None), names.get('aliases'))
         for name, teacher in teachers.items()}

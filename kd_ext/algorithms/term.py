@@ -3,11 +3,12 @@
 import torch
 from torch import nn
 
+from kd_ext.building import naming
 from kd_ext.connectors import Connector
 from kd_ext.losses.checks import check_weight
 from kd_ext.losses.precision import upcast
 from kd_ext.messages import expected, near_matches
-from .entry import asks, build_loss, set_up
+from .entry import asks, build_loss, run_loss, set_up
 from .matches import Match
 from .pairing import pair_levels, side, unpaired
 from .teacher_side import teacher_connectors
@@ -81,7 +82,7 @@ class LevelTerm(nn.Module):
         if hasattr(self.loss, 'setup'):
             widths = [(teacher[j] if connector else student[i])[1]
                       for i, j in self.pairs]
-            set_up(self.loss, num_levels=len(self.pairs),
+            set_up(f'distill.{name}.at', self.loss, num_levels=len(self.pairs),
                    student_widths=widths,
                    teacher_widths=[teacher[j][1] for _, j in self.pairs])
         self.shares = connector if isinstance(connector, str) else None
@@ -99,6 +100,8 @@ class LevelTerm(nn.Module):
     def _level_weights(self, weights):
         if weights is None:
             return [1.] * len(self.pairs)
+        if not isinstance(weights, (tuple, list)):
+            weights = (weights, )
         if self.relates or len(weights) != len(self.pairs):
             raise ValueError(expected(
                 f'distill.{self.name}.level_weights',
@@ -112,7 +115,8 @@ class LevelTerm(nn.Module):
         if connector is None and getattr(self.loss, 'fits_widths', False):
             return nn.ModuleList()
         return nn.ModuleList(
-            Connector.between(student[i], teacher[j], connector)
+            Connector.between(student[i], teacher[j], connector,
+                              f'distill.{self.name}.connector')
             for i, j in self.pairs)
 
     def _shared(self, other, others):
@@ -148,12 +152,14 @@ class LevelTerm(nn.Module):
     def connected(self, student, teacher):
         """Pairs of features to compare, in fp32: list of two tensors."""
         pairs = [(student[i], teacher[j]) for i, j in self.pairs]
-        if self.teacher_connectors:
-            pairs = [(low, connector(high)) for connector, (low, high)
-                     in zip(self.teacher_connectors, pairs)]
-        if self.connectors:
-            pairs = [(connector(*pair), pair[1]) for connector, pair
-                     in zip(self.connectors, pairs)]
+        with naming(f'distill.{self.name}', 'read where there is what its '
+                    'connectors take', pairs):
+            if self.teacher_connectors:
+                pairs = [(low, connector(high)) for connector, (low, high)
+                         in zip(self.teacher_connectors, pairs)]
+            if self.connectors:
+                pairs = [(connector(*pair), pair[1]) for connector, pair
+                         in zip(self.connectors, pairs)]
         return [upcast(pair) for pair in pairs]
 
     def forward(self, student, teacher, class_means=None):
@@ -162,10 +168,11 @@ class LevelTerm(nn.Module):
                                teacher.levels(self.key))
         with torch.autocast(pairs[0][0].device.type, enabled=False):
             if self.relates:
-                value = self.loss(*(tuple(side) for side in zip(*pairs)))
+                value = run_loss(self.name, self.loss,
+                                 *(tuple(side) for side in zip(*pairs)))
             else:
-                value = _add(self.weights, [self.loss(*pair)
-                                            for pair in pairs])
+                value = _add(self.weights, [
+                    run_loss(self.name, self.loss, *pair) for pair in pairs])
         return named_terms(self.name, value)
 
     def fault(self, student, teacher, class_means=None):

@@ -9,7 +9,8 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.device import get_device
 
-from kd_ext.algorithms.teacher import build_teacher, model_config
+from kd_ext.algorithms.detector import model_config
+from kd_ext.algorithms.teacher import build_teacher
 from kd_ext.messages import expected
 
 ALGORITHM = 'DetectionDistill'

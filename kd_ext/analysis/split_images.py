@@ -7,7 +7,7 @@ from copy import deepcopy
 from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import Dataset
 
-from kd_ext.algorithms.teacher import detector_scope
+from kd_ext.algorithms.detector import detector_scope
 from kd_ext.messages import expected
 
 LOADS_LABELS = re.compile(r'Load\w*Annotations')

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
+from kd_ext.building import build_module
 from kd_ext.messages import expected
 from kd_ext.registry import MODELS
 
@@ -26,7 +27,7 @@ class Connector(nn.Module):
         self.projector = projector
 
     @classmethod
-    def between(cls, student, teacher, projector=None):
+    def between(cls, student, teacher, projector=None, place='connector'):
         """The connector that two shapes need.
 
         Args:
@@ -35,9 +36,11 @@ class Connector(nn.Module):
             projector (dict, optional): Config used whatever the widths, in
                 place of the automatic 1x1 convolution or linear layer; gets
                 ``in_channel`` and ``out_channel``, as mmrazor's connectors.
+            place (str): Of the projector's config, for messages.
 
         Raises:
-            ValueError: The shapes have other numbers of axes.
+            ValueError: The shapes have other numbers of axes, or the
+                projector cannot be built.
         """
         if len(student) != len(teacher) or len(student) not in (2, 3, 4):
             raise ValueError(expected(
@@ -46,8 +49,8 @@ class Connector(nn.Module):
         axis = 1 if len(student) == 4 else -1
         widths = student[axis], teacher[axis]
         if projector is not None:
-            return cls(MODELS.build(dict(
-                projector, in_channel=widths[0], out_channel=widths[1])))
+            return cls(build_module(place, projector, in_channel=widths[0],
+                                    out_channel=widths[1]))
         if widths[0] == widths[1]:
             return cls()
         return cls(nn.Conv2d(*widths, 1) if len(student) == 4

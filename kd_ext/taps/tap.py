@@ -74,6 +74,15 @@ class RegionTap:
     of_regions = True
 
     def __init__(self, stage=None, levels=None):
+        if levels is not None and not isinstance(levels, (tuple, list)):
+            levels = (levels, )
+        for name, values in (('stage', None if stage is None else (stage, )),
+                             ('levels', levels)):
+            if values is not None and (not values or not all(
+                    type(value) is int and value >= 0 for value in values)):
+                raise ValueError(expected(
+                    name, 'whole numbers >= 0' if name == 'levels' else
+                    'a whole number >= 0', repr(values)))
         self.stage, self.levels = stage, levels
         self.key = 'regions' + ''.join(
             f'_{name}{value}' for name, value in (('stage', stage),
