@@ -58,12 +58,17 @@ def go_on(config, kill_at=None, delay=0.):
 
     from kd_ext import cli
 
+    timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL))
+
     class Kill(Hook):
 
         def before_train_iter(self, runner, batch_idx, data_batch=None):
             if runner.iter == kill_at:
-                threading.Timer(delay, os.kill,
-                                (os.getpid(), signal.SIGKILL)).start()
+                timer.start()
+
+        def after_train(self, runner):
+            if kill_at is not None:
+                timer.join()
 
     cfg = Config.fromfile(config)
     cfg.merge_from_dict(dict(launcher='none', resume=True, load_from=None))

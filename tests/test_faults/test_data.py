@@ -123,19 +123,8 @@ def test_data_worker_killed(data, tmp_path):
     assert apart(go_on, path)[0] == 0
 
 
-@pytest.mark.slow
 def test_the_look_before_a_training(data, tmp_path):
-    """tools/check.py on the same faults."""
-    path = write(tmp_path, data, **KEEP_EMPTY)
-
-    def stops(*words):
-        done = command('tools/check.py', path)
-        assert done.returncode == 1, done.stdout
-        for word in words:
-            assert word in done.stdout.replace('\n', ' '), done.stdout
-        return done.stdout
-
     without_boxes(data, keep=0)
-    assert 'Traceback' not in stops('without a single annotation')
-    (data / TRAIN).write_text('')
-    assert 'Traceback' not in stops('an empty file')
+    done = command('tools/check.py', write(tmp_path, data, **KEEP_EMPTY))
+    assert done.returncode == 1 and 'Traceback' not in done.stdout
+    assert 'without a single annotation' in done.stdout.replace('\n', ' ')
