@@ -21,14 +21,23 @@ def refusal(name, error, path=None):
         error (pickle.UnpicklingError): As raised by ``torch.load``.
         path (str, optional): The file.
     """
-    text = str(error)
-    named = re.search(r'GLOBAL (\S+)', text)
-    what = (f'it names {named[1]}' if named else
-            text.rpartition('WeightsUnpickler error: ')[2].strip()
-            .partition('\n')[0][:200])
+    what = reason(error)
     return expected(
         name, 'a readable checkpoint of tensors, plain values and the log of '
         'MMEngine', f'{path!r} ({what})' if path else f'a file where {what}',
         'To read more could run code from the file. If it is damaged, fetch '
         'or train it again; if you trust where it comes from, set the '
         f'environment variable {TRUST}.')
+
+
+def reason(error):
+    """Why ``torch.load`` refused a file, in a few words.
+
+    Its own text goes on for lines and advises to run the file's code.
+    """
+    text = str(error)
+    named = re.search(r'GLOBAL (\S+)', text)
+    if named:
+        return f'it names {named[1]}'
+    text = text.rpartition('WeightsUnpickler error: ')[2].strip()
+    return text.partition('\n')[0][:200]

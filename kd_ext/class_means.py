@@ -6,12 +6,15 @@ width. Rows are raw means; a class without any region is a row of zeros.
 
 import json
 import os
+import pickle
 from dataclasses import dataclass, field
 from typing import List, Optional
 
 import torch
 from torch import Tensor, nn
 
+from kd_ext.checkpoints import reason
+from kd_ext.losses.checks import check_tensor
 from kd_ext.losses.labelled import batch_means
 from kd_ext.messages import expected, near_matches
 
@@ -112,13 +115,17 @@ def load_class_means(path):
         content = torch.load(path, map_location='cpu', weights_only=True)
         if content.get('format') != FORMAT:
             raise ValueError(f'it holds {list(content)[:5]}')
+        check_tensor('means', content['means'], (2,), '(R, D)')
         return ClassMeans(**{key: content[key] for key in (
             'means', 'counts', 'classes', 'info')})
     except Exception as error:
+        why = (reason(error) if isinstance(error, pickle.UnpicklingError)
+               else f'{type(error).__name__}: {str(error)[:300]}')
         raise ValueError(expected(
             'class_means', 'a file of tools/class_means.py or a JSON file of '
-            'lists by class index', f'{path!r} ({type(error).__name__}: '
-            f'{str(error)[:300]})')) from error
+            'lists by class index', f'{path!r} ({why})', 'Compute it again: '
+            'tools/class_means.py CONFIG CHECKPOINT --out means.pth.'
+        )) from error
 
 
 def _from_json(path):

@@ -111,8 +111,10 @@ def test_every_form_is_refused(evil, marker, place, call, save):
     path = evil('x.pth', place, call, save)
     with pytest.raises(pickle.UnpicklingError) as info:
         torch.load(path)
-    with pytest.raises(ValueError, match='class_means.py'):
+    with pytest.raises(ValueError, match='class_means.py') as of_means:
         load_class_means(path)
+    for text in (message(info.value), str(of_means.value)):
+        assert 'weights_only' not in text  # torch advises to run the code
     assert TRUST in message(info.value)
     assert not marker.exists()
 
@@ -150,6 +152,15 @@ def test_class_means_in_their_own_format(tmp_path, marker):
     with pytest.raises(ValueError, match='tools/class_means.py'):
         load_class_means(path)
     assert not marker.exists()
+
+
+@pytest.mark.parametrize('means', [None, [[1., 2.]], torch.ones(3),
+                                   torch.ones(3, 2, dtype=torch.long)])
+def test_class_means_of_another_shape(tmp_path, means):
+    torch.save(dict(format=FORMAT, means=means, counts=None, classes=None,
+                    info={}), tmp_path / 'means.pth')
+    with pytest.raises(ValueError, match='means to be a'):
+        load_class_means(tmp_path / 'means.pth')
 
 
 def test_trust_is_not_for_class_means(evil, marker, monkeypatch):
