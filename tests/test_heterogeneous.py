@@ -8,7 +8,7 @@ import training
 import zoo
 from backbones import BACKBONES
 from mmengine.config import Config
-from tiny import ROOT, build
+from tiny import build
 
 STUDENT = ('disk', 'square', 'triangle')  # of the six that are drawn
 OTHERS = ('ring', 'triangle', 'disk', 'cross', 'star')
