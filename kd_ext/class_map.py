@@ -53,7 +53,7 @@ class ClassMap:
                                       ('teacher', other, places)):
                 if _plain(word) not in known:
                     raise ValueError(expected(
-                        'classes.aliases', f'names of the student\'s classes '
+                        'classes.aliases', 'names of the student\'s classes '
                         'with the teacher\'s names for them',
                         f'{word!r}, which is no class of the {side}',
                         near_matches(word, getattr(self, side) or ())))
