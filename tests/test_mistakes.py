@@ -74,6 +74,19 @@ def command_line(*argv):
     return cli.apply_distill_options(cli.load_config(args), args)
 
 
+def test_options_of_the_plain_config_and_of_the_distillation(tmp_path):
+    weights = tmp_path / 'weights.pth'
+    weights.write_bytes(b'not read here')
+    cfg = command_line(
+        '--teacher', CONFIG, '--teacher-ckpt', weights, '--distill', 'rcka',
+        '--cfg-options', 'model.backbone.frozen_stages=2',
+        'model.distill.rcka.levels=0,1', 'model.student.neck.num_outs=4')
+    assert cfg.model.student.backbone.frozen_stages == 2
+    assert cfg.model.student.neck.num_outs == 4
+    assert cfg.model.distill.rcka.levels == [0, 1]
+    assert 'backbone' not in cfg.model
+
+
 @pytest.mark.parametrize('argv,text', [
     (['--distill', 'rcka'], 'Expected --teacher to be given as well, but got '
      'none. A distillation takes --teacher CONFIG --teacher-ckpt WEIGHTS '

@@ -13,6 +13,9 @@ from kd_ext.messages import expected, near_matches
 
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 ALGORITHMS = ('kd_ext.DetectionDistill', 'DetectionDistill')
+# settings of the algorithm, which a plain detector's model has none of
+DISTILLS = tuple(f'model.{key}' for key in (
+    'student', 'teacher', 'distill', 'classes', 'allow_teacher_mismatch'))
 
 
 def load_config(args):
@@ -26,13 +29,24 @@ def load_config(args):
     cfg = Config.fromfile(path)
     require_extra(cfg.get('default_scope'))
     cfg.launcher = args.launcher
-    if args.cfg_options is not None:
-        cfg.merge_from_dict(args.cfg_options)
+    later = distill_settings(args)
+    cfg.merge_from_dict({key: value for key, value in
+                         (args.cfg_options or {}).items()
+                         if key not in later})
     if getattr(args, 'work_dir', None) is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', path.stem)
     return cfg
+
+
+def distill_settings(args):
+    """Those ``--cfg-options`` that are for what ``--teacher`` makes of a
+    plain detector's config: ``model.distill.rcka.levels=...``."""
+    if not getattr(args, 'teacher', None):
+        return {}
+    return {key: value for key, value in (args.cfg_options or {}).items()
+            if key.startswith(DISTILLS)}
 
 
 def find_config(name, key='config'):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kd_ext.messages import expected
 from kd_ext.recipes import METHODS, distill_config
-from .config import find_config
+from .config import distill_settings, find_config
 from .data_check import check_checkpoint
 
 
@@ -28,7 +28,9 @@ def add_distill_options(parser):
 def apply_distill_options(cfg, args):
     """Changes ``cfg`` as the options say; without them it stays as it is.
 
-    The run gets a work dir of its own unless one was chosen.
+    ``--cfg-options`` are for the plain config, but for those that only what
+    is made of it has (``model.distill.rcka.levels``). The run gets a work dir
+    of its own unless one was chosen.
 
     Raises:
         ValueError: An option without the others that it needs.
@@ -52,6 +54,7 @@ def apply_distill_options(cfg, args):
         weights = os.path.abspath(weights)
     methods = args.distill or ['rcka']
     distill_config(cfg, args.teacher, weights, methods)
+    cfg.merge_from_dict(distill_settings(args))
     if args.work_dir is None:
         names = '-'.join(method.partition(':')[0] for method in methods)
         folder = Path(cfg.work_dir)
