@@ -190,9 +190,8 @@ def test_a_config_of_no_detector():
         'Expected teacher to be a config of a detector, but got one whose '
         'model has no type.')
     assert told(distill, teacher=dict(type='ResNet', depth=18)) == (
-        "Expected at='neck' to be a part of the teacher ResNet, but got one "
-        'made of conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4. '
-        'Tap another part, or take another teacher.')
+        'Expected teacher to be a detector, a BaseModel of MMEngine, but got '
+        'a ResNet.')
 
 
 def test_a_teacher_of_another_task():
@@ -226,9 +225,10 @@ def test_a_config_that_distills_means_its_student():
     (dict(patchsize=4), 'Expected distill.rcka to be arguments of RCKALoss('
      'patch_size: int = 16, intra_weight: float = 1.0, inter_weight: float = '
      '0.0, center: bool = True, loss_weight: float = 1.0) -> None, but got '
-     "RCKALoss.__init__() got an unexpected keyword argument 'patchsize'."),
-    (dict(type='kd_ext.RCKLoss'), 'Expected distill.rcka.type to be a '
-     "registered loss, but got 'kd_ext.RCKLoss'. Did you mean: "
+     "TypeError: RCKALoss.__init__() got an unexpected keyword argument "
+     "'patchsize'."),
+    (dict(type='kd_ext.RCKLoss'), 'Expected distill.rcka.type to be '
+     "registered, but got 'kd_ext.RCKLoss'. Did you mean: "
      'kd_ext.RCKALoss, kd_ext.NCKDLoss, kd_ext.NDLoss, kd_ext.ReviewKDLoss, '
      'kd_ext.LogitCKALoss?'),
 ])
