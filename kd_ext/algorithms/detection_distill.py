@@ -27,10 +27,11 @@ ARGUMENTS = ('student', 'teacher', 'teacher_ckpt', 'distill',
 class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
     """Trains a detector under a frozen teacher, on stock MMEngine runners.
 
-    A step runs the student's own loss while taps record its features, then
-    the teacher without gradient, on the same images in the teacher's own
-    normalisation, only as far as the taps ask, then the losses. The total is
-    the student's task loss plus all ``distill.loss_*`` terms.
+    A step runs the teacher without gradient, on the same images in its own
+    normalisation, only as far as the taps ask; the student's own loss while
+    taps record its features; the teacher's head where that is to read the
+    student's regions; then the losses. The total is the student's task loss
+    plus all ``distill.loss_*`` terms.
 
     Args:
         student (dict | str | BaseModel): Any detector: its ``model`` config,
@@ -136,9 +137,12 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             task_loss, _ = self.parse_losses(losses)
             terms = self.distiller.idle()
         else:
+            passes = self.distiller.teacher_passes()
+            self._run_teachers(passes, inputs, data_samples)
             with self.distiller.reading(self.student) as seen_S:
                 losses = self.architecture(inputs, data_samples, mode='loss')
-            seen_T = self._run_teachers(inputs, data_samples, seen_S)
+            self._run_teachers(passes, inputs, data_samples, seen_S)
+            seen_T = {name: one.read(seen_S) for name, one in passes.items()}
             task_loss, _ = self.parse_losses(losses)
             terms = self.distiller(seen_S, seen_T, task_loss.detach())
         check_task_loss(losses, task_loss, data_samples)
@@ -150,11 +154,12 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             for key, value in terms.items() if key.startswith('loss_')})
         return losses
 
-    def _run_teachers(self, inputs, data_samples, seen_S):
-        return {name: run(self.teachers[name],
-                          self.adapters[name](inputs, data_samples),
-                          data_samples, seen_S)
-                for name, run in self.distiller.teacher_passes().items()}
+    def _run_teachers(self, passes, inputs, data_samples, seen_S=None):
+        """Those that wait for the student, once it was read; else others."""
+        for name, one in passes.items():
+            if one.waits == (seen_S is not None):
+                adapted = self.adapters[name](inputs, data_samples)
+                one.run(self.teachers[name], adapted, data_samples, seen_S)
 
     def _apply(self, fn, *args, **kwargs):
         for teacher in self.teachers.values():

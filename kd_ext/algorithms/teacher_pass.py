@@ -9,19 +9,26 @@ from kd_ext.taps.heads import own_loss_mode
 
 
 class TeacherPass:
-    """How far a teacher has to run for a set of taps.
+    """One forward of a teacher, as far as a set of taps needs it.
 
-    * Nothing at all where no tap asks for the teacher.
     * Taps on modules: the usual forward pass, left after the last of them.
     * Regions of the student: backbone and neck, then the head alone at the
       student's places.
     * Regions of its own (for running class means where the student's mean
       nothing to it): its own loss, still in eval mode.
 
+    It runs before the student where it can: what it allocates and drops is
+    then not on top of the activations that wait for the student's backward.
+
     Args:
         taps (dict[str, Tap]): Those that need the teacher, by key.
         own (set[str]): Keys of region taps that read the teacher's own.
         classes (ClassMap, optional): For the labels of its own loss.
+
+    Attributes:
+        waits (bool): Whether it runs after the student: its own loss might
+            change the samples, and how often a module runs is known from
+            the student.
     """
 
     def __init__(self, taps, own=(), classes=None):
@@ -31,25 +38,44 @@ class TeacherPass:
         self.shallow = all(isinstance(tap, PartTap) for tap in maps)
         self.shared = [key for key, tap in taps.items()
                        if tap.of_regions and key not in self.own]
+        self.waits = bool(self.own) or not (self.shallow or self.shared)
+        self._reading = self._features = None
 
     @torch.no_grad()
-    def __call__(self, teacher, inputs, data_samples, seen_S):
-        """Runs ``teacher`` on a batch that the student was read on.
+    def run(self, teacher, inputs, data_samples, seen_S=None):
+        """Runs all but a head at the student's places.
 
-        Returns:
-            Reading: What the taps saw; with the student's labels where they
-            read the student's regions.
+        Args:
+            teacher (BaseModel): In eval mode.
+            inputs (Tensor): Images in its own normalisation.
+            data_samples (list): Of the batch.
+            seen_S (Reading, optional): Of the student, where it ``waits``.
         """
         stop_after = None
         if not self.shared and not self.own:
-            stop_after = seen_S.maps.calls()
+            stop_after = (seen_S.maps.calls() if self.waits else
+                          dict.fromkeys(self.taps, 1))
         reading = Reading(self.taps, teacher, 'teacher', stop_after, self.own)
         with reading, Watch(extract=(teacher, 'extract_feat')) as watch:
             self._run(teacher, inputs, data_samples, reading)
+        if self.shared:
+            self._features = watch.calls['extract'][-1].result
+        self._reading = reading
+
+    @torch.no_grad()
+    def read(self, seen_S):
+        """What the taps saw, after :meth:`run`.
+
+        Args:
+            seen_S (Reading): Of the student, on the same batch.
+
+        Returns:
+            Reading: With the student's labels where it is read at the
+            student's regions.
+        """
         for key in self.shared:
-            features = watch.calls['extract'][-1].result
-            reading.place(key, features, seen_S.regions(key))
-        return reading
+            self._reading.place(key, self._features, seen_S.regions(key))
+        return self._reading
 
     def _run(self, teacher, inputs, data_samples, reading):
         if self.own:

@@ -82,6 +82,23 @@ def test_teacher_runs_only_as_far_as_the_taps_ask(at):
     assert ran == (['neck'] if at == 'neck' else [])
 
 
+@pytest.mark.parametrize('teacher, entry, order', [
+    (fcos, rcka(), 'TS'),
+    (fcos, dict(type='kd_ext.NDLoss', at='embedding'), 'TS'),
+    # how often a module runs is known from the student
+    (fcos, rcka(at='bbox_head.cls_convs.0'), 'ST'),
+    # its own loss on regions of its own might change the samples
+    (faster_rcnn, dict(type='kd_ext.NCKDLoss', at='embedding'), 'ST')])
+def test_teacher_runs_before_the_student_where_it_can(teacher, entry, order):
+    # what it drops is then not on top of the student's activations
+    model, ran = distill(teacher=teacher(8), kd=entry), []
+    for role, one in (('T', model.teacher), ('S', model.student)):
+        one.backbone.register_forward_pre_hook(
+            lambda module, args, role=role: ran.append(role))
+    losses(model)
+    assert ''.join(ran) == order
+
+
 def test_no_hook_stays_on_either_model():
     model = distill()
     losses(model)
