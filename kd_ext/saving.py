@@ -72,7 +72,10 @@ def _removing_last(save):
 
     @functools.wraps(save)
     def save_first(self, *args, **kwargs):
-        backend = self.file_backend
+        backend = getattr(self, 'file_backend', None)
+        if backend is None:  # validates without having trained: saves nothing
+            save(self, *args, **kwargs)
+            return
         self.file_backend = later = _RemoveLater(backend)
         try:
             save(self, *args, **kwargs)

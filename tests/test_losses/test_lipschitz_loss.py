@@ -293,7 +293,7 @@ def test_no_images():
 
 
 def test_module():
-    loss = MODELS.build(dict(type='LipschitzLoss', loss_weight=2.,
+    loss = MODELS.build(dict(type='kd_ext.LipschitzLoss', loss_weight=2.,
                              relative=True, stage_weights=(1., 0.)))
     assert loss.relates_levels and not list(loss.parameters())
     assert_close(loss(stages(0), stages(1)), 2 * lipschitz_loss(

@@ -147,11 +147,12 @@ def test_errors(tool, shapes, tmp_path):
     with pytest.raises(ValueError, match=r'within 0\.\.2.*but got \(0, 9\)'):
         tool(tmp_path, *files, '--levels', 0, 9)
     state = torch.load(files[1])
-    state['state_dict']['backbone.layer3.0.conv1.weight'][0] = float('nan')
-    torch.save(state, tmp_path / 'nan.pth')
-    with pytest.raises(ValueError, match=r'sigmas of the model to be finite, '
-                                         r'but got .*nan.*\.(png|jpg)'):
-        tool(tmp_path, files[0], tmp_path / 'nan.pth')
+    for value, text in ((float('nan'), 'to be of finite weights'), (
+            3e38, r'sigmas of the model to be finite, but got .*\.(png|jpg)')):
+        state['state_dict']['backbone.layer3.0.conv1.weight'][0] = value
+        torch.save(state, tmp_path / 'broken.pth')
+        with pytest.raises(ValueError, match=text):
+            tool(tmp_path, files[0], tmp_path / 'broken.pth')
     for wrong in (('--max-images', 0), ('--iterations', 0),
                   ('--levels', 'a'), ('--levels', '0:1:2')):
         with pytest.raises(SystemExit):
