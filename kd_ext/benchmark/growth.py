@@ -58,7 +58,8 @@ class Line(NamedTuple):
 
 
 LINES = [
-    Line('RCKA', 'pixels', 2, 'P x P products of P patches'),
+    Line('RCKA', 'pixels', 2, 'P x P products up to 5/3 B p^2 patches; '
+         'from there on 1'),
     Line('RCKA', 'batch', 1, 'longer rows, the same P'),
     Line('ReviewKD', 'pixels', 1, 'convolutions'),
     Line('ReviewKD', 'batch', 1, 'convolutions'),
@@ -106,7 +107,7 @@ def _maps(given, strides, widths, device):
 
 
 def _neck(given, device):
-    return _maps(given, (8, 16, 32, 64), [given.width] * 4, device)
+    return _maps(given, (4, 8, 16, 32), [given.width] * 4, device)
 
 
 def _stages(given, device):

@@ -10,6 +10,9 @@ A map is brought to the next multiple of p on both sides (bilinear,
     L = \frac{1}{C} \sum_c w_{intra} (1 - CKA(X_c, Y_c))
                          + w_{inter} (1 - CKA(X_c^T, Y_c^T))
 
+Where patches outnumber the cells of a row, X^T takes the place of X and the
+terms change places: the products never grow with the square of the image.
+
 Source: Zhou et al., Rethinking Centered Kernel Alignment in Knowledge
 Distillation, IJCAI 2024, arXiv 2401.11824. Differences to the released code
 are on the page ``docs/methods/rcka.md``.
@@ -36,6 +39,9 @@ from .precision import full_precision
 # features of at most this many values at a time: small enough for the caches
 # of a CPU, large enough to keep its threads busy
 CHUNK_ON_CPU = 2**20
+# patches for each cell from which the products of X^T are the smaller ones:
+# the intra term takes 5 of them against 3 of X
+MANY_PATCHES = 5 / 3
 
 
 def fitting_patch(height: int, width: int, patch_size: int,
@@ -86,6 +92,10 @@ def patch_rows(maps: Tensor, patch_size: int) -> Tensor:
     return cells.reshape(channels, down * across, -1)
 
 
+def _patch_columns(maps, patch_size):
+    return patch_rows(maps, patch_size).mT
+
+
 @full_precision
 def rcka_loss(preds_S: Tensor, preds_T: Tensor, patch_size: int = 16,
               intra_weight: float = 1.0, inter_weight: float = 0.0,
@@ -124,12 +134,16 @@ def rcka_loss(preds_S: Tensor, preds_T: Tensor, patch_size: int = 16,
         return preds_S.sum() * 0
     batch, channels, height, width = preds_S.shape
     patch = fitting_patch(height, width, patch_size, center)
+    rows, task = patch_rows, Task(intra_weight, inter_weight, center)
+    if (-(-height // patch) * -(-width // patch)
+            > MANY_PATCHES * batch * patch**2):
+        rows, task = _patch_columns, Task(inter_weight, intra_weight, center)
     step = channels
     if preds_S.device.type == 'cpu':
         step = max(1, CHUNK_ON_CPU // (batch * height * width))
     return AlignmentLoss.apply(
-        preds_S, preds_T.detach(), partial(patch_rows, patch_size=patch),
-        step, Task(intra_weight, inter_weight, center)) / channels
+        preds_S, preds_T.detach(), partial(rows, patch_size=patch), step,
+        task) / channels
 
 
 @MODELS.register_module()

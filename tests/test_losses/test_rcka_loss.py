@@ -11,6 +11,7 @@ from kd_ext.losses import RCKALoss, rcka_loss
 from kd_ext.losses.rcka_loss import fitting_patch, patch_rows
 from kd_ext.registry import MODELS
 
+CKA = importlib.import_module('kd_ext.losses.cka')
 # kd_ext.losses.rcka_loss is the function; this is its module
 MODULE = importlib.import_module('kd_ext.losses.rcka_loss')
 REFERENCE = Path(__file__).resolve().parents[2].parent / 'shared/reference'
@@ -75,7 +76,8 @@ def test_released_code(name, term, inter, shift):
 
 
 @pytest.mark.parametrize('setting', SETTINGS)
-@pytest.mark.parametrize('size', [(8, 12), (7, 9), (4, 13), (9, 3)])
+@pytest.mark.parametrize('size', [(8, 12), (7, 9), (4, 13), (9, 3),
+                                  (40, 52)])
 def test_naive_loop(size, setting):
     student, teacher = (maps(seed, 2, 3, *size, dtype=torch.float64)
                         for seed in (0, 1))
@@ -244,6 +246,24 @@ def test_chunks_change_nothing(setting, monkeypatch):
     for values in (1, 2 * 2 * 9 * 8, 5 * 2 * 9 * 8):  # 1, 2, 5 channels
         monkeypatch.setattr(MODULE, 'CHUNK_ON_CPU', values)
         assert_close(gradient(student, teacher, 4, *setting), whole)
+
+
+@pytest.mark.parametrize('setting', SETTINGS)
+def test_many_patches_are_columns(setting, monkeypatch):
+    # 192 patches of 16 cells: products of 16 x 16 rather than 192 x 192
+    pair = maps(0, 1, 3, 48, 64), maps(1, 1, 3, 48, 64)
+    shapes = []
+    original = CKA.alignment_loss
+    monkeypatch.setattr(CKA, 'alignment_loss', lambda x, y, task: (
+        shapes.append(x.shape), original(x, y, task))[1])
+    value, grad = gradient(*pair, 4, *setting)
+    assert shapes == [(3, 16, 192)]
+    shapes.clear()
+    monkeypatch.setattr(MODULE, 'MANY_PATCHES', float('inf'))
+    wanted, wanted_grad = gradient(*pair, 4, *setting)
+    assert shapes == [(3, 192, 16)]
+    assert_close(value, wanted)
+    assert_close(grad, wanted_grad)
 
 
 def test_gradient_goes_to_the_student_alone():

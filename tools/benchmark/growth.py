@@ -79,14 +79,15 @@ def table(report):
                    'alone; memory of the largest', caption_justify='left')
     for column in ('loss', 'along', 'ms', 'MiB', 'power', 'time',
                    'upper half', 'memory', 'faster'):
-        result.add_column(column, justify='left' if column in (
-            'loss', 'along') else 'right')
+        result.add_column(column, no_wrap=column in ('loss', 'ms'),
+                          justify='left' if column in (
+                              'loss', 'along') else 'right')
     for line in report:
         first, *_, last = line['seconds']
         peak = line['mib'][-1]
         result.add_row(
-            line['loss'], line['along'], f'{1e3 * first:.1f} - '
-            f'{1e3 * last:.1f}', '?' if peak is None else f'{peak:.0f}',
+            line['loss'], line['along'], f'{1e3 * first:.0f} - '
+            f'{1e3 * last:.0f}', '?' if peak is None else f'{peak:.0f}',
             f'{line["power"]}',
             *('' if line[key] is None else f'{line[key]:.2f}'
               for key in ('time', 'time_upper_half', 'memory')),
