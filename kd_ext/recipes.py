@@ -13,7 +13,7 @@ import functools
 import os
 from pathlib import Path
 
-from .messages import expected, near_matches
+from kd_ext.errors import expected, near_matches
 
 PARTS = Path(__file__).parent / '.mim' / 'configs' / '_base_' / 'distill'
 # the parts of each method
@@ -145,5 +145,5 @@ def _path(teacher):
 
 def _class_names(cfg):
     """Names of the classes of the training data, or None."""
-    from .analysis.labelled_data import class_names
+    from kd_ext.data.labelled import class_names
     return class_names(cfg) if cfg.get('train_dataloader') else None

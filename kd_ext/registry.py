@@ -10,6 +10,6 @@ from mmengine.registry import Registry
 MODELS = Registry(
     'model', parent=MMENGINE_MODELS, scope='kd_ext',
     locations=['kd_ext.losses', 'kd_ext.algorithms', 'kd_ext.connectors',
-               'kd_ext.classifiers'])
+               'kd_ext.class_means.classifier'])
 HOOKS = Registry(
-    'hook', parent=MMENGINE_HOOKS, scope='kd_ext', locations=['kd_ext.hooks'])
+    'hook', parent=MMENGINE_HOOKS, scope='kd_ext', locations=['kd_ext.engine', 'kd_ext.analysis.neural_collapse'])

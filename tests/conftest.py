@@ -1,13 +1,11 @@
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 import kd_ext  # noqa: F401  its shims come before mmrazor
-
-sys.path.insert(0, str(Path(__file__).parent))
+from tests.helpers.data_sets import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +25,8 @@ def quiet():
 def shapes(tmp_path_factory):
     """A generated data set of a few small images."""
     folder = tmp_path_factory.mktemp('data') / 'shapes'
-    root = Path(__file__).resolve().parents[1]
     subprocess.check_call(
-        [sys.executable, 'tools/make_shapes_dataset.py', str(folder),
+        [sys.executable, '-m', 'demo.make_shapes_dataset', str(folder),
          '--train', '8', '--val', '4', '--size', '64', '64'],
-        cwd=root, stdout=subprocess.DEVNULL)
+        cwd=ROOT, stdout=subprocess.DEVNULL)
     return folder

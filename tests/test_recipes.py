@@ -1,12 +1,13 @@
 """Methods by name, on configs that nobody edited."""
 
 import pytest
-import training
 from mmengine.config import Config
-from tiny import ROOT, build, fcos, losses
 
 from kd_ext import distill_config, distill_entries
 from kd_ext.recipes import METHODS
+from tests.helpers import short_trainings as training
+from tests.helpers.data_sets import ROOT
+from tests.helpers.tiny_detectors import build, fcos, losses
 
 CONFIG = ROOT / 'configs' / 'fcos_r18-quarter_shapes.py'
 TEACHER = str(ROOT / 'configs' / 'fcos_r18-half_shapes.py')

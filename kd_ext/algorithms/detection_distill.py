@@ -9,14 +9,13 @@ from mmrazor.models.algorithms import BaseAlgorithm
 from mmrazor.models.utils import add_prefix
 from torch import Tensor
 
-from kd_ext.messages import expected, near_matches
+from kd_ext.algorithms.distiller import Distiller
+from kd_ext.algorithms.plain_student import PlainStudentMixin
+from kd_ext.build.detector import build_detector
+from kd_ext.errors import check_task_loss, expected, near_matches
 from kd_ext.registry import MODELS
-from .detector import build_detector
-from .distiller import Distiller
-from .faults import check_task_loss
-from .input_adapter import InputAdapter
-from .plain_student import PlainStudentMixin
-from .teachers import build_teachers, map_classes
+from kd_ext.teachers.build import build_teachers, map_classes
+from kd_ext.teachers.inputs import InputAdapter
 
 ARGUMENTS = ('student', 'teacher', 'teacher_ckpt', 'distill',
              'allow_teacher_mismatch', 'classes', 'data_preprocessor',

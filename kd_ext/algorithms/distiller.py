@@ -6,16 +6,15 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
-from kd_ext.messages import expected, near_matches
-from kd_ext.probe import blank_samples, probing
+from kd_ext.build.probe import blank_samples, probing
+from kd_ext.errors import expected, iteration, near_matches
 from kd_ext.taps import PartTap, Reading, build_tap
-from .entry import OF_MAPS, OF_REGIONS, WEIGHTS, split_entry
-from .faults import iteration
-from .matches import Matches
-from .region_wiring import RegionWiring
-from .teacher_pass import TeacherPass
-from .term import LevelTerm, zero_terms
-from .weighting import Weighting
+from kd_ext.teachers.forward import TeacherPass
+from kd_ext.terms.entry import OF_MAPS, OF_REGIONS, WEIGHTS, split_entry
+from kd_ext.terms.level_term import LevelTerm, zero_terms
+from kd_ext.terms.match_table import Matches
+from kd_ext.terms.region_wiring import RegionWiring
+from kd_ext.terms.weighting import Weighting
 
 
 class Distiller(nn.Module):

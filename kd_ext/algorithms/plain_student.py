@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from kd_ext.messages import expected
+from kd_ext.errors import expected
 
 STUDENT = 'architecture.'  # the name mmrazor's algorithm base gives it
 ENTRY = 'kd_ext'

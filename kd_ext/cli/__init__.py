@@ -2,7 +2,7 @@
 
 import warnings
 
-from .arguments import (
+from kd_ext.cli.arguments import (
     add_analysis_options,
     add_config_options,
     add_head_options,
@@ -11,14 +11,14 @@ from .arguments import (
     parse,
     positive,
 )
-from .config import enable_amp, enable_lr_scaling, load_config, student_only
-from .data_check import check_checkpoint, check_data
-from .distillation import add_distill_options, apply_distill_options
-from .errors import run
-from .evaluation import dump_predictions, enable_drawing, enable_tta
-from .interrupt import Interruption, train
-from .resume import choose_checkpoint
-from .runner import build_runner, join, leave
+from kd_ext.cli.config import enable_amp, enable_lr_scaling, load_config, student_only
+from kd_ext.cli.data_check import check_checkpoint, check_data
+from kd_ext.cli.distillation import add_distill_options, apply_distill_options
+from kd_ext.cli.errors import run
+from kd_ext.cli.evaluation import dump_predictions, enable_drawing, enable_tta
+from kd_ext.cli.runner import build_runner, join, leave
+from kd_ext.engine.interruption import Interruption, train
+from kd_ext.engine.resume import choose_checkpoint
 
 # for each mmdet:: config, and nothing that a user can act on
 warnings.filterwarnings('ignore', 'pkg_resources is deprecated')

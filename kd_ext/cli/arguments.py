@@ -5,7 +5,7 @@ import os
 
 from mmengine.config import DictAction
 
-from kd_ext.messages import expected
+from kd_ext.errors import expected
 
 
 def add_shared_options(parser):

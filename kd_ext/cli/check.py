@@ -10,14 +10,14 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from rich.console import Console
 
-from kd_ext.messages import expected
+from kd_ext.build.probe import is_segmentor
+from kd_ext.cli.config import ALGORITHMS
+from kd_ext.cli.data_check import check_data
+from kd_ext.cli.errors import rank
+from kd_ext.errors import expected
 from kd_ext.preflight import Preflight
 from kd_ext.preflight.step_check import build
 from kd_ext.preflight.stopwatch import Stopwatch
-from kd_ext.probe import is_segmentor
-from .config import ALGORITHMS
-from .data_check import check_data
-from .errors import rank
 
 
 def check(cfg, images, size):

@@ -8,17 +8,18 @@ from mmengine.dist import get_world_size, is_main_process
 from rich.console import Console
 from rich.table import Table
 
-from kd_ext.analysis import sources
-from kd_ext.analysis.labelled_data import LabelledData, class_names, spread
-from kd_ext.analysis.mean_job import MeanJob
-from kd_ext.class_map import ClassMap
-from kd_ext.class_means import load_class_means, save_class_means
-from kd_ext.messages import expected
+from kd_ext.class_means.job import MeanJob
+from kd_ext.class_means.stored import load_class_means, save_class_means
+from kd_ext.cli.config import load_config
+from kd_ext.cli.data_check import check_checkpoint, check_data
+from kd_ext.cli.models import load_model, teacher_source
+from kd_ext.cli.runner import join, leave
+from kd_ext.data.labelled import LabelledData, check_classes, class_names, spread
+from kd_ext.engine.interruption import Interrupted
+from kd_ext.errors import expected
 from kd_ext.taps import find_head
-from .config import load_config
-from .data_check import check_checkpoint, check_data
-from .interrupt import Interrupted
-from .runner import join, leave
+from kd_ext.teachers.class_map import ClassMap
+from kd_ext.teachers.identity import PREFIX, checkpoint_digest, digest
 
 
 def class_means(args, interruption):
@@ -32,11 +33,11 @@ def class_means(args, interruption):
     check_checkpoint('checkpoint', args.checkpoint)
     check_data(cfg, (args.split, ))
     join(cfg)
-    source, name = sources.teacher_source(cfg, args.config)
-    model = sources.load_model(source, args.checkpoint)
+    source, name = teacher_source(cfg, args.config)
+    model = load_model(source, args.checkpoint)
     head = find_head(model, 'teacher', args.stage, args.levels)
     data = LabelledData(cfg, args.split)
-    sources.check_classes(head, data)
+    check_classes(head, data)
     identity = _identity(args, source, model, data)
     job = MeanJob(model, head, data, spread(len(data), args.max_images),
                   args.out, identity, args.save_every, args.workers,
@@ -76,9 +77,9 @@ def check_out(out):
 def _identity(args, source, model, data):
     """What partial results have to have in common."""
     return dict(
-        teacher=sources.digest(source),
-        checkpoint=sources.checkpoint_digest(args.checkpoint, model),
-        data=sources.digest([args.split, data.configs, len(data)]),
+        teacher=digest(source),
+        checkpoint=checkpoint_digest(args.checkpoint, model),
+        data=digest([args.split, data.configs, len(data)]),
         stage=str(args.stage), levels=str(args.levels),
         max_images=str(args.max_images))
 
@@ -94,7 +95,7 @@ def _info(args, name, identity, head, data):
     modules = (kd_ext, mmcv, mmdet, mmengine, torch)
     return dict(
         teacher=name, checkpoint=os.path.basename(args.checkpoint),
-        checkpoint_sha256=identity['checkpoint'][:sources.PREFIX],
+        checkpoint_sha256=identity['checkpoint'][:PREFIX],
         head=head.name, family=head.family,
         stage=getattr(head, 'stage', args.stage),
         levels=list(getattr(head, 'levels', None) or ()) or None,

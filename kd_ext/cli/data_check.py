@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from kd_ext.messages import Message, expected, near_matches
+from kd_ext.errors import Message, expected, near_matches
 
 WEIGHTS = ('.pth', '.pt', '.ckpt')
 

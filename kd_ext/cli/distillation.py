@@ -3,10 +3,11 @@
 import os
 from pathlib import Path
 
-from kd_ext.messages import expected
+from kd_ext.build.configs import find_config
+from kd_ext.cli.config import distill_settings
+from kd_ext.cli.data_check import check_checkpoint
+from kd_ext.errors import expected
 from kd_ext.recipes import METHODS, distill_config
-from .config import distill_settings, find_config
-from .data_check import check_checkpoint
 
 
 def add_distill_options(parser):

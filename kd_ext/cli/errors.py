@@ -6,9 +6,8 @@ import signal
 import sys
 import time
 
-from kd_ext.checkpoints import refusal
-from kd_ext.messages import is_ours
-from .interrupt import Interrupted
+from kd_ext.engine.interruption import Interrupted
+from kd_ext.errors import is_ours, refusal
 
 RED, RESET = '\033[31m', '\033[0m'
 HINT = '(KD_EXT_TRACEBACK=1 shows where it was raised)'
@@ -17,7 +16,7 @@ HINT = '(KD_EXT_TRACEBACK=1 shows where it was raised)'
 def run(main):
     """Calls ``main``; ends the process with a fitting exit status.
 
-    An error with a text of :mod:`kd_ext.messages` gives a short message on
+    An error with a text of :mod:`kd_ext.errors` gives a short message on
     stderr and status 1, and so does a checkpoint that would run code; any
     other gives its traceback, with KD_EXT_TRACEBACK=1 every one. An
     interruption gives 130 (SIGINT) or 143 (SIGTERM).

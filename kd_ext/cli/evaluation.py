@@ -4,7 +4,7 @@ from copy import deepcopy
 
 from mmengine.config import ConfigDict
 
-from kd_ext.messages import expected
+from kd_ext.errors import expected
 
 
 def enable_drawing(cfg, show=False, show_dir=None, wait_time=2):

@@ -6,18 +6,14 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 from rich.console import Console
 
-from kd_ext.analysis import sources
-from kd_ext.analysis.spectra import SpectraJob
-from kd_ext.analysis.spectra_plots import (
-    draw_spectra,
-    gaps_of,
-    spectra_table,
-)
-from kd_ext.analysis.split_images import SplitImages, spread
-from .config import load_config
-from .data_check import check_data
-from .models import chosen_models, identity
-from .runner import join, leave
+from kd_ext.analysis.spectra.figures import draw_spectra, gaps_of, spectra_table
+from kd_ext.analysis.spectra.job import SpectraJob
+from kd_ext.build.configs import distills
+from kd_ext.cli.config import load_config
+from kd_ext.cli.data_check import check_data
+from kd_ext.cli.models import chosen_models, identity, load_model
+from kd_ext.cli.runner import join, leave
+from kd_ext.data.images import SplitImages, spread
 
 NAME = 'lipschitz'
 LOSS = 'LipschitzLoss'
@@ -32,7 +28,7 @@ def lipschitz(args):
     data = SplitImages(cfg, args.split)
     job = SpectraJob(data, spread(len(data), args.max_images),
                      args.iterations, _levels(args, cfg), args.workers)
-    models = {role: sources.load_model(source, checkpoint, role)
+    models = {role: load_model(source, checkpoint, role)
               for role, (_, source, checkpoint) in chosen.items()}
     spectra = job.run(models)
     if is_main_process():
@@ -49,7 +45,7 @@ def lipschitz(args):
 
 def _levels(args, cfg):
     """Those of the command line, else those that the training pairs."""
-    if args.levels is not None or args.teacher or not sources.distills(cfg):
+    if args.levels is not None or args.teacher or not distills(cfg):
         return args.levels
     return next((entry.get('levels') for entry in cfg.model.distill.values()
                  if str(entry.get('type')).endswith(LOSS)), None)

@@ -1,11 +1,17 @@
 """The models that a tool of ``tools/analysis`` is asked for."""
 
+import os
 from pathlib import Path
 
-from kd_ext.analysis import sources
-from kd_ext.messages import expected
-from .config import load_config, student_only
-from .data_check import check_checkpoint
+from mmengine.device import get_device
+
+from kd_ext.build.configs import distills
+from kd_ext.build.detector import model_config
+from kd_ext.cli.config import load_config, student_only
+from kd_ext.cli.data_check import check_checkpoint
+from kd_ext.errors import expected
+from kd_ext.teachers.build import build_teacher
+from kd_ext.teachers.identity import PREFIX, checkpoint_digest
 
 
 def chosen_models(args, cfg):
@@ -26,17 +32,17 @@ def chosen_models(args, cfg):
     if args.teacher is not None:
         config, checkpoint = args.teacher
         other = load_config(_Arguments(config, args.launcher))
-        source, name = sources.teacher_source(other, config)
+        source, name = teacher_source(other, config)
         models['teacher'] = name, source, checkpoint
-    elif sources.distills(cfg):
+    elif distills(cfg):
         checkpoint = cfg.model.get('teacher_ckpt')
         if not isinstance(checkpoint, str):
             raise ValueError(expected(
                 'model.teacher_ckpt', 'a path or URL', repr(checkpoint),
                 'Name the teacher: --teacher CONFIG CHECKPOINT.'))
-        source, name = sources.teacher_source(cfg, args.config)
+        source, name = teacher_source(cfg, args.config)
         models['teacher'] = name, source, checkpoint
-    source = sources.own_model(student_only(cfg.copy()))
+    source = own_model(student_only(cfg.copy()))
     name = args.config if '::' in args.config else Path(args.config).name
     role = 'student' if models else 'model'
     models[role] = name, source, args.checkpoint
@@ -58,5 +64,33 @@ def identity(name, checkpoint, model):
     """What was measured, without paths of this machine."""
     return dict(
         config=name, checkpoint=Path(checkpoint).name,
-        checkpoint_sha256=sources.checkpoint_digest(
-            checkpoint, model)[:sources.PREFIX])
+        checkpoint_sha256=checkpoint_digest(
+            checkpoint, model)[:PREFIX])
+
+
+def teacher_source(cfg, name):
+    """Model config of the teacher, and a name without a machine's paths.
+
+    Args:
+        cfg (Config): Of the teacher, or of a training under it.
+        name (str): How ``cfg`` was given.
+    """
+    if distills(cfg):
+        source = cfg.model.get('teacher')
+        model = model_config(source, 'model.teacher')
+        name = source if isinstance(source, str) else model['type']
+    else:
+        model = own_model(cfg)
+    name = getattr(name, '__name__', str(name))
+    return model, name if '::' in name else os.path.basename(name)
+
+
+def own_model(cfg):
+    """Model config of a config, which knows the scope of its types."""
+    return model_config(dict(model=cfg.model, default_scope=cfg.get(
+        'default_scope')), 'config')
+
+
+def load_model(model, checkpoint, role='teacher'):
+    """A frozen detector on this process's device."""
+    return build_teacher(model, checkpoint, role=role).to(get_device())

@@ -7,15 +7,14 @@ from mmengine.dist import is_main_process
 from rich.console import Console
 from rich.table import Table
 
-from kd_ext.analysis import sources
-from kd_ext.analysis.collapse_job import CollapseJob
-from kd_ext.analysis.labelled_data import LabelledData, spread
-from kd_ext.analysis.plots import collapse_table, draw_collapse
+from kd_ext.analysis.neural_collapse.figures import collapse_table, draw_collapse
+from kd_ext.analysis.neural_collapse.job import CollapseJob
+from kd_ext.cli.config import load_config
+from kd_ext.cli.data_check import check_data
+from kd_ext.cli.models import chosen_models, identity, load_model
+from kd_ext.cli.runner import join, leave
+from kd_ext.data.labelled import LabelledData, spread
 from kd_ext.taps import find_head
-from .config import load_config
-from .data_check import check_data
-from .models import chosen_models, identity
-from .runner import join, leave
 
 NAME = 'neural_collapse'
 # more classes than these make a matrix no terminal shows
@@ -34,7 +33,7 @@ def neural_collapse(args):
                       args.min_regions)
     measures, about = {}, {}
     for role, (name, source, checkpoint) in chosen.items():
-        model = sources.load_model(source, checkpoint, role)
+        model = load_model(source, checkpoint, role)
         measures[role] = job.run(model, role)
         about[role] = _about(name, checkpoint, model, args)
     if is_main_process():

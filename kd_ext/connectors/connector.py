@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
-from kd_ext.building import build_module
-from kd_ext.messages import expected
+from kd_ext.build.modules import build_module
+from kd_ext.errors import expected
 from kd_ext.registry import MODELS
 
 

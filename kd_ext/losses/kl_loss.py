@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
-from kd_ext.messages import expected
+from kd_ext.errors import expected
+from kd_ext.losses.checks import check_pair, check_weight
+from kd_ext.losses.precision import full_precision
 from kd_ext.registry import MODELS
-from .checks import check_pair, check_weight
-from .precision import full_precision
 
 
 def check_temperature(value):

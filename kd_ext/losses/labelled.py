@@ -11,9 +11,9 @@ import torch
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
-from kd_ext.messages import expected
-from .checks import check_tensor
-from .precision import full_precision
+from kd_ext.errors import expected
+from kd_ext.losses.checks import check_tensor
+from kd_ext.losses.precision import full_precision
 
 EPS = 1e-6
 NO_LABELS = (torch.bool, torch.complex64, torch.complex128)

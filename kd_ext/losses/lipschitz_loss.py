@@ -23,11 +23,11 @@ from typing import Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from kd_ext.messages import expected
+from kd_ext.errors import expected
+from kd_ext.losses.checks import check_count, check_levels, check_weight
+from kd_ext.losses.precision import full_precision
+from kd_ext.losses.spectral import EPS, stage_sigmas
 from kd_ext.registry import MODELS
-from .checks import check_count, check_levels, check_weight
-from .precision import full_precision
-from .spectral import EPS, stage_sigmas
 
 
 @full_precision

@@ -16,10 +16,10 @@ Source: Zhou et al., IJCAI 2024, arXiv 2401.11824.
 
 from torch import Tensor, nn
 
+from kd_ext.losses.checks import check_pair, check_some_weight, check_weight
+from kd_ext.losses.cka import AlignmentLoss, Task
+from kd_ext.losses.precision import full_precision
 from kd_ext.registry import MODELS
-from .checks import check_pair, check_some_weight, check_weight
-from .cka import AlignmentLoss, Task
-from .precision import full_precision
 
 
 def _class_rows(logits):

@@ -28,12 +28,12 @@ import torch
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
-from kd_ext.messages import expected
+from kd_ext.errors import expected
+from kd_ext.losses.checks import check_count, check_tensor, check_weight
+from kd_ext.losses.kl_loss import check_temperature
+from kd_ext.losses.labelled import EPS, batch_means, check_labelled, directions, known_rows
+from kd_ext.losses.precision import full_precision, upcast
 from kd_ext.registry import MODELS
-from .checks import check_count, check_tensor, check_weight
-from .kl_loss import check_temperature
-from .labelled import EPS, batch_means, check_labelled, directions, known_rows
-from .precision import full_precision, upcast
 
 
 def _known(class_means):

@@ -20,11 +20,11 @@ import torch
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
-from kd_ext.messages import expected
+from kd_ext.errors import expected
+from kd_ext.losses.checks import check_count, check_pair, check_weight
+from kd_ext.losses.labelled import EPS, check_labelled, class_counts, directions, known_rows
+from kd_ext.losses.precision import full_precision
 from kd_ext.registry import MODELS
-from .checks import check_count, check_pair, check_weight
-from .labelled import EPS, check_labelled, class_counts, directions, known_rows
-from .precision import full_precision
 
 
 def foreground(class_means: Tensor, num_classes: Optional[int]) -> Tensor:

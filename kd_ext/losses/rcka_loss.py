@@ -25,16 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_ext.losses.checks import check_count, check_levels, check_pair, check_some_weight, check_weight
+from kd_ext.losses.cka import AlignmentLoss, Task
+from kd_ext.losses.precision import full_precision
 from kd_ext.registry import MODELS
-from .checks import (
-    check_count,
-    check_levels,
-    check_pair,
-    check_some_weight,
-    check_weight,
-)
-from .cka import AlignmentLoss, Task
-from .precision import full_precision
 
 # features of at most this many values at a time: small enough for the caches
 # of a CPU, large enough to keep its threads busy

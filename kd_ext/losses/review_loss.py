@@ -25,16 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_ext.messages import expected
+from kd_ext.errors import expected
+from kd_ext.losses.checks import check_count, check_levels, check_pair, check_tensor, check_weight
+from kd_ext.losses.precision import full_precision
 from kd_ext.registry import MODELS
-from .checks import (
-    check_count,
-    check_levels,
-    check_pair,
-    check_tensor,
-    check_weight,
-)
-from .precision import full_precision
 
 POOLED_SIZES = (4, 2, 1)
 

@@ -1,7 +1,7 @@
 """What can be known before hours of training: does this teacher teach?"""
 
-from .classes import compare_classes
-from .finding import Finding
-from .preflight import Preflight
+from kd_ext.preflight.classes import compare_classes
+from kd_ext.preflight.finding import Finding
+from kd_ext.preflight.preflight import Preflight
 
 __all__ = ['Finding', 'Preflight', 'compare_classes']

@@ -1,7 +1,7 @@
 """Class lists of teacher and student, compared by name."""
 
-from kd_ext.class_map import ClassMap
-from .finding import Finding
+from kd_ext.preflight.finding import Finding
+from kd_ext.teachers.class_map import ClassMap
 
 
 def compare_classes(names, mapped, by_class):

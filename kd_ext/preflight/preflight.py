@@ -5,14 +5,14 @@ from mmengine.dataset import pseudo_collate
 from rich.console import Console
 from rich.table import Table
 
-from kd_ext.algorithms.teachers import ONE
-from kd_ext.analysis.labelled_data import LabelledData, class_names, spread
-from kd_ext.analysis.region_stream import undisturbed
-from .classes import compare_classes, data_map
-from .finding import Finding
-from .step_check import StepCheck
-from .stopwatch import Stopwatch
-from .teacher_score import TeacherScore
+from kd_ext.data.labelled import LabelledData, class_names, spread
+from kd_ext.data.regions import undisturbed
+from kd_ext.preflight.classes import compare_classes, data_map
+from kd_ext.preflight.finding import Finding
+from kd_ext.preflight.step_check import StepCheck
+from kd_ext.preflight.stopwatch import Stopwatch
+from kd_ext.preflight.teacher_score import TeacherScore
+from kd_ext.teachers.build import ONE
 
 IMAGES = 6
 

@@ -5,8 +5,8 @@ import math
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from kd_ext.benchmark.timing import cost
-from .finding import Finding
+from kd_ext.preflight.finding import Finding
+from kd_ext.preflight.timing import cost
 
 DWARFS, VANISHES = 0.5, 1e-3
 

@@ -14,11 +14,11 @@ import torch
 from mmengine.registry import MODELS
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kd_ext.algorithms.input_adapter import InputAdapter
-from kd_ext.algorithms.teacher import initialise
-from kd_ext.analysis.region_stream import alone
+from kd_ext.data.regions import alone
+from kd_ext.preflight.finding import Finding
 from kd_ext.taps.heads import own_loss_mode
-from .finding import Finding
+from kd_ext.teachers.build import initialise
+from kd_ext.teachers.inputs import InputAdapter
 
 RGB = [123.675, 116.28, 103.53]
 SPREAD = [58.395, 57.12, 57.375]

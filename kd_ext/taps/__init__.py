@@ -1,10 +1,10 @@
-from .heads import find_head, run_own_loss
-from .pre_relu import PreReluTap
-from .reading import Reading
-from .recorder import ForwardDone, Recorder
-from .regions import Regions
-from .tap import TAPS, ModuleTap, PartTap, RegionTap, build_tap
-from .watch import Watch
+from kd_ext.taps.heads import find_head, run_own_loss
+from kd_ext.taps.pre_relu import PreReluTap
+from kd_ext.taps.reading import Reading
+from kd_ext.taps.recorder import ForwardDone, Recorder
+from kd_ext.taps.regions import Regions
+from kd_ext.taps.tap import TAPS, ModuleTap, PartTap, RegionTap, build_tap
+from kd_ext.taps.watch import Watch
 
 TAPS['pre_relu'] = PreReluTap
 

@@ -14,10 +14,10 @@ from mmcv.cnn.bricks.swish import Swish
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kd_ext.messages import expected
-from kd_ext.probe import probing
-from .recorder import as_tensors
-from .tap import PartTap
+from kd_ext.build.probe import probing
+from kd_ext.errors import expected
+from kd_ext.taps.recorder import as_tensors
+from kd_ext.taps.tap import PartTap
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.SiLU,
                nn.Hardswish, Swish)

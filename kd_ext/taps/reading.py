@@ -2,7 +2,7 @@
 
 import contextlib
 
-from .recorder import Recorder
+from kd_ext.taps.recorder import Recorder
 
 
 class Reading:

@@ -2,7 +2,7 @@
 
 import torch
 
-from kd_ext.messages import expected
+from kd_ext.errors import expected
 
 
 class ForwardDone(BaseException):

@@ -6,8 +6,8 @@ A new kind of part is a new subclass or a line in ``TAPS``.
 
 from torch import nn
 
-from kd_ext.messages import expected, near_matches
-from .heads import find_head
+from kd_ext.errors import expected, near_matches
+from kd_ext.taps.heads import find_head
 
 
 class ModuleTap:

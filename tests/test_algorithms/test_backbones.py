@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from backbones import detector
-from tiny import distill, fcos, losses, rcka
 
-from kd_ext.algorithms.pairing import stride_of
-from kd_ext.probe import PROBE_SIZE
+from kd_ext.build.probe import PROBE_SIZE
+from kd_ext.terms.level_pairing import stride_of
+from tests.helpers.backbone_detectors import detector
+from tests.helpers.tiny_detectors import distill, fcos, losses, rcka
 
 LIPSCHITZ = dict(type='kd_ext.LipschitzLoss', at='backbone', relative=True)
 CONV_BN = dict(type='kd_ext.ConvBNConnector')

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from tiny import build, distill, fcos, rcka
+
+from tests.helpers.tiny_detectors import build, distill, fcos, rcka
 
 
 @pytest.fixture

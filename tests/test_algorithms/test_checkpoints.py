@@ -6,8 +6,9 @@ import textwrap
 
 import pytest
 import torch
-from tiny import batch, build
-from training import STUDENT, command, config, save_teacher, train
+
+from tests.helpers.short_trainings import STUDENT, command, config, save_teacher, train
+from tests.helpers.tiny_detectors import batch, build
 
 
 @pytest.fixture(scope='module')
@@ -60,7 +61,8 @@ def test_stock_mmdet_reads_it_without_kd_ext(trained, tmp_path):
     from mmengine.config import Config
     Config(dict(model=STUDENT)).dump(student)
     script = textwrap.dedent(f'''
-        import sys, torch
+        import sys
+        import torch
         from mmengine.config import Config
         from mmengine.registry import init_default_scope
         from mmdet.registry import MODELS

@@ -4,9 +4,9 @@ import copy
 
 import pytest
 import torch
-from tiny import batch, build, distill, faster_rcnn, fcos, losses, rcka
 
-from kd_ext.algorithms.input_adapter import InputAdapter
+from kd_ext.teachers.inputs import InputAdapter
+from tests.helpers.tiny_detectors import batch, build, distill, faster_rcnn, fcos, losses, rcka
 
 
 def task_and_terms(losses):

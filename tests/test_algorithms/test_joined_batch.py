@@ -1,14 +1,15 @@
 """Two processes give what one process gives on the joined batch."""
 
-import joined
 import pytest
 import torch
-from processes import on_two
 from torch.testing import assert_close
+
+from tests.helpers import joined_batches as joined
+from tests.helpers.two_processes import on_two
 
 pytestmark = pytest.mark.slow
 BODY = '''
-import joined
+from tests.helpers import joined_batches as joined
 torch.save({case: joined.steps(case, slice(2 * rank, 2 * rank + 2))
             for case in (*joined.CASES, *joined.APART)},
            f'{sys.argv[1]}.{rank}')

@@ -10,8 +10,9 @@ import torch
 from rich.console import Console
 from torch.testing import assert_close
 
-from kd_ext.analysis import Moments, measure, nc1, nc2, nc3
-from kd_ext.analysis.plots import collapse_table, draw_collapse
+from kd_ext.analysis.neural_collapse import measure, nc1, nc2, nc3
+from kd_ext.analysis.neural_collapse.figures import collapse_table, draw_collapse
+from kd_ext.class_means.moments import Moments
 
 K, D = 5, 7
 

@@ -8,10 +8,10 @@ import torch
 import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
-from shrunken import data, distilled
-from tiny import ROOT, SHARED
 
-from kd_ext.probe import blank_samples
+from kd_ext.build.probe import blank_samples
+from tests.helpers.data_sets import BCCD, ROOT
+from tests.helpers.shrunken_configs import data, distilled
 
 CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
 # their models are built and stepped in test_segmentation.py
@@ -125,9 +125,9 @@ def test_published_recipe(name, inter):
 
 
 def test_bccd_can_be_validated(monkeypatch):
-    root = SHARED / 'data/bccd'
+    root = BCCD
     if not root.exists():
-        pytest.skip('the BCCD images are not beside this checkout')
+        pytest.skip('KD_EXT_TEST_DATA names no folder with BCCD')
     monkeypatch.setenv('BCCD_ROOT', f'{root}/')
     from mmdet.registry import DATASETS
     loader = load('fcos_r18_bccd.py').val_dataloader
@@ -137,9 +137,9 @@ def test_bccd_can_be_validated(monkeypatch):
 
 @pytest.mark.parametrize('name', [n for n in CONFIGS if 'bccd' in n])
 def test_boxes_without_area_are_not_trained_on(name, monkeypatch):
-    root = SHARED / 'data/bccd'
+    root = BCCD
     if not root.exists():
-        pytest.skip('the BCCD images are not beside this checkout')
+        pytest.skip('KD_EXT_TEST_DATA names no folder with BCCD')
     monkeypatch.setenv('BCCD_ROOT', f'{root}/')
     from mmdet.registry import DATASETS
     with DefaultScope.overwrite_default_scope('mmdet'):

@@ -5,13 +5,13 @@ import shutil
 
 import pytest
 import torch
-from apart import apart, go_on, go_on_without_worker
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
-from training import command, config, save_teacher
 
 from kd_ext import cli
-from kd_ext.messages import is_ours
+from kd_ext.errors import is_ours
+from tests.helpers.killable_trainings import apart, go_on, go_on_without_worker
+from tests.helpers.short_trainings import command, config, save_teacher
 
 IMAGES = 'VOC2007/JPEGImages'
 TRAIN = 'annotations/instances_train.json'

@@ -5,14 +5,14 @@ import subprocess
 
 import pytest
 import torch
-from apart import KILLED, apart, go_on, go_on_dying, go_on_limited
 from mmengine.config import Config
 from mmengine.fileio import LocalBackend
-from training import command, config, save_teacher
 
-from kd_ext import saving
 from kd_ext.cli import choose_checkpoint
-from kd_ext.messages import is_ours
+from kd_ext.engine import whole_checkpoints as saving
+from kd_ext.errors import is_ours
+from tests.helpers.killable_trainings import KILLED, apart, go_on, go_on_dying, go_on_limited
+from tests.helpers.short_trainings import command, config, save_teacher
 
 
 def checkpoint(folder, iters, name=None, seed=5, **changes):

@@ -4,10 +4,11 @@ import random
 from copy import deepcopy
 
 import pytest
-import tiny
 import torch
-from apart import KILLED, apart, go_on
-from training import CLASSES, TEACHER, config
+
+from tests.helpers import tiny_detectors as tiny
+from tests.helpers.killable_trainings import KILLED, apart, go_on
+from tests.helpers.short_trainings import CLASSES, TEACHER, config
 
 EPOCH, EPOCHS = 4, 3  # iterations; epochs
 # every method that keeps a state, every schedule, and a balance

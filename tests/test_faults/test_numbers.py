@@ -4,13 +4,13 @@ import contextlib
 import copy
 
 import pytest
-import tiny
 import torch
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
 from kd_ext import recipes
-from kd_ext.messages import is_ours
+from kd_ext.errors import is_ours
+from tests.helpers import tiny_detectors as tiny
 
 METHODS = {name: recipes.distill_entries([name])
            for name in recipes.METHODS if '++' not in name}

@@ -1,5 +1,4 @@
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,9 +6,9 @@ import torch
 from torch.testing import assert_close
 
 from kd_ext.losses.kl_loss import LogitKLLoss, kl_logits_loss
+from tests.helpers.data_sets import REFERENCE
 
-REFERENCE = (Path(__file__).resolve().parents[2].parent / 'shared'
-             / 'reference' / 'nd.npz')
+ARRAYS = REFERENCE / 'nd.npz'
 
 
 @pytest.fixture
@@ -34,9 +33,7 @@ def naive(student, teacher, tau, use_sigmoid):
 
 @pytest.mark.parametrize('tau', [1, 4])
 def test_released_code(tau):
-    if not REFERENCE.exists():
-        pytest.skip(f'no reference arrays at {REFERENCE}')
-    arrays = np.load(REFERENCE)
+    arrays = np.load(ARRAYS)
     loss = kl_logits_loss(torch.from_numpy(arrays['student_logits']),
                           torch.from_numpy(arrays['teacher_logits']), tau)
     assert float(loss) == pytest.approx(float(arrays[f'kd_T{tau}']), rel=1e-5)

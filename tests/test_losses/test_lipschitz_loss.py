@@ -1,4 +1,3 @@
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +8,9 @@ from torch.testing import assert_close
 from kd_ext.losses.lipschitz_loss import LipschitzLoss, lipschitz_loss
 from kd_ext.losses.spectral import stage_sigmas
 from kd_ext.registry import MODELS
+from tests.helpers.data_sets import REFERENCE
 
-REFERENCE = (Path(__file__).resolve().parents[2].parent / 'shared'
-             / 'reference' / 'lipschitz.npz')
+ARRAYS = REFERENCE / 'lipschitz.npz'
 SIZES = (4, 12, 16), (6, 6, 8), (8, 3, 4)
 
 
@@ -55,9 +54,7 @@ def assert_gradients_close(got, wanted, tolerance):
 
 @pytest.fixture
 def arrays():
-    if not REFERENCE.exists():
-        pytest.skip(f'no reference arrays at {REFERENCE}')
-    arrays = np.load(REFERENCE)
+    arrays = np.load(ARRAYS)
     return {key: torch.from_numpy(np.asarray(arrays[key])) for key in arrays}
 
 

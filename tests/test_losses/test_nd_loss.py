@@ -1,4 +1,3 @@
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,9 +6,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing import assert_close
 
 from kd_ext.losses.nd_loss import NDLoss, nd_loss
+from tests.helpers.data_sets import REFERENCE
 
-REFERENCE = (Path(__file__).resolve().parents[2].parent / 'shared'
-             / 'reference' / 'nd.npz')
+ARRAYS = REFERENCE / 'nd.npz'
 K, D = 4, 6
 
 
@@ -33,10 +32,8 @@ def naive(student, teacher, labels, means):
 
 
 def test_released_code():
-    if not REFERENCE.exists():
-        pytest.skip(f'no reference arrays at {REFERENCE}')
     arrays = {key: torch.from_numpy(np.asarray(value))
-              for key, value in np.load(REFERENCE).items()}
+              for key, value in np.load(ARRAYS).items()}
     student = arrays['student'].requires_grad_()
     loss = nd_loss(student, arrays['teacher'], arrays['labels'],
                    arrays['class_means'])

@@ -4,13 +4,13 @@ import math
 
 import pytest
 import torch
-import training
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from tiny import build
 
 from kd_ext import cli
 from kd_ext.recipes import distill_entries
+from tests.helpers import short_trainings as training
+from tests.helpers.tiny_detectors import build
 
 
 class Terms(Hook):

@@ -5,8 +5,9 @@ Shapes: two maps of 8 channels, three stages, 64 regions or rows of logits.
 
 import pytest
 import torch
-from loss_table import LOSSES, Batch, D, K, gradients, value_of
 from torch.testing import assert_close
+
+from tests.helpers.loss_calls import LOSSES, Batch, D, K, gradients, value_of
 
 HALVES = torch.float16, torch.bfloat16
 SCALES = 1e-4, 1e-2, 1., 1e2, 1e4

@@ -1,13 +1,13 @@
 """A whole distillation step in mixed precision beside one in fp32."""
 
-import joined
 import pytest
-import tiny
 import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 
-from kd_ext.cli.amp import CPUAmpOptimWrapper
+from kd_ext.engine.amp import CPUAmpOptimWrapper
 from kd_ext.recipes import distill_entries
+from tests.helpers import joined_batches as joined
+from tests.helpers import tiny_detectors as tiny
 
 METHODS = 'rcka', 'reviewkd', 'pkd', 'cwd', 'lipschitz', 'kd++', 'nckd'
 ENTRIES = {

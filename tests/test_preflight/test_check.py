@@ -4,18 +4,18 @@ import copy
 import os
 
 import pytest
-import tiny
 import torch
-import training
 from mmengine.config import Config
 
-from kd_ext.algorithms.teachers import ONE
-from kd_ext.analysis.labelled_data import class_names
-from kd_ext.class_map import ClassMap
 from kd_ext.cli.check import leave_busy_cores
+from kd_ext.data.labelled import class_names
 from kd_ext.preflight import Preflight, compare_classes
 from kd_ext.preflight.step_check import StepCheck
 from kd_ext.preflight.teacher_score import TeacherScore
+from kd_ext.teachers.build import ONE
+from kd_ext.teachers.class_map import ClassMap
+from tests.helpers import short_trainings as training
+from tests.helpers import tiny_detectors as tiny
 
 TEACHER = tiny.fcos(16, width=32, num_classes=training.CLASSES)
 STUDENT = tiny.fcos(num_classes=training.CLASSES)

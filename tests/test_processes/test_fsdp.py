@@ -1,12 +1,13 @@
 """FSDP is refused at the first step, with the way out."""
 
 import pytest
-import tiny
 import torch
 import torch.distributed as dist
 from mmengine.model import MMFullyShardedDataParallel
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+
+from tests.helpers import tiny_detectors as tiny
 
 # a single process has nothing to split, and torch warns of it
 pytestmark = pytest.mark.filterwarnings('ignore:FSDP is switching')

@@ -5,12 +5,13 @@ processes, so the statistics themselves are not tested here.
 """
 
 import pytest
-import tiny
 import torch
 from mmengine.model import convert_sync_batchnorm
 from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
+
+from tests.helpers import tiny_detectors as tiny
 
 ENTRIES = dict(
     lipschitz=dict(type='kd_ext.LipschitzLoss', at='pre_relu',

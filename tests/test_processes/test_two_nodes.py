@@ -11,8 +11,10 @@ import sys
 
 import pytest
 import torch
-import training
-from tiny import ROOT, build
+
+from tests.helpers import short_trainings as training
+from tests.helpers.data_sets import ROOT
+from tests.helpers.tiny_detectors import build
 
 ADDRESSES = '10.198.51.1', '10.198.51.2'
 

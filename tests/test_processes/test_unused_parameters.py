@@ -6,11 +6,13 @@ was left out.
 """
 
 import pytest
-from processes import on_two
+
+from tests.helpers.two_processes import on_two
 
 BODY = '''
 from mmengine.model import MMDistributedDataParallel
-import joined, tiny
+from tests.helpers import joined_batches as joined
+from tests.helpers import tiny_detectors as tiny
 from kd_ext.recipes import distill_entries
 MAPS = ['rcka', 'reviewkd', 'pkd', 'cwd']
 ALL = [*MAPS, 'lipschitz', 'kd++', 'nckd']

@@ -4,11 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_inputs import batch_of
-from loss_table import LOSSES, value_of
-from tries import tries
 
-from kd_ext.messages import is_ours
+from kd_ext.errors import is_ours
+from tests.helpers.hypothesis_tries import tries
+from tests.helpers.loss_calls import LOSSES, value_of
+from tests.helpers.loss_strategies import batch_of
 
 ARGUMENTS = ('preds_S', 'preds_T', 'labels', 'class_means', 'student_means',
              'stages')

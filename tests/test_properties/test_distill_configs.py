@@ -12,19 +12,18 @@ from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.registry import MODELS
-from mmrazor.models.architectures.connectors import (
-    __all__ as razor_connectors,
-)
+from mmrazor.models.architectures.connectors import __all__ as razor_connectors
 from mmrazor.models.losses import __all__ as razor_losses
-from tiny import ROOT, batch, build, faster_rcnn, fcos, losses
 from torch import nn
-from tries import tries
 
 from kd_ext import distill_config
 from kd_ext.algorithms import DetectionDistill
+from kd_ext.errors import is_ours
 from kd_ext.losses import __all__ as own_losses
-from kd_ext.messages import is_ours
 from kd_ext.recipes import METHODS
+from tests.helpers.data_sets import ROOT
+from tests.helpers.hypothesis_tries import tries
+from tests.helpers.tiny_detectors import batch, build, faster_rcnn, fcos, losses
 
 TINY = dict(fcos=fcos, faster_rcnn=faster_rcnn)
 RAZOR = [f'mmrazor.{name}' for name in razor_losses]

@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_inputs import batch_of, each
-from loss_table import LOSSES, value_of
 from torch.testing import assert_close
-from tries import tries
 
 from kd_ext.losses import logit_cka_loss
+from tests.helpers.hypothesis_tries import tries
+from tests.helpers.loss_calls import LOSSES, value_of
+from tests.helpers.loss_strategies import batch_of, each
 
 ALIGNED = [name for name, loss in LOSSES.items() if loss.scales]
 # each of the two alignments on its own

@@ -4,10 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_inputs import HALVES, batch_of, each
-from loss_table import LOSSES, gradients, value_of
 from torch.testing import assert_close
-from tries import tries
+
+from tests.helpers.hypothesis_tries import tries
+from tests.helpers.loss_calls import LOSSES, gradients, value_of
+from tests.helpers.loss_strategies import HALVES, batch_of, each
 
 every_loss = pytest.mark.parametrize('name', LOSSES)
 

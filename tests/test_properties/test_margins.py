@@ -3,12 +3,12 @@
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_inputs import batches, sizes, tensors, widths
 from torch import nn
 from torch.testing import assert_close
-from tries import tries
 
 from kd_ext.connectors import RunningMarginConnector, bn_margin
+from tests.helpers.hypothesis_tries import tries
+from tests.helpers.loss_strategies import batches, sizes, tensors, widths
 
 
 @tries(60)

@@ -4,14 +4,14 @@ import copy
 
 import pytest
 import torch
-from backbones import detector
 from mmengine.optim import build_optim_wrapper
-from tiny import batch, build, distill, fcos, losses, rcka
 from torch.testing import assert_close
 
 from kd_ext.connectors.margins import bn_margin
 from kd_ext.taps import Reading
 from kd_ext.taps.pre_relu import PreReluTap, Stage, find_stages
+from tests.helpers.backbone_detectors import detector
+from tests.helpers.tiny_detectors import batch, build, distill, fcos, losses, rcka
 
 OFD = dict(type='mmrazor.OFDLoss', at='pre_relu',
            connector=dict(type='kd_ext.ConvBNConnector'),

@@ -1,14 +1,14 @@
 """Heads with a way of their own, and those that are refused."""
 
 import pytest
-import tiny
 import torch
-import zoo
 from mmdet.registry import MODELS
 from torch.testing import assert_close
 
 from kd_ext.taps import RegionTap, Watch, find_head, run_own_loss
 from kd_ext.taps.heads.refused import REFUSED, refusal
+from tests.helpers import detector_zoo as zoo
+from tests.helpers import tiny_detectors as tiny
 
 
 @pytest.mark.parametrize('name', ['CondInst', 'YOLACT', 'RTMDet-Ins'])

@@ -1,16 +1,16 @@
 """What region taps read, checked against geometry and recomputation."""
 
 import pytest
-import tiny
 import torch
-import zoo
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine import MessageHub
 from torch.testing import assert_close
-from zoo import read
 
 from kd_ext.taps import find_head
 from kd_ext.taps.heads import own_loss_mode
+from tests.helpers import detector_zoo as zoo
+from tests.helpers import tiny_detectors as tiny
+from tests.helpers.detector_zoo import read
 
 ROI = ['Faster R-CNN', 'Mask R-CNN', 'Cascade R-CNN', 'Double-Head R-CNN',
        'Dynamic R-CNN', 'HTC', 'Libra R-CNN', 'Grid R-CNN', 'PISA',

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 import torch
-from tiny import ROOT
+
+from tests.helpers.data_sets import ROOT
 
 spec = importlib.util.spec_from_file_location('doctor',
                                               ROOT / 'tools/doctor.py')
@@ -138,7 +139,7 @@ def test_refused_checkpoint(monkeypatch):
     monkeypatch.setattr(torch.serialization, '_marked_safe_globals_set', set(),
                         raising=False)
     torch.serialization.clear_safe_globals()
-    from kd_ext import compat
+    from kd_ext.patches import versions as compat
     try:
         result = doctor.diagnose(checks.check_checkpoints)
     finally:

@@ -2,7 +2,8 @@ import os
 import subprocess
 
 import pytest
-from tiny import ROOT
+
+from tests.helpers.data_sets import ROOT
 
 LAUNCHERS = ('dist_train', 'dist_test', 'slurm_train', 'slurm_test')
 SCRIPTS = sorted([*(ROOT / 'tools').glob('*.sh'), ROOT / '.ci/run'])

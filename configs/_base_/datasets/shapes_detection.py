@@ -1,5 +1,5 @@
 # the generated data set; SHAPES_ROOT names another place for it
-#   python tools/make_shapes_dataset.py data/shapes
+#   python -m demo.make_shapes_dataset data/shapes
 data_root = '{{$SHAPES_ROOT:data/shapes/}}'
 metainfo = dict(
     classes=('disk', 'square', 'triangle', 'star', 'ring', 'cross'))

@@ -2,13 +2,13 @@
 
 from torch import nn
 
-from kd_ext.messages import expected
-from .base import Head, own_loss_mode, run_own_loss
-from .dense import DenseHead, dense_module
-from .dense_kinds import KINDS, dense_kind
-from .query import IterativeRoIHead, MaskQueryHead, QueryHead
-from .refused import refusal
-from .roi import RoIHead
+from kd_ext.errors import expected
+from kd_ext.taps.heads.base import Head, own_loss_mode, run_own_loss
+from kd_ext.taps.heads.dense import DenseHead, dense_module
+from kd_ext.taps.heads.dense_kinds import KINDS, dense_kind
+from kd_ext.taps.heads.query import IterativeRoIHead, MaskQueryHead, QueryHead
+from kd_ext.taps.heads.refused import refusal
+from kd_ext.taps.heads.roi import RoIHead
 
 __all__ = ['DenseHead', 'Head', 'IterativeRoIHead', 'MaskQueryHead',
            'QueryHead', 'RoIHead', 'find_head', 'own_loss_mode',

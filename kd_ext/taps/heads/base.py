@@ -4,7 +4,7 @@ import contextlib
 
 import torch
 
-from .masks import mask_losses
+from kd_ext.taps.heads.masks import mask_losses
 
 
 class Head:

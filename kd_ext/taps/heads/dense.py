@@ -7,11 +7,11 @@ import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
-from kd_ext.messages import expected
-from ..regions import Regions
-from ..watch import Watch
-from .base import Head
-from .dense_kinds import dense_kind
+from kd_ext.errors import expected
+from kd_ext.taps.heads.base import Head
+from kd_ext.taps.heads.dense_kinds import dense_kind
+from kd_ext.taps.regions import Regions
+from kd_ext.taps.watch import Watch
 
 
 class Places(NamedTuple):

@@ -4,7 +4,7 @@ from typing import Callable, NamedTuple
 
 import torch
 
-from .refused import REFUSED
+from kd_ext.taps.heads.refused import REFUSED
 
 
 class DenseKind(NamedTuple):

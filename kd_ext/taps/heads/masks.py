@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from mmengine.structures import InstanceData
 
-from kd_ext.messages import expected
+from kd_ext.errors import expected
 
 # those that assign by masks, by class of the head
 BY_MASKS = {'SOLOHead', 'MaskFormerHead'}

@@ -2,9 +2,9 @@
 
 import torch
 
-from ..regions import Regions
-from ..watch import Watch
-from .base import Head
+from kd_ext.taps.heads.base import Head
+from kd_ext.taps.regions import Regions
+from kd_ext.taps.watch import Watch
 
 
 class QueryHead(Head):

@@ -3,10 +3,10 @@
 from mmdet.structures.bbox import bbox2roi
 from torch import nn
 
-from kd_ext.messages import expected
-from ..regions import Regions
-from ..watch import Watch
-from .base import Head
+from kd_ext.errors import expected
+from kd_ext.taps.heads.base import Head
+from kd_ext.taps.regions import Regions
+from kd_ext.taps.watch import Watch
 
 
 def _rois(samples, *_):

@@ -1,0 +1,110 @@
+"""Logs how far a detector's embeddings have collapsed, as it trains."""
+
+from typing import Optional, Sequence
+
+from mmengine.dist import all_reduce
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from torch import tensor
+
+from kd_ext.analysis.neural_collapse.job import CollapseJob
+from kd_ext.data.labelled import LabelledData, spread
+from kd_ext.errors import expected
+from kd_ext.registry import HOOKS
+
+PREFIX = 'val/nc/'
+KEYS = ('nc1', 'nc2', 'nc3')
+
+
+@HOOKS.register_module()
+class NeuralCollapseHook(Hook):
+    """Measures ``nc/nc1``, ``nc/nc2`` and ``nc/nc3`` after each validation.
+
+    Of a distilled detector the student is measured; with an EMA hook the
+    averaged weights, as in the validation itself. The values go to the log
+    and the visualizer beside the metrics. Weights, modes, buffers, random
+    states and metrics stay as they are. Classes without a region are left
+    out.
+
+    Args:
+        max_images (int, optional): Images of the validation set to use,
+            spread over it; all with None.
+        interval (int): Validations from one measure to the next.
+        stage (int, optional): Stage of a cascade.
+        levels (Sequence[int], optional): Levels of a dense head.
+        background (bool): Whether the background counts as a class.
+        workers (int): Processes that read images.
+    """
+
+    # while an EMA hook has the averaged weights in, before the logger
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self, max_images: Optional[int] = 200, interval: int = 1,
+                 stage: Optional[int] = None,
+                 levels: Optional[Sequence[int]] = None,
+                 background: bool = False, workers: int = 0) -> None:
+        for name, value in (('max_images', max_images),
+                            ('interval', interval)):
+            if value is not None and (not isinstance(value, int)
+                                      or value < 1):
+                raise ValueError(expected(f'NeuralCollapseHook.{name}',
+                                          'a whole number >= 1', repr(value)))
+        self.max_images, self.interval = max_images, interval
+        self.options = dict(stage=stage, levels=levels, workers=workers,
+                            background=background)
+        self._job, self._validations = None, 0
+
+    def before_run(self, runner):
+        """Reads the labels of the validation set: what is wrong shows now."""
+        data = LabelledData(runner.cfg, 'val')
+        self._job = CollapseJob(data, spread(len(data), self.max_images),
+                                **self.options)
+        self._job.head(self._student(runner)[0], 'student')
+
+    @staticmethod
+    def _student(runner):
+        """The detector, and the preprocessor of what it sees."""
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        # mmrazor's algorithms keep their student under this name
+        return (getattr(model, 'architecture', model),
+                model.data_preprocessor)
+
+    def after_val_epoch(self, runner, metrics=None):
+        """Measures, and has the logger print it."""
+        scalars = runner.message_hub.log_scalars
+        for key in KEYS:  # those of the last time would be logged again
+            scalars.pop(PREFIX + key, None)
+        self._validations += 1
+        if (self._validations - 1) % self.interval:
+            return
+        model, preprocess = self._student(runner)
+        measured = self._measured(model, preprocess)
+        if measured is None:
+            return
+        for key in KEYS:
+            if getattr(measured, key) is not None:
+                runner.message_hub.update_scalar(PREFIX + key,
+                                                 getattr(measured, key))
+
+    def _measured(self, model, preprocess):
+        """The measures, or None where there are none, with a warning."""
+        head = self._job.head(model, 'student')
+        fault, moments = '', None
+        try:
+            moments = self._job.moments(model, head, preprocess)
+        except ValueError as error:
+            fault = str(error)
+        # no rank may wait for another that has failed
+        faults = tensor(float(bool(fault)))
+        all_reduce(faults)
+        if not faults:
+            try:
+                return self._job.measure(head, moments.all_reduce())
+            except ValueError as error:
+                fault = str(error)
+        print_log(f'no neural collapse measured: {fault or "see other ranks"}',
+                  'current', 30)
+        return None

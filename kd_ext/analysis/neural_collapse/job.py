@@ -1,0 +1,83 @@
+"""The measures of neural collapse of a model on images of a data set."""
+
+from mmengine.dist import get_rank, get_world_size
+
+from kd_ext.analysis.neural_collapse.measures import measure
+from kd_ext.class_means.job import add_regions
+from kd_ext.class_means.moments import Moments
+from kd_ext.data.labelled import check_classes
+from kd_ext.data.progress import ImageProgress
+from kd_ext.data.regions import stream_regions, undisturbed
+from kd_ext.taps import find_head
+
+
+class CollapseJob:
+    """Measures NC1 to NC3 over images; each process takes its share.
+
+    Args:
+        data (LabelledData): All images.
+        indices (Sequence[int]): Those to take.
+        stage (int, optional), levels (Sequence[int], optional): Of the head.
+        background (bool): Whether the background counts as a class, where
+            the head has regions of it.
+        workers (int): Processes that read images, for each process.
+        min_regions (int): Classes with fewer are left out.
+    """
+
+    def __init__(self, data, indices, stage=None, levels=None,
+                 background=False, workers=0, min_regions=1):
+        self.data, self.indices = data, list(indices)
+        self.stage, self.levels = stage, levels
+        self.background = background
+        self.workers, self.min_regions = workers, min_regions
+
+    def head(self, model, role):
+        """The model's head, which has the classes of the data set.
+
+        Raises:
+            ValueError: None that the taps know, or of other classes.
+        """
+        head = find_head(model, role, self.stage, self.levels)
+        check_classes(head, self.data)
+        return head
+
+    def moments(self, model, head, preprocess=None, title=None):
+        """:class:`Moments` of this process's images.
+
+        Mode, buffers and random states are afterwards as before.
+
+        Raises:
+            ValueError: An embedding is inf or NaN.
+        """
+        moments = Moments(head.num_classes + (
+            self.background and head.background), head.width)
+        mine = self.indices[get_rank()::get_world_size()]
+        with undisturbed(model), ImageProgress(
+                title, len(self.indices)) as progress:
+            for index, regions in stream_regions(
+                    model, head, self.data, mine, self.workers, preprocess):
+                add_regions(moments, regions, self.data, index)
+                progress.step()
+        return moments
+
+    def measure(self, head, moments):
+        """:class:`Collapse`, from the moments of all processes."""
+        names = list(self.data.classes)
+        if len(moments.counts) > len(names):
+            names.append('background')
+        return measure(moments, classifier_rows(head), names,
+                       self.min_regions)
+
+    def run(self, model, role, preprocess=None):
+        """All of the above; each process has to call it."""
+        head = self.head(model, role)
+        moments = self.moments(model, head, preprocess, role).all_reduce()
+        return self.measure(head, moments)
+
+
+def classifier_rows(head):
+    """Rows as wide as the embeddings, or None: no linear layer on them."""
+    rows = head.classifier_rows()
+    if rows.dim() != 2 or rows.shape[1] != head.width:
+        return None
+    return rows.detach()

@@ -1,0 +1,178 @@
+r"""How far the embeddings of a model have collapsed: NC1, NC2, NC3.
+
+Shapes: N regions, D embedding width, R rows (classes, the background last
+where it counts), K of them with enough regions; label k is row k.
+
+.. math::
+    NC1 = \frac{1}{K} tr(S_W S_B^+),\quad
+    S_W = \frac{1}{N} \sum_i (h_i - m_{y_i})(h_i - m_{y_i})^T,\quad
+    S_B = \frac{1}{K} \sum_k (m_k - g)(m_k - g)^T
+
+    NC2 = \text{mean over } k \ne l \text{ of }
+        |\cos(m_k - g, m_l - g) + \frac{1}{K-1}|
+
+    NC3 = \text{mean over } k \text{ of } 1 - \cos(m_k - g, w_k - \bar w)
+
+with m_k the mean of class k, g the mean of the m_k, w_k the classifier's row
+and w-bar the mean of those. All are 0 in a simplex ETF whose classifier is
+its means; NC1 has the units of a ratio of variances.
+
+Source: Papyan, Han, Donoho, Prevalence of neural collapse during the
+terminal phase of deep learning training, PNAS 2020, arXiv 2008.08186.
+"""
+
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import torch
+from torch import Tensor
+
+from kd_ext.class_means.moments import Moments
+from kd_ext.errors import expected
+from kd_ext.losses.checks import check_count
+from kd_ext.losses.labelled import directions
+
+# below this share of the largest spread two fp32 means do not differ
+RANK_TOLERANCE = 1e-6
+
+
+def _centred(rows):
+    return rows - rows.mean(0, keepdim=True)
+
+
+def class_cosines(means: Tensor) -> Tensor:
+    """Cosines between centred class means (K, K)."""
+    rows = directions(_centred(means))
+    return rows @ rows.mT
+
+
+def nc1(means: Tensor, within: Tensor) -> float:
+    """Variability within classes against that between them, >= 0.
+
+    Args:
+        means: Class means (K, D), K > 1.
+        within: S_W (D, D).
+    """
+    # S_B = M^T M / K, so S_B^+ = K V diag(1 / s^2) V^T with M = U s V^T
+    _, spread, basis = torch.linalg.svd(_centred(means), full_matrices=False)
+    kept = spread > RANK_TOLERANCE * spread.max().clamp(min=1e-300)
+    basis, spread = basis[kept], spread[kept]
+    variances = ((basis @ within) * basis).sum(1)
+    return float((variances / spread.square()).sum().clamp(min=0))
+
+
+def nc2(means: Tensor) -> Tuple[float, float]:
+    """Distance of the angles between K > 1 class means from an ETF's.
+
+    Returns:
+        Mean of abs(cosine + 1 / (K - 1)), and the standard deviation of the
+        cosines, over pairs of classes.
+    """
+    count = len(means)
+    upper = torch.ones(count, count).triu(1).bool()
+    cosines = class_cosines(means)[upper]
+    deviation = (cosines + 1 / (count - 1)).abs().mean()
+    return float(deviation), float(cosines.std(correction=0))
+
+
+def nc3(means: Tensor, rows: Tensor) -> float:
+    """1 - cosine between centred means and classifier rows (K, D), mean."""
+    cosines = (directions(_centred(means))
+               * directions(_centred(rows.to(means)))).sum(1)
+    return float((1 - cosines).mean())
+
+
+@dataclass
+class Collapse:
+    """The measures of one model.
+
+    Attributes:
+        classes: Names of the K classes that were counted.
+        left_out: Number of regions of those that had too few.
+        counts: Regions of each counted class (K,).
+        cosines: Between centred class means (K, K).
+        norms: Of the raw class means (K,).
+        nc1, nc2, nc3: See the module's formulas; nc3 is None without a
+            classifier.
+        nc2_std: Standard deviation of the cosines.
+        norm_spread: Standard deviation of the centred means' norms over
+            their mean; 0 in an ETF.
+    """
+
+    classes: List[str]
+    left_out: Dict[str, int]
+    counts: Tensor
+    cosines: Tensor
+    norms: Tensor
+    nc1: float
+    nc2: float
+    nc2_std: float
+    norm_spread: float
+    nc3: Optional[float] = None
+
+    def numbers(self) -> dict:
+        """The single numbers, as JSON can hold them."""
+        return dict(
+            nc1=self.nc1, nc2=self.nc2, nc2_std=self.nc2_std, nc3=self.nc3,
+            norm_spread=self.norm_spread, classes=len(self.classes),
+            regions=int(self.counts.sum()), left_out=self.left_out)
+
+
+def measure(moments: Moments, classifier: Optional[Tensor] = None,
+            names: Optional[Sequence[str]] = None,
+            min_regions: int = 1) -> Collapse:
+    """All measures from the moments of a model's embeddings.
+
+    Args:
+        moments: Of all processes.
+        classifier: Rows (R or more, D) of the last layer; what is beyond R,
+            such as the background's, is left out.
+        names: Of the R rows, or of K classes where the last is background.
+        min_regions: Classes with fewer are left out of everything but S_W,
+            which pools all regions.
+
+    Raises:
+        ValueError: Fewer than two classes are left, or a classifier or names
+            that do not fit.
+    """
+    rows, width = moments.sums.shape
+    names = _names(names, rows)
+    known = moments.counts >= check_count('min_regions', min_regions)
+    if known.sum() < 2:
+        raise ValueError(expected(
+            'the number of classes with regions', 'at least 2',
+            int(known.sum()), 'Use more images, or a smaller min_regions.'))
+    means = moments.means[known]
+    norms = torch.linalg.vector_norm(_centred(means), dim=1)
+    deviation, spread = nc2(means)
+    return Collapse(
+        classes=[name for name, kept in zip(names, known) if kept],
+        left_out={name: int(count) for name, kept, count
+                  in zip(names, known, moments.counts) if not kept},
+        counts=moments.counts[known].long(), cosines=class_cosines(means),
+        norms=torch.linalg.vector_norm(means, dim=1),
+        nc1=nc1(means, moments.within), nc2=deviation, nc2_std=spread,
+        norm_spread=float(norms.std(correction=0) / norms.mean()),
+        nc3=_duality(means, classifier, known, width))
+
+
+def _names(names, rows):
+    names = [str(name) for name in (range(rows) if names is None else names)]
+    if len(names) == rows - 1:
+        names.append('background')
+    if len(names) != rows:
+        raise ValueError(expected('names', f'{rows} of them',
+                                  f'{len(names)}'))
+    return names
+
+
+def _duality(means, classifier, known, width):
+    if classifier is None:
+        return None
+    if (classifier.dim() != 2 or classifier.shape[1] != width
+            or len(classifier) < len(known)):
+        raise ValueError(expected(
+            'classifier', f'at least {len(known)} rows of width {width}',
+            f'shape {tuple(classifier.shape)}',
+            'A classifier behind a projection has another width.'))
+    return nc3(means, classifier.detach().cpu()[:len(known)][known])

@@ -1,0 +1,176 @@
+"""Spectral norms between the backbone stages of models, over a data set.
+
+Shapes: I images, n stages that are compared, B = 1 image in a pass; stage k
+is (1, C_k, H_k, W_k), and sigmas (I, n - 1) are what
+:func:`kd_ext.losses.spectral.stage_sigmas` makes of them.
+"""
+
+from dataclasses import dataclass
+from typing import Dict, List, Tuple
+
+import torch
+from mmengine.dist import all_reduce, get_rank, get_world_size
+from torch import Tensor
+
+from kd_ext.build.probe import blank_samples, probing
+from kd_ext.data.progress import ImageProgress
+from kd_ext.data.regions import stream_samples, undisturbed
+from kd_ext.errors import expected
+from kd_ext.losses.spectral import EPS, stage_sigmas
+from kd_ext.taps import Reading, build_tap
+from kd_ext.teachers.inputs import InputAdapter
+from kd_ext.terms.level_pairing import pair_levels, stride_of
+
+PLACE = 'backbone'
+
+
+@dataclass
+class Spectra:
+    """The spectral norms of one model.
+
+    Attributes:
+        sigmas: One for each image and pair of stages (I, n - 1), float64.
+        widths: Channels of the n stages.
+        strides: Of the n stages.
+    """
+
+    sigmas: Tensor
+    widths: List[int]
+    strides: List[int]
+
+    def numbers(self) -> Dict[str, list]:
+        """Statistics over the images, a number for each pair of stages."""
+        sigmas = self.sigmas
+        values = dict(mean=sigmas.mean(0), std=sigmas.std(0, correction=0),
+                      min=sigmas.amin(0), max=sigmas.amax(0))
+        return {key: value.tolist() for key, value in values.items()}
+
+
+def relative_gaps(student: Spectra, teacher: Spectra) -> List[float]:
+    """Mean over the images of abs(s - t) / t, for each pair of stages."""
+    gaps = (student.sigmas - teacher.sigmas).abs() / (teacher.sigmas + EPS)
+    return gaps.mean(0).tolist()
+
+
+def read_stages(model, inputs, samples, role) -> Tuple[Tensor, ...]:
+    """The backbone's stages; the pass ends behind them.
+
+    Raises:
+        ValueError: The model has no backbone.
+    """
+    tap = build_tap(PLACE)
+    with Reading({PLACE: tap}, model, role, {PLACE: 1}) as reading:
+        model(inputs, samples, mode='tensor')
+    return reading.levels(PLACE)
+
+
+def probe_stages(model, role) -> List[torch.Size]:
+    """Shapes of the backbone's stages on a blank image."""
+    with probing(model) as inputs:
+        stages = read_stages(model, inputs, blank_samples(model, inputs),
+                             role)
+    return [stage.shape for stage in stages]
+
+
+def compared_levels(shapes, levels=None) -> Dict[str, List[int]]:
+    """Levels of each model that its sigmas are taken of.
+
+    Args:
+        shapes (dict[str, list[torch.Size]]): By role: of one model, or of
+            ``student`` and ``teacher``, which are paired as in training.
+        levels: See :func:`kd_ext.terms.level_pairing.pair_levels`.
+
+    Raises:
+        ValueError: Fewer than two stages, or no such level.
+    """
+    student = shapes.get('student') or next(iter(shapes.values()))
+    teacher = shapes.get('teacher') or student
+    pairs = pair_levels('lipschitz', levels, student, teacher, least=0)
+    if len(pairs) < 2 or any(len(side[level]) != 4 for pair in pairs for
+                             side, level in zip((student, teacher), pair)):
+        found = ' and '.join(
+            f'those of the {role} with ' + ', '.join(
+                f'stride {stride_of(one)}' if stride_of(one)
+                else f'shape {tuple(one)}' for one in sizes)
+            for role, sizes in shapes.items())
+        raise ValueError(expected(
+            'the backbone\'s stages', 'maps of which two or more have a '
+            'partner of their stride' if len(shapes) > 1 else
+            'two maps or more', found, 'Name pairs of a student and a '
+            'teacher level, --levels 0:1 1:2, or take other out_indices.'))
+    sides = dict(student=[i for i, _ in pairs], teacher=[j for _, j in pairs])
+    return {role: sides.get(role, sides['student']) for role in shapes}
+
+
+class SpectraJob:
+    """Measures spectral norms over images; each process takes its share.
+
+    Args:
+        data (SplitImages): All images.
+        indices (Sequence[int]): Those to take.
+        num_iters (int): Steps of the power iteration, at most.
+        levels (Sequence, optional): See :func:`compared_levels`.
+        workers (int): Processes that read images, for each process.
+    """
+
+    def __init__(self, data, indices, num_iters=30, levels=None, workers=0):
+        self.data, self.indices = data, list(indices)
+        self.num_iters, self.levels = num_iters, levels
+        self.workers = workers
+
+    @torch.no_grad()
+    def run(self, models) -> Dict[str, Spectra]:
+        """Of each model, by role; each process has to call it.
+
+        Images go through the data preprocessor of the student, or of the
+        only model, and to a teacher as in training.
+
+        Raises:
+            ValueError: Stages that cannot be compared, or a sigma that is
+                inf or NaN.
+        """
+        shapes = {role: probe_stages(model, role)
+                  for role, model in models.items()}
+        levels = compared_levels(shapes, self.levels)
+        count = len(next(iter(levels.values()))) - 1
+        sigmas = {role: torch.zeros(len(self.indices), count,
+                                    dtype=torch.double) for role in models}
+        main = models.get('student') or next(iter(models.values()))
+        adapters = {role: InputAdapter(main, model)
+                    for role, model in models.items()}
+        for row, batch in self._batches(main):
+            for role, model in models.items():
+                samples = batch['data_samples']
+                inputs = adapters[role](batch['inputs'], samples)
+                with undisturbed(model):
+                    stages = read_stages(model, inputs, samples, role)
+                values = stage_sigmas([stages[level].float() for level in
+                                       levels[role]], self.num_iters)[:, 0]
+                sigmas[role][row] = self._finite(values, row, role)
+        for values in sigmas.values():
+            all_reduce(values)
+        return {role: Spectra(
+            sigmas[role], [shapes[role][level][1] for level in levels[role]],
+            [stride_of(shapes[role][level]) for level in levels[role]])
+            for role in models}
+
+    def _batches(self, model):
+        """Row and preprocessed image, of this process's images."""
+        mine = self.indices[get_rank()::get_world_size()]
+        rows = range(get_rank(), len(self.indices), get_world_size())
+        with ImageProgress('spectral norms', len(self.indices)) as progress:
+            for row, (_, sample) in zip(rows, stream_samples(
+                    self.data, mine, self.workers)):
+                yield row, model.data_preprocessor(
+                    {key: [value] for key, value in sample.items()}, False)
+                progress.step()
+
+    def _finite(self, values, row, role):
+        if not bool(values.isfinite().all()):
+            index = self.indices[row]
+            raise ValueError(expected(
+                f'the sigmas of the {role}', 'finite',
+                f'{[round(value, 3) for value in values.tolist()]} on image '
+                f'{index} of the data set: {self.data.path(index)}',
+                'Check the checkpoint.'))
+        return values.double().cpu()

@@ -1,0 +1,125 @@
+"""Any mmdet head, with class means in place of its classification layer."""
+
+from typing import Optional
+
+from mmcv.ops import MaskedConv2d
+from torch import nn
+
+from kd_ext.errors import expected
+from kd_ext.registry import MODELS
+
+# what mmdet calls the layer that puts out the class scores. A head may have
+# several of them; each is one layer, a list of layers (levels, decoder
+# layers), or a sequence that ends in one.
+LAYERS = (
+    'fc_cls',  # RoI heads; DETR, Conditional and DAB DETR
+    'cls_branches', 'aux_cls_branches',  # Deformable DETR, DINO, DDQ
+    'cls_embed',  # MaskFormer, Mask2Former
+    'conv_cls',  # FCOS, Fovea, NAS-FCOS, AutoAssign, YOLACT, SOLO
+    'retina_cls', 'atss_cls', 'gfl_cls', 'vfnet_cls', 'tood_cls',
+    'rtm_cls',
+    'multi_level_conv_cls',  # YOLOX
+    'reppoints_cls_out',
+    'cls_score',  # YOLOF
+    'heatmap_head',  # CenterNet
+)
+# by class: there the name means something else than in other heads
+OWN_LAYERS = dict(SSDHead=('cls_convs',))
+
+
+def _layer_names(head, layer):
+    """Attributes of the head that hold its classification layers: list."""
+    own = [names for kind in type(head).__mro__
+           for name, names in OWN_LAYERS.items() if kind.__name__ == name]
+    names = [layer] if layer else own[0] if own else LAYERS
+    found = [name for name in names
+             if isinstance(getattr(head, name, None), nn.Module)]
+    if not found:
+        raise ValueError(expected(
+            f'the classification layer of {type(head).__name__}',
+            f'one of its attributes {", ".join(names)}', 'none of them',
+            'Give its name as layer of kd_ext.PrototypeHead.'))
+    return found
+
+
+class _Replacement:
+    """Makes a classifier for a layer, and the same one for it again."""
+
+    def __init__(self, head, cfg):
+        self.head, self.cfg, self.made = head, cfg, {}
+
+    def __call__(self, module):
+        """What comes in place of a module; containers are kept."""
+        if isinstance(module, nn.ModuleList):
+            for index, item in enumerate(module):
+                module[index] = self(item)
+            return module
+        if isinstance(module, nn.Sequential) and len(module):
+            module[-1] = self(module[-1])
+            return module
+        if module not in self.made:
+            # the key stays alive, so no other module gets its place
+            self.made[module] = self._classifier(module)
+        return self.made[module]
+
+    def _classifier(self, module):
+        if isinstance(module, nn.Linear):
+            sizes = dict(in_features=module.in_features,
+                         out_features=module.out_features)
+        elif (isinstance(module, nn.Conv2d) and module.groups == 1
+              and set(module.stride) == {1}
+              and not isinstance(module, MaskedConv2d)):
+            sizes = dict(in_features=module.in_channels,
+                         out_features=module.out_channels,
+                         num_anchors=self._anchors(module),
+                         channels_first=True)
+        else:
+            raise self._error('nn.Linear, or a plain nn.Conv2d',
+                              type(module).__name__)
+        return MODELS.build({'type': 'kd_ext.PrototypeClassifier',
+                             **self.cfg, **sizes})
+
+    def _anchors(self, module):
+        logits = getattr(self.head, 'cls_out_channels', None)
+        logits = logits or self.head.num_classes
+        if module.out_channels % logits:
+            raise self._error(f'{logits} logits for each anchor',
+                              f'{module.out_channels} channels')
+        return module.out_channels // logits
+
+    def _error(self, rule, value):
+        return ValueError(expected(
+            f'the classification layer of {type(self.head).__name__}', rule,
+            value, 'kd_ext.PrototypeHead cannot replace it.'))
+
+
+@MODELS.register_module(name='PrototypeHead')
+def prototype_head(head: dict, classifier: dict,
+                   layer: Optional[str] = None, **kwargs) -> nn.Module:
+    """Builds a head and puts ``PrototypeClassifier`` where it classifies.
+
+    For the heads without ``cls_predictor_cfg``: dense heads and query heads.
+    What the new layer has instead of a 3x3 convolution is a 1x1 one. Layers
+    that the head shares stay shared, lists stay lists, and the names in the
+    checkpoint go on from the replaced layer's.
+
+    Args:
+        head: Config of the head, in mmdet's scope unless prefixed.
+        classifier: Settings of ``PrototypeClassifier``, but for the sizes,
+            which the replaced layer tells. Another ``type`` may stand in.
+        layer: Name of the head's attribute, where it is none that is known.
+        kwargs: What the detector adds to its head's config, such as
+            ``train_cfg``; goes to the head.
+
+    Returns:
+        The head itself, not initialised.
+
+    Raises:
+        ValueError: The head has no such layer, or one of another kind.
+    """
+    from mmdet.registry import MODELS as MMDET_MODELS
+    built = MMDET_MODELS.build({**head, **kwargs})
+    replacement = _Replacement(built, classifier)
+    for name in _layer_names(built, layer):
+        setattr(built, name, replacement(getattr(built, name)))
+    return built

@@ -1,0 +1,125 @@
+"""Sums the embeddings of a data set by class; can be stopped and resumed."""
+
+import torch
+from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_rank, get_world_size, is_main_process
+
+from kd_ext.class_means.partials import Partials
+from kd_ext.class_means.stored import ClassMeans
+from kd_ext.data.progress import ImageProgress
+from kd_ext.data.regions import stream_regions
+
+
+def add_regions(sums, regions, data, index):
+    """Takes the :class:`Regions` of an image in; None counts as none.
+
+    Raises:
+        ValueError: An embedding is inf or NaN; the image is named.
+    """
+    if regions is None:
+        return
+    try:
+        sums.add(regions.embeddings, regions.labels)
+    except ValueError as error:
+        raise ValueError(f'{error} Image {index} of the data set: '
+                         f'{data.path(index)}') from error
+
+
+class MeanJob:
+    """The class means of a model's embeddings over images of a data set.
+
+    Each process takes every world-th of the images that are not done. The
+    result does not depend on their number, nor on interruptions, but for the
+    rounding of float64.
+
+    Args:
+        model (nn.Module): In eval mode.
+        head (Head): Of ``find_head``.
+        data (LabelledData): All images.
+        indices (Sequence[int]): Those to take.
+        out (str | Path): File that the means are for.
+        identity (dict[str, str]): See :class:`Partials`.
+        save_every (int): Images of a process between two saved states.
+        workers (int): Processes that read images, for each process.
+        fresh (bool): Delete partial results instead of going on from them.
+    """
+
+    def __init__(self, model, head, data, indices, out, identity,
+                 save_every=500, workers=0, fresh=False):
+        self.model, self.head, self.data = model, head, data
+        self.indices = torch.as_tensor(list(indices))
+        self.save_every, self.workers, self.fresh = save_every, workers, fresh
+        self.partials = Partials(out, identity, head.num_labels, head.width,
+                                 len(data))
+        self.partial, self._consistent = None, True
+
+    def run(self, stop=lambda: False):
+        """Sums the images that are left, and saves what is reached.
+
+        Args:
+            stop (Callable[[], bool]): Asked after each image of this process.
+
+        Returns:
+            bool: Whether all images of this process are done.
+        """
+        self.partial, left = self._start()
+        mine = left[get_rank()::get_world_size()]
+        before = len(self.indices) - len(left)
+        try:
+            with ImageProgress('class means', len(self.indices),
+                               before) as progress:
+                finished = self._sum(mine.tolist(), progress, stop)
+        except RuntimeError as error:
+            # a signal to all processes ends the data workers too
+            if 'exited unexpectedly' not in str(error) or not stop():
+                raise
+            finished = False
+        finally:
+            if self._consistent:
+                self.partials.write(get_rank(), self.partial)
+        return finished
+
+    def _start(self):
+        """This process's partial result, and the images left for all."""
+        partial, plan = self.partials.empty(), [None]
+        if is_main_process():
+            if self.fresh:
+                self.partials.remove()
+            partial = self.partials.merge()
+            plan = [self.indices[~partial.done[self.indices]]]
+        broadcast_object_list(plan)
+        return partial, plan[0]
+
+    def _sum(self, indices, progress, stop):
+        if stop():
+            return not indices
+        for index, regions in stream_regions(
+                self.model, self.head, self.data, indices, self.workers):
+            self._consistent = False
+            add_regions(self.partial.sums, regions, self.data, index)
+            self.partial.done[index] = True
+            self._consistent = True
+            progress.step()
+            if stop():
+                return index == indices[-1]
+            if progress.images % self.save_every == 0:
+                self.partials.write(get_rank(), self.partial)
+        return True
+
+    def result(self):
+        """:class:`ClassMeans` of all processes; each has to call it, once.
+
+        Classes and info are left to the caller.
+        """
+        # copies: what is on disk stays this process's own
+        sums = self.partials.empty().sums.merge(self.partial.sums)
+        sums.all_reduce()
+        images = self.partial.done.sum()
+        all_reduce(images)
+        return ClassMeans(sums.means, sums.counts.long(),
+                          info=dict(images=int(images)))
+
+    def finish(self):
+        """Deletes the partial results; after the means are saved."""
+        barrier()
+        if is_main_process():
+            self.partials.remove()

@@ -1,0 +1,109 @@
+"""What class means and the measures of neural collapse need of embeddings.
+
+Shapes: N regions, D embedding width, R rows (classes, the background last
+where it counts); label k is row k.
+"""
+
+import torch
+from mmengine.dist import all_reduce
+from torch import Tensor
+
+from kd_ext.errors import expected
+from kd_ext.losses.checks import check_count
+from kd_ext.losses.labelled import check_labelled, class_sums
+
+
+class Sums:
+    """Counts and sums of labelled embeddings, in float64.
+
+    They add up: over batches, processes and parts of a data set.
+
+    Args:
+        rows (int): R. Labels outside of 0 .. R - 1 are left out, so K leaves
+            the background out and K + 1 takes it in.
+        width (int): D.
+
+    Attributes:
+        counts (Tensor): Regions of each class (R,).
+        sums (Tensor): Sums of the embeddings of each class (R, D).
+    """
+
+    def __init__(self, rows: int, width: int) -> None:
+        check_count('rows', rows), check_count('width', width)
+        self.counts = torch.zeros(rows, dtype=torch.double)
+        self.sums = torch.zeros(rows, width, dtype=torch.double)
+
+    @torch.no_grad()
+    def add(self, embeddings: Tensor, labels: Tensor) -> 'Sums':
+        """Takes in a batch: embeddings (N, D) and labels (N,).
+
+        Raises:
+            ValueError: Shapes that do not fit, or an embedding that is inf
+                or NaN; nothing of the batch is taken in then.
+        """
+        check_labelled(embeddings, labels, self.sums)
+        embeddings, labels = embeddings.cpu().double(), labels.cpu()
+        counted = (labels >= 0) & (labels < len(self.counts))
+        embeddings, labels = embeddings[counted], labels[counted]
+        wrong = (~embeddings.isfinite().all(1)).sum()
+        if wrong:
+            raise ValueError(expected(
+                'embeddings', 'finite', f'inf or NaN in {wrong} of '
+                f'{len(embeddings)} regions',
+                'Check the checkpoint; fp16 may have overflowed.'))
+        self._add(embeddings, labels)
+        return self
+
+    def _add(self, embeddings, labels):
+        sums, counts = class_sums(embeddings, labels, len(self.counts))
+        self.sums += sums
+        self.counts += counts
+
+    def merge(self, other: 'Sums') -> 'Sums':
+        """Takes in the regions of another one, of the same shape."""
+        if self.sums.shape != other.sums.shape:
+            raise ValueError(expected(
+                'moments', f'of shape {tuple(self.sums.shape)}',
+                tuple(other.sums.shape)))
+        for mine, theirs in zip(self._state(), other._state()):
+            mine += theirs
+        return self
+
+    def all_reduce(self) -> 'Sums':
+        """Adds up all processes; each has to call it, once, at the end."""
+        for tensor in self._state():
+            all_reduce(tensor)
+        return self
+
+    def _state(self):
+        return self.counts, self.sums
+
+    @property
+    def means(self) -> Tensor:
+        """Class means (R, D), zero where there is no region."""
+        return self.sums / self.counts.clamp(min=1)[:, None]
+
+
+class Moments(Sums):
+    """Sums and second moments; memory is D * (R + D) numbers.
+
+    Attributes:
+        squares (Tensor): Sum of h h^T over all regions (D, D).
+    """
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__(rows, width)
+        self.squares = torch.zeros(width, width, dtype=torch.double)
+
+    def _add(self, embeddings, labels):
+        super()._add(embeddings, labels)
+        self.squares += embeddings.T @ embeddings
+
+    def _state(self):
+        return self.counts, self.sums, self.squares
+
+    @property
+    def within(self) -> Tensor:
+        """S_W (D, D), over the regions of all classes."""
+        scatter = self.squares - self.sums.T @ self.means
+        return scatter / self.counts.sum().clamp(min=1)

@@ -1,0 +1,142 @@
+"""What a long sum over a data set has reached, in files beside its output.
+
+Each process writes its own, ``<output>.partial.<rank>``. The next start
+merges them, whatever the number of processes. The merged file lists what it
+absorbed: a crash between writing it and deleting the others counts nothing
+twice.
+"""
+
+import os
+import re
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import List
+
+import torch
+from torch import Tensor
+
+from kd_ext.class_means.moments import Sums
+from kd_ext.errors import expected
+
+REMEDY = ('Go on with the same arguments as before, or start anew with '
+          '--fresh, which deletes it.')
+
+
+@dataclass
+class Partial:
+    """Sums over some images of a data set.
+
+    Attributes:
+        sums: Over those images.
+        done: Which images (M,), bool.
+        absorbed: Ids of the files that went into this one.
+    """
+
+    sums: Sums
+    done: Tensor
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    absorbed: List[str] = field(default_factory=list)
+
+
+class Partials:
+    """The files of one output.
+
+    Args:
+        out (str | Path): File that the sums are for.
+        identity (dict[str, str]): What the sums are of; files of something
+            else are refused.
+        rows (int), width (int): Of the sums.
+        images (int): M.
+    """
+
+    def __init__(self, out, identity, rows, width, images):
+        self.out, self.identity = Path(out), dict(identity)
+        self.rows, self.width, self.images = rows, width, images
+
+    def empty(self):
+        """A :class:`Partial` of no image."""
+        return Partial(Sums(self.rows, self.width),
+                       torch.zeros(self.images, dtype=torch.bool))
+
+    def path(self, rank):
+        """Of a process."""
+        return self.out.with_name(f'{self.out.name}.partial.{rank}')
+
+    def files(self, ending=''):
+        """Those that are there."""
+        form = re.compile(re.escape(self.out.name)
+                          + r'\.partial\.\d+' + ending)
+        return sorted(path for path in self.out.parent.iterdir()
+                      if form.fullmatch(path.name))
+
+    def write(self, rank, partial):
+        """Replaces the file of a process, as a whole or not at all."""
+        path = self.path(rank)
+        part = path.with_name(f'{path.name}.part')
+        torch.save(dict(
+            identity=self.identity, id=partial.id, absorbed=partial.absorbed,
+            done=partial.done, counts=partial.sums.counts,
+            sums=partial.sums.sums), part)
+        os.replace(part, path)
+
+    def read(self, path):
+        """The :class:`Partial` of a file.
+
+        Raises:
+            ValueError: It cannot be read, or is of something else.
+        """
+        try:
+            content = torch.load(path, map_location='cpu', weights_only=True)
+            identity = content['identity']
+        except Exception as error:
+            raise ValueError(expected(
+                'the partial result', 'one that can be read',
+                f'{str(path)!r} ({type(error).__name__})', REMEDY)) from error
+        other = [key for key in {**self.identity, **identity}
+                 if self.identity.get(key) != identity.get(key)]
+        if other:
+            raise ValueError(expected(
+                f'the partial result {str(path)!r}', 'of the same '
+                f'{", ".join(self.identity)}',
+                f'one of another {", ".join(other)}', REMEDY))
+        partial = self.empty()
+        partial.sums.counts = content['counts']
+        partial.sums.sums = content['sums']
+        partial.done, partial.id = content['done'], content['id']
+        partial.absorbed = content['absorbed']
+        return partial
+
+    def merge(self):
+        """One :class:`Partial` of all files, now the only one, of rank 0.
+
+        Raises:
+            ValueError: See :meth:`read`, or two files have an image in
+                common.
+        """
+        files = self.files()
+        found = [self.read(path) for path in files]
+        merged = self.empty()
+        absorbed = {one for partial in found for one in partial.absorbed}
+        for partial in found:
+            if partial.id in absorbed:  # and was not deleted any more
+                continue
+            if bool((merged.done & partial.done).any()):
+                raise ValueError(expected(
+                    'the partial results', 'of different images',
+                    'files with images in common: '
+                    + ', '.join(path.name for path in files), REMEDY))
+            merged.sums.merge(partial.sums)
+            merged.done |= partial.done
+        merged.absorbed = sorted(absorbed | {one.id for one in found})
+        if found:
+            self.write(0, merged)
+            for path in files:
+                if path != self.path(0):
+                    path.unlink()
+        return merged
+
+    def remove(self):
+        """Deletes all files, unfinished ones included."""
+        for path in self.files(r'(\.part)?'):
+            path.unlink()

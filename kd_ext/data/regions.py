@@ -1,0 +1,168 @@
+"""Labelled images -> the regions that a detector assigns to them itself.
+
+An image's regions depend on model and image alone: not on what came before,
+nor on the number of processes or data workers.
+"""
+
+import contextlib
+import random
+
+import numpy as np
+import torch
+from mmengine.logging import MessageHub
+from torch.utils.data import DataLoader, Dataset
+
+from kd_ext.taps import (run_own_loss)
+
+# TOOD assigns in another way during its first epochs
+LATE_EPOCH = 10**6
+
+
+class _Picked(Dataset):
+
+    def __init__(self, data, indices):
+        self.data, self.indices = data, indices
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, position):
+        index = self.indices[position]
+        return index, self.data[index]
+
+
+def stream_regions(model, head, data, indices, workers=0, preprocess=None):
+    """Yields each index with its :class:`Regions`, in order.
+
+    Regions are None for an image that the pipeline leaves out, or that has
+    no box where only boxes have regions.
+
+    Args:
+        model (nn.Module): Detector in eval mode; see :func:`undisturbed`.
+        head (Head): Of ``find_head``.
+        data (LabelledData): Read in worker processes, if any.
+        indices (Sequence[int]): Of images.
+        workers (int): Number of them.
+        preprocess (nn.Module): In place of the model's own preprocessor.
+    """
+    preprocess = preprocess or model.data_preprocessor
+    for index, sample in stream_samples(data, indices, workers):
+        wanted = sample is not None and (head.background or len(
+            sample['data_samples'].gt_instances))
+        yield index, (own_regions(model, head, sample, index, preprocess)
+                      if wanted else None)
+
+
+def stream_samples(data, indices, workers=0):
+    """Yields each index with what ``data`` has there, in order."""
+    # a loader draws a seed from torch's own generator if it has none;
+    # spawning workers would import everything in each of them
+    yield from DataLoader(
+        _Picked(data, list(indices)), batch_size=None, num_workers=workers,
+        collate_fn=_same, generator=torch.Generator(),
+        multiprocessing_context='fork' if workers else None)
+
+
+def _same(sample):
+    return sample
+
+
+def own_regions(model, head, sample, seed, preprocess):
+    """The regions of one image; what is random in it follows from ``seed``."""
+    device = next(model.parameters()).device
+    with _seeded(seed, device), alone(), _late(), _without_history(model):
+        batch = _prepared(preprocess, sample)
+        return run_own_loss(model, head, batch['inputs'],
+                            batch['data_samples'])
+
+
+def _prepared(preprocess, sample):
+    """As in training, where masks are padded, but without augmentation."""
+    augments = getattr(preprocess, 'batch_augments', None)
+    if augments is not None:
+        preprocess.batch_augments = None
+    try:
+        return preprocess({key: [value] for key, value in sample.items()},
+                          True)
+    finally:
+        if augments is not None:
+            preprocess.batch_augments = augments
+
+
+@contextlib.contextmanager
+def undisturbed(model):
+    """Eval mode inside; afterwards modes and buffers as they were.
+
+    Some losses keep running numbers in buffers.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    buffers = [(module, name, buffer, buffer.clone())
+               for module in model.modules()
+               for name, buffer in module._buffers.items()
+               if buffer is not None]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+        with torch.no_grad():
+            for module, name, buffer, kept in buffers:
+                module._buffers[name] = buffer.copy_(kept)
+
+
+@contextlib.contextmanager
+def _seeded(seed, device):
+    states = np.random.get_state(), random.getstate()
+    devices = [device] if device.type == 'cuda' else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed), np.random.seed(seed), random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(states[0]), random.setstate(states[1])
+
+
+@contextlib.contextmanager
+def alone():
+    """Losses sum up over processes, which need not have as many images.
+
+    They all ask torch whether there are others.
+    """
+    if not torch.distributed.is_available():
+        yield
+        return
+    asked = torch.distributed.is_initialized
+    torch.distributed.is_initialized = lambda: False
+    try:
+        yield
+    finally:
+        torch.distributed.is_initialized = asked
+
+
+@contextlib.contextmanager
+def _late():
+    hub = MessageHub.get_current_instance()
+    known = hub.get_info('epoch') is not None
+    if not known:
+        hub.update_info('epoch', LATE_EPOCH)
+    try:
+        yield
+    finally:
+        if not known:
+            hub.runtime_info.pop('epoch', None)
+
+
+@contextlib.contextmanager
+def _without_history(model):
+    """Dynamic R-CNN would move its thresholds with the images seen."""
+    names = ('iou_history', 'beta_history')
+    kept = [(module, name, getattr(module, name)) for module in
+            model.modules() for name in names if hasattr(module, name)]
+    for module, name, _ in kept:
+        setattr(module, name, [])
+    try:
+        yield
+    finally:
+        for module, name, value in kept:
+            setattr(module, name, value)

@@ -1,1 +1,0 @@
-"""The quickstart: three trainings, one table, one picture."""

@@ -1,0 +1,121 @@
+"""The one form of every error text: what was expected, what came, the fix."""
+
+import difflib
+import re
+
+import torch
+from mmengine.logging import MessageHub
+
+
+class Message(str):
+    """A text written here for people; an error is told by it from others."""
+
+
+def expected(name, rule, value, remedy=''):
+    """Formats ``Expected <name> to be <rule>, but got <value>. <remedy>``.
+
+    Returns:
+        Message: Handed to an error as it is, :func:`is_ours` knows it.
+    """
+    text = f'Expected {name} to be {rule}, but got {value}.'
+    return Message(f'{text} {remedy}' if remedy else text)
+
+
+def is_ours(error):
+    """Whether an error's text is a :class:`Message`, whatever its type."""
+    return bool(error.args) and isinstance(error.args[0], Message)
+
+
+def near_matches(word, choices, count=5):
+    """Formats the choices nearest to ``word``: ``Did you mean: a, b?``.
+
+    Falls back to the first choices where nothing is near.
+    """
+    choices = list(dict.fromkeys(map(str, choices)))
+    near = difflib.get_close_matches(str(word), choices, count, cutoff=0.5)
+    if near:
+        return f'Did you mean: {", ".join(near)}?'
+    shown = ', '.join(choices[:count])
+    more = len(choices) - count
+    return f'Known: {shown}' + (f', and {more} more.' if more > 0 else '.')
+
+
+# torch's own, so that it holds for MMEngine's resuming as well
+TRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'
+
+
+def refusal(name, error, path=None):
+    """The text for a file that ``torch.load`` refused to unpickle.
+
+    Args:
+        name (str): Of the setting that the file was given to.
+        error (pickle.UnpicklingError): As raised by ``torch.load``.
+        path (str, optional): The file.
+    """
+    what = reason(error)
+    return expected(
+        name, 'a readable checkpoint of tensors, plain values and the log of '
+        'MMEngine', f'{path!r} ({what})' if path else f'a file where {what}',
+        'To read more could run code from the file. If it is damaged, fetch '
+        'or train it again; if you trust where it comes from, set the '
+        f'environment variable {TRUST}.')
+
+
+def reason(error):
+    """Why ``torch.load`` refused a file, in a few words.
+
+    Its own text goes on for lines and advises to run the file's code.
+    """
+    text = str(error)
+    named = re.search(r'GLOBAL (\S+)', text)
+    if named:
+        return f'it names {named[1]}'
+    text = text.rpartition('WeightsUnpickler error: ')[2].strip()
+    return text.partition('\n')[0][:200]
+
+
+def iteration():
+    """The runner's, or None where nothing trains."""
+    return MessageHub.get_current_instance().runtime_info.get('iter')
+
+
+def check_task_loss(losses, total, data_samples):
+    """Looks at the student's own loss, ahead of the backward pass.
+
+    Under float16 autocast nothing is said: the gradient scaler leaves such a
+    step out.
+
+    Args:
+        losses (dict): As the detector gives them.
+        total (Tensor): Their sum.
+        data_samples (list): Of the batch.
+
+    Raises:
+        FloatingPointError: It is not finite; names the parts and the images.
+    """
+    kind = total.device.type
+    if bool(torch.isfinite(total)) or (
+            torch.is_autocast_enabled(kind)
+            and torch.get_autocast_dtype(kind) == torch.float16):
+        return
+    bad = [name for name, value in losses.items() if 'loss' in name
+           and not all(bool(torch.isfinite(part).all()) for part in
+                       (value if isinstance(value, list) else [value]))]
+    images = [str(path) for path in (getattr(sample, 'img_path', None)
+                                     for sample in data_samples or ()) if path]
+    raise FloatingPointError(expected(
+        f'{" and ".join(f"student.{name}" for name in bad)} at iteration '
+        f'{iteration()}', 'finite', f'{float(total.detach())}'
+        + (f' on {", ".join(images)}' if images else ''),
+        'Lower the learning rate, clip gradients, or look at the boxes of '
+        'these images; --resume goes on from the last checkpoint.'))
+
+
+def bad_weights(model):
+    """``2 of 9 values of backbone.conv1.weight`` where some weights are not
+    finite, else an empty string."""
+    for name, value in model.named_parameters():
+        bad = int((~torch.isfinite(value)).sum())
+        if bad:
+            return f'{bad} of {value.numel()} values of {name}'
+    return ''

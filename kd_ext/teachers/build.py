@@ -1,0 +1,156 @@
+"""One teacher or several, by name, and whose classes they know."""
+
+import os
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+
+from kd_ext.build.detector import build_detector
+from kd_ext.errors import expected, near_matches
+from kd_ext.teachers.checkpoint import checkpoint_key, load_teacher
+from kd_ext.teachers.class_map import ClassMap
+
+RANDOM = 'random'
+ONE = 'teacher'  # its name where there is only one
+CLASSES = ('student', 'teacher', 'aliases')
+
+
+def build_teacher(source, checkpoint, allow_mismatch=False, role='teacher'):
+    """Builds, loads and freezes a teacher, or what a tool measures.
+
+    Args:
+        source (str | dict | BaseModel): Config path, ``pkg::config``, model
+            config or a model; a model may come with its weights.
+        checkpoint (str | None): Path or URL of its weights; ``'random'``
+            trains under an untrained teacher (tests).
+        allow_mismatch (bool): Go on although keys are missing, unexpected or
+            of another shape.
+        role (str): What messages call it: ``'teacher'``, ``'teacher.big'``
+            of several, ``'student'``.
+
+    Returns:
+        BaseModel: In eval mode, no parameter requires a gradient.
+
+    Raises:
+        FileNotFoundError: Config or checkpoint is not there.
+        ValueError: The checkpoint is unreadable or does not fit.
+    """
+    if checkpoint is not None and not isinstance(
+            checkpoint, (str, os.PathLike)):
+        raise TypeError(expected(checkpoint_key(role), 'a path or URL',
+                                 f'a {type(checkpoint).__name__}'))
+    if not isinstance(allow_mismatch, bool):
+        raise TypeError(expected('allow_teacher_mismatch', 'True or False',
+                                 repr(allow_mismatch)))
+    if isinstance(source, BaseModel):
+        teacher = source
+    else:
+        teacher = build_detector(source, role)
+        if not checkpoint:
+            raise ValueError(expected(
+                checkpoint_key(role), 'the path or URL of its weights',
+                repr(checkpoint),
+                'An untrained teacher teaches nothing; where that is meant '
+                f'(a test), pass teacher_ckpt={RANDOM!r}.'))
+    if checkpoint == RANDOM:
+        print_log(f'{role}: UNTRAINED, random weights', 'current', 30)
+        initialise(teacher)
+    elif checkpoint:
+        load_teacher(teacher, os.fspath(checkpoint), allow_mismatch, role)
+    teacher.requires_grad_(False)
+    teacher.eval()  # what it returns is not to be relied on: LD gives None
+    return teacher
+
+
+def initialise(teacher):
+    """Random weights of the usual scale, nothing downloaded."""
+    for module in teacher.modules():
+        if hasattr(module, '_is_init'):
+            module._is_init = False
+        cfg = getattr(module, 'init_cfg', None)
+        if isinstance(cfg, dict) and cfg.get('type') == 'Pretrained':
+            module.init_cfg = None
+    teacher.init_weights()
+
+
+def build_teachers(source, checkpoint, allow_mismatch=False):
+    """Builds, loads and freezes one teacher or several.
+
+    Args:
+        source (str | dict | BaseModel | dict[str, ...]): See
+            :func:`build_teacher`, or a dict of these by name.
+        checkpoint (str | None | dict[str, str]): Likewise.
+        allow_mismatch (bool): See :func:`build_teacher`.
+
+    Returns:
+        dict[str, BaseModel]
+
+    Raises:
+        ValueError: The names of teachers and checkpoints differ, or see
+            :func:`build_teacher`.
+    """
+    if not are_several(source):
+        if isinstance(checkpoint, dict):
+            raise ValueError(expected(
+                'teacher_ckpt', 'one path, as there is one teacher',
+                repr(dict(checkpoint)), 'For several teachers give both by '
+                'name: teacher=dict(a=..., b=...), teacher_ckpt=dict(a=..., '
+                'b=...).'))
+        return {ONE: build_teacher(source, checkpoint, allow_mismatch)}
+    if not isinstance(checkpoint, dict) or set(checkpoint) != set(source):
+        raise ValueError(expected(
+            'teacher_ckpt', f'a dict with a path for each of '
+            f'{", ".join(source)}', repr(checkpoint)))
+    for name in source:
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(expected(
+                'the name of a teacher', 'an identifier', repr(name)))
+    return {name: build_teacher(one, checkpoint[name], allow_mismatch,
+                                f'{ONE}.{name}')
+            for name, one in source.items()}
+
+
+def are_several(source):
+    """Whether ``teacher=`` is a dict of teachers, and not a config."""
+    return (isinstance(source, dict) and bool(source)
+            and not {'type', 'model'} & set(source)
+            and all(isinstance(one, (str, os.PathLike, dict, BaseModel))
+                    for one in source.values()))
+
+
+def map_classes(names, teachers):
+    """A :class:`ClassMap` for each teacher.
+
+    Args:
+        names (dict | None): ``classes=`` of the algorithm.
+        teachers (dict[str, BaseModel]): As built.
+
+    Raises:
+        ValueError: Unknown keys, or see :class:`ClassMap`.
+    """
+    if names is not None and not isinstance(names, dict):
+        raise ValueError(expected(
+            'classes', f'a dict with {", ".join(CLASSES)}', repr(names)))
+    names = dict(names or {})
+    unknown = [key for key in names if key not in CLASSES]
+    if unknown:
+        raise ValueError(expected(
+            'classes', f'a dict with {", ".join(CLASSES)}', repr(unknown[0]),
+            near_matches(unknown[0], CLASSES)))
+    given = names.get('teacher')
+    if not isinstance(given, dict):
+        given = dict.fromkeys(teachers, given)
+    for key, value in (('student', names.get('student')),
+                       *(('teacher', one) for one in given.values())):
+        if not (value is None or isinstance(value, (tuple, list))
+                and all(isinstance(name, str) for name in value)):
+            raise ValueError(expected(f'classes.{key}', 'a list of names',
+                                      repr(value)))
+    aliases = names.get('aliases')
+    if not isinstance({} if aliases is None else aliases, dict):
+        raise ValueError(expected('classes.aliases', 'a dict from the '
+                                  'student\'s names to the teacher\'s',
+                                  repr(aliases)))
+    return {name: ClassMap(names.get('student'), given.get(name) or getattr(
+        teacher, 'class_names', None), names.get('aliases'))
+        for name, teacher in teachers.items()}

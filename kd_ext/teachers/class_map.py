@@ -1,0 +1,183 @@
+"""Classes of the student found in the teacher's list, by name.
+
+Shapes: K_S and K_T classes of student and teacher; the background is label
+K_S or K_T, in the last column of softmax logits and the last row of class
+means that hold it.
+"""
+
+import re
+
+import torch
+from torch import Tensor
+
+from kd_ext.errors import expected, near_matches
+
+UNKNOWN = -1
+
+
+def _plain(name):
+    """``'Dining_Table'`` and ``'diningtable'`` are one name."""
+    return re.sub(r'[\s_-]', '', str(name)).lower()
+
+
+class ClassMap:
+    """Which class of the teacher each class of the student is.
+
+    Names are compared without case, spaces, ``_`` and ``-``. Where one list
+    is not known both are taken to be the same.
+
+    Args:
+        student (Sequence[str], optional): Names of the student's classes.
+        teacher (Sequence[str], optional): Names of the teacher's.
+        aliases (dict[str, str], optional): The teacher's name for a class of
+            the student where they differ: ``dict(sofa='couch')``.
+
+    Attributes:
+        same (bool): Whether there is nothing to map.
+        index (Tensor | None): Teacher's class of each of the student's
+            (K_S,), ``-1`` where it knows none.
+
+    Raises:
+        ValueError: A name occurs twice in a list, or an alias is no name of
+            either.
+    """
+
+    def __init__(self, student=None, teacher=None, aliases=None):
+        self.student = None if student is None else list(student)
+        self.teacher = None if teacher is None else list(teacher)
+        places = _places('the teacher', self.teacher)
+        own = _places('the student', self.student)
+        self.aliases = {}
+        for name, other in (aliases or {}).items():
+            for side, word, known in (('student', name, own),
+                                      ('teacher', other, places)):
+                if _plain(word) not in known:
+                    raise ValueError(expected(
+                        'classes.aliases', 'names of the student\'s classes '
+                        'with the teacher\'s names for them',
+                        f'{word!r}, which is no class of the {side}',
+                        near_matches(word, getattr(self, side) or ())))
+            self.aliases[_plain(name)] = _plain(other)
+        self.index = None
+        if self.student is not None and self.teacher is not None:
+            self.index = self.find(self.student, places)
+        self.same = self.index is None or (
+            len(self.student) == len(self.teacher)
+            and self.index.tolist() == list(range(len(self.student))))
+
+    def find(self, names, places):
+        """Place of each of these names in another list, or ``UNKNOWN``."""
+        plain = [_plain(name) for name in names]
+        return torch.tensor(
+            [places.get(self.aliases.get(name), places.get(name, UNKNOWN))
+             for name in plain], dtype=torch.long)
+
+    @property
+    def common(self):
+        """Student's classes that the teacher knows: list[int]."""
+        return (self.index >= 0).nonzero()[:, 0].tolist()
+
+    @property
+    def disjoint(self):
+        """Whether the lists have no class in common."""
+        return not self.same and not self.common
+
+    def describe(self):
+        """``classes: 18 of 20 known to the teacher (80), not a, b``."""
+        unknown = [name for name, place in zip(self.student, self.index)
+                   if place < 0]
+        text = (f'classes: {len(self.common)} of the student\'s '
+                f'{len(self.student)} are among the teacher\'s '
+                f'{len(self.teacher)}')
+        return text + (f', not {", ".join(unknown[:8])}'
+                       + (', ...' if unknown[8:] else '') if unknown else '')
+
+    def check(self, num_classes, teacher_classes):
+        """That the lists are as long as the heads say.
+
+        Raises:
+            ValueError: They are not, or the heads differ and no names say
+                how.
+        """
+        for role, names, count in (('student', self.student, num_classes),
+                                   ('teacher', self.teacher,
+                                    teacher_classes)):
+            # names that nothing is mapped by may be of any number
+            if self.index is not None and len(names) != count:
+                raise ValueError(expected(
+                    f'the class names of the {role}', f'{count}, as its head '
+                    'has classes', f'{len(names)}: {", ".join(names[:4])}, '
+                    '...', f'Correct classes=dict({role}=[...]).'))
+        if self.index is None and num_classes != teacher_classes:
+            missing = [f'{role}=[...]' for role in ('student', 'teacher')
+                       if getattr(self, role) is None]
+            raise ValueError(expected(
+                'teacher and student', 'of the same classes where terms are '
+                'by class', f'{num_classes} classes in the student and '
+                f'{teacher_classes} in the teacher', 'Give the model the '
+                f'names to map them by: classes=dict({", ".join(missing)}), '
+                "or take terms at 'embedding', 'neck' or 'backbone'."))
+
+    def columns(self, background):
+        """Columns of the logits of both that mean the same.
+
+        Args:
+            background (bool): Whether the last one is the background.
+
+        Returns:
+            tuple[list[int], list[int]]: Of the student, of the teacher.
+        """
+        own = self.common
+        other = self.index[own].tolist()
+        if background:
+            own, other = [*own, len(self.student)], [*other,
+                                                     len(self.teacher)]
+        return own, other
+
+    def rows(self, means: Tensor, names) -> Tensor:
+        """Class means (R, D) of classes ``names`` for the student's.
+
+        A class that is not among them gets a row of zeros, which all losses
+        leave out; the background's row stays the last.
+        """
+        index = self.find(self.student, _places('the class means', names))
+        found = means[index.clamp(min=0)] * (index >= 0)[:, None]
+        return torch.cat([found, means[len(names):]])
+
+    def labels_to_teacher(self, labels: Tensor) -> Tensor:
+        """The teacher's labels (N,), ``-1`` where it knows no such class."""
+        return self.index.to(labels.device)[labels]
+
+    def labels_to_student(self, labels: Tensor) -> Tensor:
+        """The student's labels of the teacher's (N,), background included."""
+        back = torch.full((len(self.teacher) + 1,), UNKNOWN)
+        back[self.index[self.common]] = torch.tensor(self.common)
+        back[-1] = len(self.student)
+        return back.to(labels.device)[labels]
+
+    def to_teacher(self, data_samples):
+        """Copies of the samples with the teacher's labels.
+
+        Objects of classes that it does not know are left out.
+        """
+        if self.same:
+            return data_samples
+        return [self._sample(sample) for sample in data_samples]
+
+    def _sample(self, sample):
+        labels = self.labels_to_teacher(sample.gt_instances.labels)
+        known = labels >= 0
+        mapped = sample.new()
+        mapped.gt_instances = sample.gt_instances[known]
+        mapped.gt_instances.labels = labels[known]
+        return mapped
+
+
+def _places(whose, names):
+    """Place of each plain name in a list."""
+    plain = [_plain(name) for name in names or ()]
+    if len(set(plain)) < len(plain):
+        raise ValueError(expected(
+            f'the class names of {whose}', 'without one twice',
+            ', '.join(sorted({n for n in plain if plain.count(n) > 1}))))
+    return {name: index for index, name in enumerate(plain)}

@@ -1,0 +1,120 @@
+"""Which student level learns from which teacher level.
+
+A map's stride is the probe image's side over the map's, rounded to a power of
+two: padding makes 5 x 5 of one detector's coarsest levels and 6 x 6 of
+another's.
+"""
+
+import math
+
+from kd_ext.build.probe import PROBE_SIZE
+from kd_ext.errors import expected
+from kd_ext.terms.match_table import Side
+
+
+def stride_of(shape):
+    """Stride of a probed map (B, C, H, W); None for other shapes."""
+    if len(shape) != 4:
+        return None
+    return 2**round(math.log2(PROBE_SIZE / shape[3]))
+
+
+def pair_levels(name, wanted, student, teacher, least=1):
+    """Pairs of student and teacher levels.
+
+    Args:
+        name (str): Of the term, for messages.
+        wanted (Sequence[int | tuple[int, int]] | None): Levels by index, the
+            same on both sides, or pairs of a student and a teacher index.
+            With None they are paired by stride where no two levels of a side
+            share one. Where the strides of a side repeat (dilated stages) or
+            mean nothing, or none agree, as many levels on both sides are
+            paired in order.
+        student, teacher (Sequence[torch.Size]): Shapes seen in the probe.
+        least (int): How many pairs the loss needs. A loss that needs several
+            relates levels to one another, so it gets no pairs in order whose
+            strides are known to disagree.
+
+    Returns:
+        list[tuple[int, int]]: Student and teacher index of each pair.
+
+    Raises:
+        ValueError: No such level, or fewer than ``least`` pairs.
+    """
+    if wanted is None:
+        pairs = _by_stride_or_order(student, teacher, least)
+    else:
+        pairs = _named(name, wanted, student, teacher)
+    if len(pairs) < least:
+        raise ValueError(_too_few(name, student, teacher, least))
+    return pairs
+
+
+def _by_stride_or_order(student, teacher, least):
+    ours, theirs = ([stride_of(shape) for shape in shapes]
+                    for shapes in (student, teacher))
+    in_order = ([(level, level) for level in range(len(ours))]
+                if len(ours) == len(theirs) else [])
+    known = all(None not in strides and len({*strides}) == len(strides)
+                for strides in (ours, theirs))
+    if not known:
+        return in_order
+    pairs = [(level, theirs.index(stride))
+             for level, stride in enumerate(ours) if stride in theirs]
+    if not pairs and least == 1:
+        return in_order
+    return pairs
+
+
+def _named(name, wanted, student, teacher):
+    counts = len(student), len(teacher)
+    if not isinstance(wanted, (tuple, list)):
+        wanted = [wanted]
+    pairs = [(level, level) if isinstance(level, int) else level
+             for level in wanted]
+    if not pairs or not all(
+            isinstance(pair, (tuple, list)) and len(pair) == 2
+            and all(type(level) is int and 0 <= level < count
+                    for level, count in zip(pair, counts))
+            for pair in pairs):
+        raise ValueError(expected(
+            f'distill.{name}.levels', f'within 0..{min(counts) - 1}, or pairs '
+            'of a student and a teacher level', tuple(wanted),
+            f'There the student has {counts[0]} levels and the teacher '
+            f'{counts[1]}.'))
+    return [tuple(pair) for pair in pairs]
+
+
+def _too_few(name, student, teacher, least):
+    needs = ('levels that can be paired' if least == 1 else
+             f'levels of which {least} or more can be paired')
+    sides = [f'the {role}\'s {_strides(shapes)}' for role, shapes in (
+        ('student', student), ('teacher', teacher))]
+    return expected(
+        f'distill.{name}', f'read at {needs} by stride', ' and '.join(sides),
+        'Name pairs of a student and a teacher level, '
+        'levels=((0, 1), (1, 2)), or tap another place.')
+
+
+def _strides(shapes):
+    if any(stride_of(shape) is None for shape in shapes):
+        return f'shapes {[tuple(shape) for shape in shapes]}'
+    return 'strides ' + ', '.join(str(stride_of(shape)) for shape in shapes)
+
+
+def side(key, level, shape):
+    """The :class:`Side` of a probed map (B, C, H, W)."""
+    return Side(f'{key}[{level}]', tuple(shape[1:]), stride_of(shape))
+
+
+def unpaired(pairs, student, teacher):
+    """``student 16; teacher 4, 64``: strides of what has no partner."""
+    texts = []
+    for role, shapes, used in (
+            ('student', student, {i for i, _ in pairs}),
+            ('teacher', teacher, {j for _, j in pairs})):
+        left = [str(stride_of(shape) or tuple(shape)) for level, shape
+                in enumerate(shapes) if level not in used]
+        if left:
+            texts.append(f'{role} {", ".join(left)}')
+    return '; '.join(texts)

@@ -1,0 +1,100 @@
+r"""The weight of an entry while it trains: its schedule and its balance.
+
+.. math::
+    L' = f(t) \cdot c \cdot L,\quad
+    c = b \cdot \frac{\overline{L_{task}}}{\overline{|\sum L|}}
+
+f is the schedule's factor, b the share of the task loss that ``balance=``
+asks for, and bars are running means over steps and processes. c is detached.
+"""
+
+import torch
+from mmengine.dist import all_reduce
+from torch import nn
+
+from kd_ext.errors import expected
+from kd_ext.losses.precision import upcast
+from kd_ext.terms.schedule import Schedule, is_number
+
+EPS = 1e-6
+MOMENTUM = 0.1
+
+
+class Weighting(nn.Module):
+    """Multiplies the terms of an entry by one common factor.
+
+    The running means are plain averages over the first ``1 / MOMENTUM``
+    steps, then exponential ones, the current step included. They are buffers
+    that travel in the distiller's state, so a resumed run goes on with them,
+    and are equal on all processes: in a training step each has to call this.
+    Left out are steps at which the term is 0 on all processes (nothing to
+    compare) and those with a value that is not finite (AMP leaves such a
+    step out too). A sum below ``EPS`` counts as ``EPS``: what is learned
+    down to rounding errors is not blown up. A term that falls within fewer
+    than ``1 / MOMENTUM`` steps stays under its share until the means follow.
+
+    Args:
+        name (str): Of the entry.
+        schedule (dict, optional): See :class:`Schedule`.
+        balance (float, optional): Share of the task loss, in (0, 10).
+
+    Raises:
+        ValueError: A setting is not known or out of its range.
+    """
+
+    def __init__(self, name, schedule=None, balance=None):
+        super().__init__()
+        self.name, self.balance = name, balance
+        self.schedule = Schedule.of(name, schedule)
+        self.shown = schedule is not None or balance is not None
+        if balance is None:
+            return
+        if not is_number(balance) or not 0 < balance < 10:
+            raise ValueError(expected(
+                f'distill.{name}.balance', 'a number > 0 and < 10',
+                repr(balance), 'It is the share of the task loss, 0.2 for a '
+                'fifth; leave it out for a weight that stays.'))
+        self.register_buffer('means', torch.zeros(2))  # of task loss and term
+        self.register_buffer('steps', torch.zeros((), dtype=torch.long))
+
+    @property
+    def on(self):
+        """Whether the term acts in the step that runs now."""
+        return self.schedule.factor() > 0
+
+    def forward(self, terms, task_loss):
+        """Weighted terms, and ``factor_<name>`` where it is not always 1.
+
+        Args:
+            terms (dict[str, Tensor]): Of the entry, by log key.
+            task_loss (Tensor): Of the student, a scalar.
+        """
+        if not self.shown:
+            return terms
+        total = upcast(sum(terms.values()).detach())
+        factor = torch.full_like(total, self.schedule.factor())
+        if self.balance is not None:
+            factor = factor * self._balanced(task_loss, total)
+        return {**{key: value * factor for key, value in terms.items()},
+                f'factor_{self.name}': factor}
+
+    def idle(self, terms):
+        """The same keys for terms that are off."""
+        if not self.shown:
+            return terms
+        zero = torch.zeros_like(next(iter(terms.values())))
+        return {**terms, f'factor_{self.name}': zero.detach()}
+
+    @torch.no_grad()
+    def _balanced(self, task_loss, total):
+        """c, after this step; 0 until the term has been seen."""
+        if self.training:
+            pair = torch.stack([upcast(task_loss.detach()), total.abs()])
+            all_reduce(pair, 'mean')
+            counts = torch.isfinite(pair).all() & (pair[1] > 0)
+            self.steps += counts
+            share = (1 / self.steps.clamp(min=1)).clamp(min=MOMENTUM)
+            moved = self.means + share * (pair - self.means)
+            self.means.copy_(torch.where(counts, moved, self.means))
+        task, term = self.means
+        return self.balance * task / term.clamp(min=EPS)

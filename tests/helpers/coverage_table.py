@@ -1,0 +1,173 @@
+"""Which method works with which head: one real step decides, cell by cell.
+
+    python -m tests.helpers.coverage_table [DETECTOR ...]
+
+writes docs/coverage.json and the README's table; of all detectors, or of
+those that are named, with the other rows as they are recorded.
+"""
+
+import functools
+import json
+import re
+import sys
+
+import torch
+from mmengine import MessageHub
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tests.helpers import detector_zoo as zoo
+from tests.helpers import tiny_detectors as tiny
+
+RECORD = tiny.ROOT / 'docs' / 'coverage.json'
+README = tiny.ROOT / 'README.md'
+MARKS = '<!-- coverage: begin -->', '<!-- coverage: end -->'
+YES, BY_MEANS = 'yes', 'yes, norms of class means'
+NO_PLACES = 'no: teacher and student have no regions in common'
+ONE_STAGE = 'no: its backbone puts out one stage, and the loss relates two'
+NO_NECK = "no: it has no neck; at='backbone' works"
+METHODS = {
+    'RCKA': dict(type='kd_ext.RCKALoss', at='neck', patch_size=2),
+    'ND': dict(type='kd_ext.NDLoss', at='embedding'),
+    'NCKD': dict(type='kd_ext.NCKDLoss', at='embedding'),
+    'KL on logits': dict(type='kd_ext.LogitKLLoss', at='logits'),
+    'ReviewKD': dict(type='kd_ext.ReviewKDLoss', at='neck', mid_channels=8),
+    'Lipschitz': dict(type='kd_ext.LipschitzLoss', at='backbone'),
+}
+# LD trains under a GFL of its own
+TEACHERS = {'LD': 'GFL'}
+# untrained ones put out zeros nearly
+FADING = ('RTMDet-Ins', )
+
+
+def outcome(head, method):
+    """What one training step shows: ``'yes'`` or the reason against it.
+
+    Raises:
+        AssertionError: It runs, but teaches nothing or leaves a parameter
+            without gradient that the student alone would give one.
+    """
+    MessageHub.get_current_instance().update_info('epoch', 9)
+    try:
+        model = tiny.distill(
+            zoo.detector(head), zoo.detector(TEACHERS.get(head, head), 8),
+            term=METHODS[method])
+    except ValueError as error:
+        return _reason(str(error))
+    if head in FADING:
+        settle(model.teacher, head)
+    model.train()
+    terms = {}
+    # the first batch may be where the means begin
+    for _ in range(1 + bool(model.distiller.class_means)):
+        model.zero_grad()
+        losses = tiny.losses(model, zoo.batch(head))
+        terms = {key: value for key, value in losses.items()
+                 if key.startswith('distill.loss_')}
+        assert all(bool(torch.isfinite(v)) for v in terms.values()), terms
+        sum(terms.values()).backward(retain_graph=True)
+        taught = sum(p.grad.abs().sum() for p in model.student.parameters()
+                     if p.grad is not None)
+        assert float(taught) > 0, terms
+        own = [p.grad is not None
+               for p in model.distiller.parameters() if p.requires_grad]
+        assert all(own)
+        # two passes of one graph: the total is what the optimizer sees
+        total, _ = model.parse_losses(losses)
+        total.backward()
+    idle = {name for name, p in model.student.named_parameters()
+            if p.grad is None}
+    assert idle <= unused_alone(head), idle
+    heads = {term: getattr(term, 'needs_teacher', True)
+             for term in model.distiller.terms.values()}
+    if head in TEACHERS:
+        return f'yes, with {TEACHERS[head]} for a teacher'
+    return YES if all(heads.values()) or method == 'NCKD' else BY_MEANS
+
+
+def settle(teacher, head):
+    """Statistics of norm layers from a batch, as after training."""
+    data = teacher.data_preprocessor(zoo.batch(head), True)
+    for module in teacher.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = 1.
+    teacher.train()
+    with torch.no_grad():
+        teacher(**data, mode='tensor')
+    teacher.eval()
+
+
+@functools.lru_cache(None)
+def unused_alone(head):
+    """Parameters that get no gradient in the student's own training."""
+    student = tiny.build(zoo.detector(head))
+    student.train()  # which returns nothing in LD
+    data = student.data_preprocessor(zoo.batch(head), True)
+    student.parse_losses(student(**data, mode='loss'))[0].backward()
+    return {name for name, p in student.named_parameters() if p.grad is None}
+
+
+def _reason(text):
+    if 'regions in common' in text:
+        return NO_PLACES
+    if 'paired by stride' in text:
+        return ONE_STAGE
+    if "Expected at='neck' to be a part" in text:
+        return NO_NECK
+    refused = re.search(r', where (.+?)\. Taps at=', text)
+    return f'no: {refused[1] if refused else text}'
+
+
+def run(heads):
+    """Cells of some detectors: dict[head, dict[method, outcome]]."""
+    return {head: {method: outcome(head, method) for method in METHODS}
+            for head in heads}
+
+
+def table(cells):
+    """The README's table in Markdown."""
+    notes = []
+    lines = ['| detector | ' + ' | '.join(METHODS) + ' |',
+             '|---' * (len(METHODS) + 1) + '|']
+    for head, row in cells.items():
+        marks = []
+        for method in METHODS:
+            cell = row[method]
+            if cell == YES:
+                marks.append('yes')
+                continue
+            if cell not in notes:
+                notes.append(cell)
+            marks.append(f'{cell.partition(":")[0].partition(",")[0]} '
+                         f'({notes.index(cell) + 1})')
+        lines.append(f'| {head} | ' + ' | '.join(marks) + ' |')
+    lines.append('')
+    for index, note in enumerate(notes):
+        text = note.partition(': ')[2] or note.partition(', ')[2]
+        lines.append(f'({index + 1}) {text}.  ')
+    return '\n'.join(lines).rstrip()
+
+
+def recorded():
+    """The cells that the repository claims."""
+    return json.loads(RECORD.read_text())
+
+
+def readme_table():
+    """What stands between the marks in the README."""
+    text = README.read_text()
+    return text.partition(MARKS[0])[2].partition(MARKS[1])[0].strip()
+
+
+def main(heads):
+    known = recorded() if heads else {}
+    cells = {**known, **run(heads or zoo.ALL)}
+    cells = {head: cells[head] for head in zoo.ALL if head in cells}
+    RECORD.write_text(json.dumps(cells, indent=1) + '\n')
+    text = README.read_text()
+    before, _, rest = text.partition(MARKS[0])
+    after = rest.partition(MARKS[1])[2]
+    README.write_text(f'{before}{MARKS[0]}\n{table(cells)}\n{MARKS[1]}{after}')
+
+
+if __name__ == '__main__':
+    main(sys.argv[1:])

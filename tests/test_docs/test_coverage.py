@@ -1,0 +1,34 @@
+"""Every cell of the README's table of methods and heads is a training step."""
+
+import pytest
+
+from tests.helpers import coverage_table as coverage
+from tests.helpers import detector_zoo as zoo
+from tests.helpers import tiny_detectors as tiny
+
+
+@pytest.mark.parametrize('method', coverage.METHODS)
+@pytest.mark.parametrize('head', zoo.ALL)
+def test_step(head, method):
+    assert coverage.outcome(head, method) == coverage.recorded()[head][method]
+
+
+@pytest.mark.parametrize('method', ['RCKA', 'ReviewKD'])
+@pytest.mark.parametrize('head', ['Mask2Former', 'MaskFormer', 'CornerNet'])
+def test_no_neck_leaves_the_backbone(head, method):
+    assert coverage.recorded()[head][method] == coverage.NO_NECK
+    term = dict(coverage.METHODS[method], at='backbone')
+    model = tiny.distill(zoo.detector(head), zoo.detector(head, 8), term=term)
+    value = tiny.losses(model.train(), zoo.batch(head))['distill.loss_term']
+    value.backward()
+    assert float(value.detach()) > 0
+    first = next(model.student.backbone.parameters())
+    assert bool(first.grad.isfinite().all()) and bool(first.grad.any())
+
+
+def test_rows_are_the_detectors_of_the_zoo():
+    assert list(coverage.recorded()) == list(zoo.ALL)
+
+
+def test_readme_shows_what_is_recorded():
+    assert coverage.readme_table() == coverage.table(coverage.recorded())
