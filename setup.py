@@ -39,15 +39,13 @@ def add_mim_folder():
         if link:
             target.symlink_to(Path('../..') / part)
         elif source.is_dir():
-            shutil.copytree(source, target,
-                            ignore=shutil.ignore_patterns('__pycache__'))
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
         else:
             shutil.copyfile(source, target)
 
 
 add_mim_folder()
-version = re.search(r"__version__ = '(.+)'",
-                    (ROOT / 'kd_ext' / 'version.py').read_text()).group(1)
+version = re.search(r"__version__ = '(.+)'", (ROOT / 'kd_ext' / 'version.py').read_text()).group(1)
 extras = {name: read_requirements(name) for name in ('seg', 'tests', 'lint')}
 setup(
     name='kd_ext',
@@ -59,8 +57,7 @@ setup(
     python_requires='>=3.9,<3.13',
     packages=find_packages(include=['kd_ext', 'kd_ext.*']),
     include_package_data=True,
-    install_requires=(read_requirements('mminstall')
-                      + read_requirements('runtime')),
+    install_requires=(read_requirements('mminstall') + read_requirements('runtime')),
     extras_require=dict(extras, all=sum(extras.values(), [])),
     zip_safe=False,
 )

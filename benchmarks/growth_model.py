@@ -19,14 +19,13 @@ import torch
 
 from kd_ext.losses import LipschitzLoss, LogitCKALoss, LogitKLLoss, NCKDLoss, NDLoss, RCKALoss, ReviewKDLoss
 
-SIZES = ((224, 384), (320, 544), (448, 768), (640, 1088), (896, 1536),
-         (1280, 2176))
+SIZES = ((224, 384), (320, 544), (448, 768), (640, 1088), (896, 1536), (1280, 2176))
 BATCHES = 1, 2, 4, 8, 16
 REGIONS = 128, 256, 512, 1024, 2048, 4096
 CLASSES = 20, 80, 320, 1280
 VALUES = dict(pixels=SIZES, batch=BATCHES, regions=REGIONS, classes=CLASSES)
 TOLERANCE = 0.3  # what leaving the caches adds to an exponent
-LEAST_MIB = 8.  # below, a peak is made of pages of other things
+LEAST_MIB = 8.0  # below, a peak is made of pages of other things
 
 
 class Usual(NamedTuple):
@@ -50,8 +49,7 @@ class Line(NamedTuple):
 
 
 LINES = [
-    Line('RCKA', 'pixels', 2, 'P x P products up to 5/3 B p^2 patches; '
-         'from there on 1'),
+    Line('RCKA', 'pixels', 2, 'P x P products up to 5/3 B p^2 patches; from there on 1'),
     Line('RCKA', 'batch', 1, 'longer rows, the same P'),
     Line('ReviewKD', 'pixels', 1, 'convolutions'),
     Line('ReviewKD', 'batch', 1, 'convolutions'),
@@ -68,8 +66,7 @@ LINES = [
 ]
 
 
-def make_run(line: Line, value, device: str = 'cpu',
-             **usual) -> Callable[[], None]:
+def make_run(line: Line, value, device: str = 'cpu', **usual) -> Callable[[], None]:
     """A forward and backward of ``line.loss`` at one value.
 
     ``usual`` replaces fields of :class:`Usual`.
@@ -93,9 +90,10 @@ def make_run(line: Line, value, device: str = 'cpu',
 
 def _maps(given, strides, widths, device):
     height, width = given.pixels
-    return [torch.rand(given.batch, channels, -(-height // stride),
-                       -(-width // stride), device=device)
-            for stride, channels in zip(strides, widths)]
+    return [
+        torch.rand(given.batch, channels, -(-height // stride), -(-width // stride), device=device)
+        for stride, channels in zip(strides, widths)
+    ]
 
 
 def _neck(given, device):
@@ -108,8 +106,7 @@ def _stages(given, device):
 
 
 def _rcka(given, device):
-    return (RCKALoss(center=False), _neck(given, device),
-            [tuple(_neck(given, device))])
+    return (RCKALoss(center=False), _neck(given, device), [tuple(_neck(given, device))])
 
 
 def _review(given, device):
@@ -118,8 +115,7 @@ def _review(given, device):
 
 
 def _lipschitz(given, device):
-    return (LipschitzLoss(relative=True), _stages(given, device),
-            [tuple(_stages(given, device))])
+    return (LipschitzLoss(relative=True), _stages(given, device), [tuple(_stages(given, device))])
 
 
 def _embeddings(given, device):
@@ -128,14 +124,16 @@ def _embeddings(given, device):
 
 def _classes(given, device):
     """Labels and class means."""
-    labels = torch.randint(given.classes, (given.regions, ), device=device)
-    return [labels, torch.rand(given.classes, given.embedding,
-                               device=device)]
+    labels = torch.randint(given.classes, (given.regions,), device=device)
+    return [labels, torch.rand(given.classes, given.embedding, device=device)]
 
 
 def _nd(given, device):
-    return (NDLoss(num_classes=given.classes), [_embeddings(given, device)],
-            [_embeddings(given, device), *_classes(given, device)])
+    return (
+        NDLoss(num_classes=given.classes),
+        [_embeddings(given, device)],
+        [_embeddings(given, device), *_classes(given, device)],
+    )
 
 
 def _nckd(given, device):
@@ -145,15 +143,21 @@ def _nckd(given, device):
 
 def _of_logits(loss):
     def make(given, device):
-        student, teacher = torch.randn(2, given.regions, given.classes,
-                                       device=device)
+        student, teacher = torch.randn(2, given.regions, given.classes, device=device)
         return loss(), [student], [teacher]
+
     return make
 
 
-MAKERS = {'RCKA': _rcka, 'ReviewKD': _review, 'Lipschitz': _lipschitz,
-          'ND': _nd, 'NCKD': _nckd, 'KL': _of_logits(LogitKLLoss),
-          'LogitCKA': _of_logits(LogitCKALoss)}
+MAKERS = {
+    'RCKA': _rcka,
+    'ReviewKD': _review,
+    'Lipschitz': _lipschitz,
+    'ND': _nd,
+    'NCKD': _nckd,
+    'KL': _of_logits(LogitKLLoss),
+    'LogitCKA': _of_logits(LogitCKALoss),
+}
 
 
 def amount(value) -> int:
@@ -168,15 +172,18 @@ def fit(amounts: List[float], costs: List[float]) -> Optional[float]:
     return float(np.polyfit(np.log(amounts), np.log(costs), 1)[0])
 
 
-def judge(line: Line, amounts: List[float], seconds: List[float],
-          mib: List[Optional[float]]) -> Dict:
+def judge(line: Line, amounts: List[float], seconds: List[float], mib: List[Optional[float]]) -> Dict:
     """Fitted exponents, and whether one exceeds the formula's power."""
     half = len(amounts) // 2
-    peaks = [(amount, peak) for amount, peak in zip(amounts, mib)
-             if peak is not None and peak >= LEAST_MIB]
-    found = dict(time=fit(amounts, seconds),
-                 time_upper_half=fit(amounts[half:], seconds[half:]),
-                 memory=fit(*zip(*peaks)) if len(peaks) > 2 else None)
-    return dict(power=line.power, why=line.why, **found, faster=any(
-        value is not None and value > line.power + TOLERANCE
-        for value in found.values()))
+    peaks = [(amount, peak) for amount, peak in zip(amounts, mib) if peak is not None and peak >= LEAST_MIB]
+    found = dict(
+        time=fit(amounts, seconds),
+        time_upper_half=fit(amounts[half:], seconds[half:]),
+        memory=fit(*zip(*peaks)) if len(peaks) > 2 else None,
+    )
+    return dict(
+        power=line.power,
+        why=line.why,
+        **found,
+        faster=any(value is not None and value > line.power + TOLERANCE for value in found.values()),
+    )

@@ -19,17 +19,19 @@ def draw(report, path):
     """
     panels = list(dict.fromkeys(line['along'] for line in report))
     rows = -(-len(panels) // COLUMNS)
-    figure = Figure((PANEL[0] * COLUMNS, PANEL[1] * rows),
-                    layout='constrained')
+    figure = Figure((PANEL[0] * COLUMNS, PANEL[1] * rows), layout='constrained')
     FigureCanvasAgg(figure)
     for index, along in enumerate(panels):
         axes = figure.add_subplot(rows, COLUMNS, index + 1)
         lines = [line for line in report if line['along'] == along]
         for line in lines:
-            axes.loglog(line['amounts'],
-                        [1e3 * value for value in line['seconds']],
-                        marker='o', markersize=3,
-                        label=f'{line["loss"]} ({line["time"]:.2f})')
+            axes.loglog(
+                line['amounts'],
+                [1e3 * value for value in line['seconds']],
+                marker='o',
+                markersize=3,
+                label=f'{line["loss"]} ({line["time"]:.2f})',
+            )
         _guides(axes, lines)
         amounts = lines[0]['amounts']
         axes.set_xticks(amounts, [_short(value) for value in amounts])
@@ -50,6 +52,5 @@ def _guides(axes, lines):
     ends = np.array([lines[0]['amounts'][0], lines[0]['amounts'][-1]], float)
     top = axes.get_ylim()[1]
     for power, style in ((1, ':'), (2, '--')):
-        axes.plot(ends, start * (ends / ends[0])**power, style, color='grey',
-                  linewidth=0.8)
+        axes.plot(ends, start * (ends / ends[0]) ** power, style, color='grey', linewidth=0.8)
     axes.set_ylim(top=top)

@@ -58,8 +58,7 @@ def _step(leaves, loss):
 
 def _maps(shapes, device, make=torch.randn):
     """Student leaves and teacher tensors."""
-    student, teacher = ([make(*shape, device=device) for shape in shapes]
-                        for _ in range(2))
+    student, teacher = ([make(*shape, device=device) for shape in shapes] for _ in range(2))
     return tuple(leaf.requires_grad_() for leaf in student), tuple(teacher)
 
 
@@ -78,29 +77,29 @@ def rcka(device: str, shrink: int) -> Case:
         return _step(student, lambda: loss(student, teacher))
 
     def loop(inter_weight):
-        return _step(student, lambda: sum(
-            loop_rcka_loss(*pair, 16, inter_weight)
-            for pair in zip(student, teacher)))
+        return _step(student, lambda: sum(loop_rcka_loss(*pair, 16, inter_weight) for pair in zip(student, teacher)))
 
     return Case(
-        f'RCKA: B 2, C {shapes[0][1]}, FPN levels of 800 x 1333', student,
+        f'RCKA: B 2, C {shapes[0][1]}, FPN levels of 800 x 1333',
+        student,
         {
             'mse': _step(student, lambda: mse(student, teacher)),
             'intra': ours(center=False),
-            'intra + inter': ours(center=False, inter_weight=1.),
+            'intra + inter': ours(center=False, inter_weight=1.0),
             'intra, centred': ours(center=True),
-            'intra + inter, centred': ours(center=True, inter_weight=1.),
-            'loop over channels, intra': loop(0.),
-            'loop over channels, intra + inter': loop(1.),
-        }, {'loop over channels, intra': 3,
-            'loop over channels, intra + inter': 1})
+            'intra + inter, centred': ours(center=True, inter_weight=1.0),
+            'loop over channels, intra': loop(0.0),
+            'loop over channels, intra + inter': loop(1.0),
+        },
+        {'loop over channels, intra': 3, 'loop over channels, intra + inter': 1},
+    )
 
 
 @case
 def lipschitz(device: str, shrink: int) -> Case:
     return _lipschitz(
-        device, shrink, 'after a ReLU',
-        lambda *size, device: torch.randn(*size, device=device).relu_(), 1)
+        device, shrink, 'after a ReLU', lambda *size, device: torch.randn(*size, device=device).relu_(), 1
+    )
 
 
 @case
@@ -116,29 +115,33 @@ def _lipschitz(device, shrink, kind, make, svd_runs):
     def run(loss):
         return _step(student, lambda: loss(student, teacher))
 
-    candidates = {'mse': run(mse), 'matrix-free': run(lipschitz_loss),
-                  'matrices formed, 10 steps': run(formed_lipschitz_loss)}
+    candidates = {
+        'mse': run(mse),
+        'matrix-free': run(lipschitz_loss),
+        'matrices formed, 10 steps': run(formed_lipschitz_loss),
+    }
     slow = {}
     if svd_runs:
         candidates['matrices formed, SVD'] = run(svd_lipschitz_loss)
         slow['matrices formed, SVD'] = svd_runs
-    return Case(f'Lipschitz: B 2, ResNet-50 stages of 800 x 1333, {kind}',
-                student, candidates, slow)
+    return Case(f'Lipschitz: B 2, ResNet-50 stages of 800 x 1333, {kind}', student, candidates, slow)
 
 
 @case
 def nd(device: str, shrink: int) -> Case:
     count = max(8, 1024 // shrink)
     student, teacher = _maps([(count, 1024)], device, torch.rand)
-    labels = torch.randint(81, (count, ), device=device)
+    labels = torch.randint(81, (count,), device=device)
     means = torch.rand(81, 1024, device=device)
     args = student[0], teacher[0], labels, means
     return Case(
         f'ND and NC1: {count} regions of width 1024, 80 classes',
-        student, {
+        student,
+        {
             'mse': _step(student, lambda: mse(student, teacher)),
             'ND': _step(student, lambda: nd_loss(*args)),
             'NC1': _step(student, lambda: nc1_loss(student[0], *args[2:])),
-            'ND, loop over regions': _step(student,
-                                           lambda: loop_nd_loss(*args)),
-        }, {'ND, loop over regions': 3})
+            'ND, loop over regions': _step(student, lambda: loop_nd_loss(*args)),
+        },
+        {'ND, loop over regions': 3},
+    )

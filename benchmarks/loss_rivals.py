@@ -14,18 +14,23 @@ def _cka(x, y):
     return (gram_x * gram_y).sum() / (gram_x.norm() * gram_y.norm())
 
 
-def loop_rcka_loss(preds_S: Tensor, preds_T: Tensor, patch: int,
-                   inter_weight: float) -> Tensor:
+def loop_rcka_loss(preds_S: Tensor, preds_T: Tensor, patch: int, inter_weight: float) -> Tensor:
     """RCKA without centring, one channel after the other."""
     height, width = (-(-side // patch) * patch for side in preds_S.shape[2:])
     preds_S, preds_T = (
-        F.interpolate(maps, (height, width), mode='bilinear',
-                      align_corners=False) for maps in (preds_S, preds_T))
-    total = 0.
+        F.interpolate(maps, (height, width), mode='bilinear', align_corners=False) for maps in (preds_S, preds_T)
+    )
+    total = 0.0
     for channel in range(preds_S.shape[1]):
-        x, y = (maps[:, channel].unfold(1, patch, patch).unfold(
-            2, patch, patch).permute(1, 2, 0, 3, 4).flatten(0, 1).flatten(1)
-            for maps in (preds_S, preds_T))
+        x, y = (
+            maps[:, channel]
+            .unfold(1, patch, patch)
+            .unfold(2, patch, patch)
+            .permute(1, 2, 0, 3, 4)
+            .flatten(0, 1)
+            .flatten(1)
+            for maps in (preds_S, preds_T)
+        )
         total = total + 1 - _cka(x, y)
         if inter_weight:
             total = total + inter_weight * (1 - _cka(x.mT, y.mT))
@@ -55,10 +60,10 @@ def _svd_sigma(matrix):
 def _lipschitz(preds_S, preds_T, sigma):
     with torch.no_grad():
         targets = [sigma(matrix) for matrix in _matrices(preds_T)]
-    total, pairs = 0., len(targets)
+    total, pairs = 0.0, len(targets)
     for k, matrix in enumerate(_matrices(preds_S)):
         error = sigma(matrix) - targets[k]
-        total = total + 2.**(k - pairs) * error.square().mean()
+        total = total + 2.0 ** (k - pairs) * error.square().mean()
     return total
 
 
@@ -74,7 +79,7 @@ def svd_lipschitz_loss(preds_S, preds_T) -> Tensor:
 
 def loop_nd_loss(preds_S, preds_T, labels, class_means) -> Tensor:
     """ND loss, one region after the other."""
-    total = 0.
+    total = 0.0
     for s, t, label in zip(preds_S, preds_T, labels.tolist()):
         mean = class_means[label]
         total = total + 1 - s @ (mean / mean.norm()) / max(s.norm(), t.norm())

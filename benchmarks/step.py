@@ -37,35 +37,38 @@ CLOCKS = dict(wall=time.perf_counter, cpu=time.process_time)
 
 
 def parse_args(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', nargs='+', help='config of a distillation, '
-                        f'or a preset: {", ".join(PRESETS)}')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction,
-                        metavar='KEY=VALUE', help='settings that replace '
-                        'those of every config')
-    parser.add_argument('--teacher', metavar='CONFIG',
-                        help='of the teacher, where CONFIG is a detector\'s')
-    parser.add_argument('--distill', nargs='+', metavar='METHOD[:FACTOR]',
-                        help='methods in place of the config\'s')
-    parser.add_argument('--size', type=_size, default=(800, 1333),
-                        metavar='HxW', help='of the images '
-                        '(default: 800x1333)')
-    parser.add_argument('--batch', type=cli.positive, default=1,
-                        help='images (default: %(default)s)')
-    parser.add_argument('--repeats', type=cli.positive, default=7,
-                        help='timed runs of each candidate '
-                        '(default: %(default)s)')
-    parser.add_argument('--threads', type=cli.positive,
-                        default=torch.get_num_threads(),
-                        help='CPU threads (default: %(default)s)')
-    parser.add_argument('--clock', choices=CLOCKS, default='wall',
-                        help='cpu counts the seconds of this process, for a '
-                        'machine that others use (default: %(default)s)')
-    parser.add_argument('--razor', action='store_true',
-                        help='also time mmrazor\'s SingleTeacherDistill and '
-                        'FpnTeacherDistill with PKD, and PKD in ours')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', nargs='+', help=f'config of a distillation, or a preset: {", ".join(PRESETS)}')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that replace those of every config',
+    )
+    parser.add_argument('--teacher', metavar='CONFIG', help="of the teacher, where CONFIG is a detector's")
+    parser.add_argument('--distill', nargs='+', metavar='METHOD[:FACTOR]', help="methods in place of the config's")
+    parser.add_argument(
+        '--size', type=_size, default=(800, 1333), metavar='HxW', help='of the images (default: 800x1333)'
+    )
+    parser.add_argument('--batch', type=cli.positive, default=1, help='images (default: %(default)s)')
+    parser.add_argument(
+        '--repeats', type=cli.positive, default=7, help='timed runs of each candidate (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--threads', type=cli.positive, default=torch.get_num_threads(), help='CPU threads (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--clock',
+        choices=CLOCKS,
+        default='wall',
+        help='cpu counts the seconds of this process, for a machine that others use (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--razor',
+        action='store_true',
+        help="also time mmrazor's SingleTeacherDistill and FpnTeacherDistill with PKD, and PKD in ours",
+    )
     parser.add_argument('--json', type=Path, help='file to write')
     return parser.parse_args(argv)
 
@@ -73,16 +76,14 @@ def parse_args(argv=None):
 def _size(text):
     match = re.fullmatch(r'(\d+)x(\d+)', text)
     if match is None or '0' in match.groups():
-        raise argparse.ArgumentTypeError(
-            f'Expected HxW, as in 800x1333, but got {text!r}.')
+        raise argparse.ArgumentTypeError(f'Expected HxW, as in 800x1333, but got {text!r}.')
     return tuple(map(int, match.groups()))
 
 
 def load(config, args):
     """The model of a command-line config."""
     name, methods = PRESETS.get(config, (config, None))
-    cfg = cli.load_config(argparse.Namespace(
-        config=name, cfg_options=args.cfg_options, launcher='none'))
+    cfg = cli.load_config(argparse.Namespace(config=name, cfg_options=args.cfg_options, launcher='none'))
     return load_model(cfg, args.distill or methods, args.teacher)
 
 
@@ -93,8 +94,7 @@ def measure(config, args, console):
     cost = StepCost(model, generated_batch(model, *args.size, args.batch))
     parts = cost.parts()
     if args.razor:
-        parts.update({name: cost.step(rival.to(device))
-                      for name, rival in pkd_rivals(model).items()})
+        parts.update({name: cost.step(rival.to(device)) for name, rival in pkd_rivals(model).items()})
     terms = {f'term {name}': run for name, run in cost.terms().items()}
     runs = {**parts, **terms}
     with Progress(console=console, transient=True) as progress:
@@ -102,78 +102,80 @@ def measure(config, args, console):
         for run in runs.values():  # warm-up
             run()
         progress.advance(task)
-        times = interleave(runs, args.repeats, {},
-                           lambda: progress.advance(task),
-                           CLOCKS[args.clock])
+        times = interleave(runs, args.repeats, {}, lambda: progress.advance(task), CLOCKS[args.clock])
         peaks = {name: peak_memory(run) for name, run in runs.items()}
     rows = summarise(times, 'student')
     for name, row in rows.items():
         row['memory_mib'] = peaks[name]
-        row['to_ideal'] = overhead({**times, 'distilled': times[name]},
-                                   terms) if name in parts else None
+        row['to_ideal'] = overhead({**times, 'distilled': times[name]}, terms) if name in parts else None
     weights = cost.memory()
     return dict(
-        distill=list(model.distiller.terms), reach=cost.reaches(),
-        losses=cost.losses, candidates=rows,
-        overhead=overhead(times, terms), weights_mib=weights,
-        memory=memory_bound(peaks, weights))
+        distill=list(model.distiller.terms),
+        reach=cost.reaches(),
+        losses=cost.losses,
+        candidates=rows,
+        overhead=overhead(times, terms),
+        weights_mib=weights,
+        memory=memory_bound(peaks, weights),
+    )
 
 
 def table(title, report):
     result = Table(title=title, title_justify='left')
     result.add_column('candidate', overflow='fold')
-    for column in ('ms', 'quartiles', 'of student', 'of sum', 'MiB',
-                   'of loss'):
+    for column in ('ms', 'quartiles', 'of student', 'of sum', 'MiB', 'of loss'):
         result.add_column(column, justify='right')
     for name, row in report['candidates'].items():
         ideal, memory = row['to_ideal'], row['memory_mib']
-        share = sum(value for key, value in report['losses'].items()
-                    if re.fullmatch(f'share_{name[5:]}(_nc[12])?', key))
+        share = sum(
+            value for key, value in report['losses'].items() if re.fullmatch(f'share_{name[5:]}(_nc[12])?', key)
+        )
         result.add_row(
-            name, f'{row["median_ms"]:.1f}',
+            name,
+            f'{row["median_ms"]:.1f}',
             f'{row["quartile_low_ms"]:.0f} - {row["quartile_high_ms"]:.0f}',
-            f'{row["ratio"]:.3f}', f'{ideal["ratio"]:.3f}'
-            if ideal and name not in ('student', 'teacher') else '',
+            f'{row["ratio"]:.3f}',
+            f'{ideal["ratio"]:.3f}' if ideal and name not in ('student', 'teacher') else '',
             '?' if memory is None else f'{memory:.0f}',
-            f'{share:.1%}' if name.startswith('term ') else '')
+            f'{share:.1%}' if name.startswith('term ') else '',
+        )
     return result
 
 
 def show(config, report, args, console):
     height, width = args.size
-    reach = ', '.join(f'{name} to its {how}' for name, how
-                      in report['reach'].items())
-    console.print(table(f'{config}: {", ".join(report["distill"])}; '
-                        f'{args.batch} x {height} x {width}; {reach}',
-                        report))
+    reach = ', '.join(f'{name} to its {how}' for name, how in report['reach'].items())
+    console.print(
+        table(f'{config}: {", ".join(report["distill"])}; {args.batch} x {height} x {width}; {reach}', report)
+    )
     found = report['overhead']
     low, high = found['ratio_quartiles']
     console.print(
         f'distilled / (student + teacher): {found["ratio"]:.3f} '
         f'({low:.3f} - {high:.3f}); {found["extra_ms"]:.0f} ms more, of '
         f'which terms {found["terms_ms"]:.0f} ms, other '
-        f'{found["other_ms"]:.0f} ms')
+        f'{found["other_ms"]:.0f} ms'
+    )
     if report['memory']:
-        console.print('memory, weights included: {used:.0f} MiB of '
-                      '{allowed:.0f} MiB allowed'.format(**report['memory']))
+        console.print(
+            'memory, weights included: {used:.0f} MiB of {allowed:.0f} MiB allowed'.format(**report['memory'])
+        )
 
 
 def main():
     args = parse_args()
     torch.set_num_threads(args.threads)
     console, described = Console(), machine()
-    console.print('  '.join(f'{key} {value}' for key, value
-                            in described.items() if key != 'memory'))
-    report = dict(machine=described, arguments={
-        key: value for key, value in vars(args).items() if key != 'json'})
+    console.print('  '.join(f'{key} {value}' for key, value in described.items() if key != 'memory'))
+    report = dict(machine=described, arguments={key: value for key, value in vars(args).items() if key != 'json'})
     report['configs'] = {}
     for config in args.config:
         report['configs'][config] = measure(config, args, console)
         show(config, report['configs'][config], args, console)
         gc.collect()  # the models of this config
-    console.print('of the sum: a candidate over student + teacher, the '
-                  'median of ratios in one repeat. '
-                  + described['memory'])
+    console.print(
+        'of the sum: a candidate over student + teacher, the median of ratios in one repeat. ' + described['memory']
+    )
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(report, indent=2) + '\n')

@@ -29,8 +29,8 @@ class Features:
             if taps[key].of_regions:
                 regions = reading.regions(key)
                 self._regions[key] = regions._replace(
-                    embeddings=_leaf(regions.embeddings),
-                    logits=_leaf(regions.logits))
+                    embeddings=_leaf(regions.embeddings), logits=_leaf(regions.logits)
+                )
             else:
                 self._maps[key] = tuple(map(_leaf, reading.levels(key)))
 
@@ -67,8 +67,7 @@ class StepCost:
 
     def __init__(self, model, batch):
         self.model, self.batch = model, batch
-        self.inputs = {name: adapt(batch['inputs'], batch['data_samples'])
-                       for name, adapt in model.adapters.items()}
+        self.inputs = {name: adapt(batch['inputs'], batch['data_samples']) for name, adapt in model.adapters.items()}
         self.seen, self.losses = self._look()
 
     def _look(self):
@@ -81,9 +80,10 @@ class StepCost:
                 keys = [term.key]
                 seen[name] = (
                     Features(student, keys, distiller.taps),
-                    Features(teacher, keys, distiller.taps)
-                    if term.needs_teacher else None,
-                    None if means is None else means.clone())
+                    Features(teacher, keys, distiller.taps) if term.needs_teacher else None,
+                    None if means is None else means.clone(),
+                )
+
             return hook
 
         for name, term in distiller.terms.items():
@@ -91,40 +91,42 @@ class StepCost:
         losses = self.model(**self.batch, mode='loss')
         for handle in handles:
             handle.remove()
-        task = {key: value for key, value in losses.items()
-                if key.startswith('student.')}
+        task = {key: value for key, value in losses.items() if key.startswith('student.')}
         total, _ = self.model.parse_losses(losses)
         task, _ = self.model.parse_losses(task)
-        values = {key[len('distill.'):]: float(value.detach())
-                  for key, value in losses.items()
-                  if key.startswith('distill.')}
-        return seen, dict(total=float(total.detach()),
-                          task=float(task.detach()), **values)
+        values = {
+            key[len('distill.') :]: float(value.detach())
+            for key, value in losses.items()
+            if key.startswith('distill.')
+        }
+        return seen, dict(total=float(total.detach()), task=float(task.detach()), **values)
 
     def parts(self) -> Dict[str, Callable[[], None]]:
         """The three of ``PARTS``."""
-        return dict(student=self.step(self.model.student),
-                    teacher=self.teachers, distilled=self.step(self.model))
+        return dict(student=self.step(self.model.student), teacher=self.teachers, distilled=self.step(self.model))
 
     def terms(self) -> Dict[str, Callable[[], None]]:
         """Each term on what it was given: forward and backward."""
+
         def run(term, args):
             def once():
                 losses = term(*args)
                 torch.autograd.backward(list(losses.values()))
                 for leaf in (*args[0].tensors(), *term.parameters()):
                     leaf.grad = None
+
             return once
 
-        return {name: run(self.model.distiller.terms[name], args)
-                for name, args in self.seen.items()}
+        return {name: run(self.model.distiller.terms[name], args) for name, args in self.seen.items()}
 
     def step(self, model) -> Callable[[], None]:
         """A training step of an algorithm or detector, without optimizer."""
+
         def run():
             losses = model(**self.batch, mode='loss')
             self.model.parse_losses(losses)[0].backward()
             model.zero_grad(set_to_none=True)
+
         return run
 
     @torch.no_grad()
@@ -142,29 +144,33 @@ class StepCost:
             else:
                 features = teacher.extract_feat(inputs)
                 for key in run.shared:
-                    run.taps[key].head(teacher, 'teacher').at(
-                        features, self._places(key))
+                    run.taps[key].head(teacher, 'teacher').at(features, self._places(key))
 
     def _places(self, key):
-        return next(student.regions(key).places
-                    for name, (student, *_) in self.seen.items()
-                    if self.model.distiller.terms[name].key == key)
+        return next(
+            student.regions(key).places
+            for name, (student, *_) in self.seen.items()
+            if self.model.distiller.terms[name].key == key
+        )
 
     def reaches(self):
         """How far each teacher runs, in a word: dict[str, str]."""
-        return {name: reach_of(run) for name, run
-                in self.model.distiller.teacher_passes().items()}
+        return {name: reach_of(run) for name, run in self.model.distiller.teacher_passes().items()}
 
     def memory(self) -> Dict[str, float]:
         """MiB of the models and of what the teachers' taps keep."""
         # terms at one tap were given the same features
-        features = {tensor.data_ptr(): tensor
-                    for _, teacher, _ in self.seen.values() if teacher
-                    for tensor in teacher.tensors()}
+        features = {
+            tensor.data_ptr(): tensor
+            for _, teacher, _ in self.seen.values()
+            if teacher
+            for tensor in teacher.tensors()
+        }
         return dict(
             student=_weights(self.model.student),
             teachers=sum(map(_weights, self.model.teachers.values())),
-            matched=_mib(features.values()))
+            matched=_mib(features.values()),
+        )
 
 
 def reach_of(run):
@@ -200,16 +206,16 @@ def overhead(times, terms):
         and ``other`` (what neither explains).
     """
     rows = list(zip(*(times[name] for name in PARTS)))
-    ratios = [distilled / (student + teacher)
-              for student, teacher, distilled in rows]
-    extra = [1e3 * (distilled - student - teacher)
-             for student, teacher, distilled in rows]
+    ratios = [distilled / (student + teacher) for student, teacher, distilled in rows]
+    extra = [1e3 * (distilled - student - teacher) for student, teacher, distilled in rows]
     spent = [1e3 * sum(row) for row in zip(*(times[name] for name in terms))]
     return dict(
         ratio=statistics.median(ratios),
         ratio_quartiles=list(quartiles(ratios)),
-        extra_ms=statistics.median(extra), terms_ms=statistics.median(spent),
-        other_ms=statistics.median(a - b for a, b in zip(extra, spent)))
+        extra_ms=statistics.median(extra),
+        terms_ms=statistics.median(spent),
+        other_ms=statistics.median(a - b for a, b in zip(extra, spent)),
+    )
 
 
 def memory_bound(peaks, weights):
@@ -228,4 +234,3 @@ def memory_bound(peaks, weights):
     allowed = (base + weights['matched'] + peaks['student']) * MARGIN
     used = base + peaks['distilled']
     return dict(used=used, allowed=allowed, ratio=used / allowed)
-

@@ -20,10 +20,8 @@ from kd_ext.teachers.build import initialise
 # by name: a config and the methods in place of its own
 PRESETS = {
     'rcka-fcos': ('kd_ext::rcka_fcos_r101_r50_coco.py', None),
-    'rcka-faster-rcnn': ('kd_ext::nd-rcka_faster-rcnn_r101_r50_coco.py',
-                         ('rcka', )),
-    'all-faster-rcnn': ('kd_ext::nd-rcka_faster-rcnn_r101_r50_coco.py',
-                        ('rcka', 'nd', 'nckd', 'lipschitz')),
+    'rcka-faster-rcnn': ('kd_ext::nd-rcka_faster-rcnn_r101_r50_coco.py', ('rcka',)),
+    'all-faster-rcnn': ('kd_ext::nd-rcka_faster-rcnn_r101_r50_coco.py', ('rcka', 'nd', 'nckd', 'lipschitz')),
 }
 OBJECTS = 8  # in each image
 
@@ -47,16 +45,20 @@ def load_model(cfg, methods=None, teacher=None):
         distill_config(cfg, teacher, 'random', methods or ['rcka'])
     settings = cfg.model
     if not str(settings.type).endswith('DetectionDistill'):
-        raise ValueError(expected(
-            'config', 'one that distills', settings.type, 'Say --teacher '
-            'CONFIG [--distill METHOD ...] to distill into its detector.'))
+        raise ValueError(
+            expected(
+                'config',
+                'one that distills',
+                settings.type,
+                'Say --teacher CONFIG [--distill METHOD ...] to distill into its detector.',
+            )
+        )
     if methods is not None:
         settings.distill = distill_entries(methods)
     for entry in settings.distill.values():
         entry.pop('class_means', None)  # the file of a trained teacher
     several = isinstance(settings.get('teacher_ckpt'), dict)
-    settings.teacher_ckpt = dict.fromkeys(
-        settings.teacher_ckpt, 'random') if several else 'random'
+    settings.teacher_ckpt = dict.fromkeys(settings.teacher_ckpt, 'random') if several else 'random'
     torch.manual_seed(0)
     scope = cfg.get('default_scope') or 'mmdet'
     with quiet(), DefaultScope.overwrite_default_scope(scope):
@@ -84,13 +86,14 @@ def generated_batch(model, height, width, count):
         dict: ``inputs`` and ``data_samples`` for the model.
     """
     from mmdet.testing import demo_mm_inputs
-    classes = min((module.num_classes for module in model.student.modules()
-                   if getattr(module, 'num_classes', 1) > 1), default=1)
-    batch = demo_mm_inputs(count, (3, height, width), [OBJECTS] * count,
-                           classes + 1, with_mask=True)
+
+    classes = min(
+        (module.num_classes for module in model.student.modules() if getattr(module, 'num_classes', 1) > 1), default=1
+    )
+    batch = demo_mm_inputs(count, (3, height, width), [OBJECTS] * count, classes + 1, with_mask=True)
     for sample in batch['data_samples']:
         sample.gt_instances.labels -= 1
-        sample.set_metainfo(dict(scale_factor=(1., 1.)))
+        sample.set_metainfo(dict(scale_factor=(1.0, 1.0)))
     return model.data_preprocessor(batch, True)
 
 
@@ -101,5 +104,4 @@ def built_on(model, distill):
         DetectionDistill
     """
     with quiet():
-        return DetectionDistill(model.student, model.teacher,
-                                distill=ConfigDict(distill)).train()
+        return DetectionDistill(model.student, model.teacher, distill=ConfigDict(distill)).train()

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, DefaultScope
 from benchmarks.step_model import built_on
 
 LEVELS = (0, 1, 2, 3)
-WEIGHT = 6.
+WEIGHT = 6.0
 OURS = 'DetectionDistill + PKD'
 KINDS = 'FpnTeacherDistill', 'SingleTeacherDistill'
 
@@ -22,9 +22,9 @@ def pkd_rivals(model):
     Args:
         model (DetectionDistill): Its necks have one width.
     """
-    found = {OURS: built_on(model, dict(pkd=dict(
-        type='mmrazor.PKDLoss', at='neck', levels=LEVELS,
-        loss_weight=WEIGHT)))}
+    found = {
+        OURS: built_on(model, dict(pkd=dict(type='mmrazor.PKDLoss', at='neck', levels=LEVELS, loss_weight=WEIGHT)))
+    }
     for kind in KINDS:
         found[f'mmrazor {kind} + PKD'] = _razor(kind, model)
     return found
@@ -34,17 +34,26 @@ def _razor(kind, model):
     recorder = dict(fpn=dict(type='ModuleOutputs', source='neck'))
     names = {level: f'loss_pkd_fpn{level}' for level in LEVELS}
     distiller = dict(
-        type='ConfigurableDistiller', student_recorders=recorder,
+        type='ConfigurableDistiller',
+        student_recorders=recorder,
         teacher_recorders=recorder,
-        distill_losses={name: dict(type='PKDLoss', loss_weight=WEIGHT)
-                        for name in names.values()},
+        distill_losses={name: dict(type='PKDLoss', loss_weight=WEIGHT) for name in names.values()},
         loss_forward_mappings={
-            name: {side: dict(from_student=side == 'preds_S', recorder='fpn',
-                              data_idx=level)
-                   for side in ('preds_S', 'preds_T')}
-            for level, name in names.items()})
+            name: {
+                side: dict(from_student=side == 'preds_S', recorder='fpn', data_idx=level)
+                for side in ('preds_S', 'preds_T')
+            }
+            for level, name in names.items()
+        },
+    )
     with DefaultScope.overwrite_default_scope('mmrazor'):
-        return MODELS.build(dict(
-            type=f'mmrazor.{kind}', architecture=model.student,
-            teacher=model.teacher, distiller=distiller, module_inplace=True,
-            teacher_module_inplace=True))
+        return MODELS.build(
+            dict(
+                type=f'mmrazor.{kind}',
+                architecture=model.student,
+                teacher=model.teacher,
+                distiller=distiller,
+                module_inplace=True,
+                teacher_module_inplace=True,
+            )
+        )

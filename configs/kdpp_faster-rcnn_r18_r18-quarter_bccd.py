@@ -7,4 +7,6 @@ model = dict(
     teacher_ckpt='work_dirs/faster-rcnn_r18_bccd/epoch_12.pth',
     distill=dict(
         kl=dict(type='kd_ext.LogitKLLoss', at='logits', loss_weight=1.0),
-        nd=dict(type='kd_ext.NDLoss', at='embedding', loss_weight=1.0)))
+        nd=dict(type='kd_ext.NDLoss', at='embedding', loss_weight=1.0),
+    ),
+)

@@ -3,7 +3,8 @@ _base_ = './faster-rcnn_mobilenet-v2_coco.py'
 teacher_ckpt = (
     'https://download.openmmlab.com/mmdetection/v2.0/'
     'faster_rcnn/faster_rcnn_r50_fpn_2x_coco/faster_rcnn_r50_fpn_2x_coco_'
-    'bbox_mAP-0.384_20200504_210434-a5d8aa15.pth')
+    'bbox_mAP-0.384_20200504_210434-a5d8aa15.pth'
+)
 model = dict(
     _delete_=True,
     type='kd_ext.DetectionDistill',
@@ -12,4 +13,6 @@ model = dict(
     teacher_ckpt=teacher_ckpt,
     distill=dict(
         kl=dict(type='kd_ext.LogitKLLoss', at='logits', loss_weight=1.0),
-        nd=dict(type='kd_ext.NDLoss', at='embedding', loss_weight=1.0)))
+        nd=dict(type='kd_ext.NDLoss', at='embedding', loss_weight=1.0),
+    ),
+)

@@ -3,12 +3,14 @@
 _base_ = './lipschitz_faster-rcnn_r101_r50_voc0712.py'
 model = dict(
     distill=dict(
-        lipschitz=dict(
-            at='pre_relu', connector=dict(type='kd_ext.ConvBNConnector')),
+        lipschitz=dict(at='pre_relu', connector=dict(type='kd_ext.ConvBNConnector')),
         ofd=dict(
             type='mmrazor.OFDLoss',
             at='pre_relu',
             level_weights=(0.125, 0.25, 0.5, 1.0),
             connector='lipschitz',
             teacher_connector=dict(type='mmrazor.OFDTeacherConnector'),
-            mul_factor=2.3e5)))
+            mul_factor=2.3e5,
+        ),
+    )
+)

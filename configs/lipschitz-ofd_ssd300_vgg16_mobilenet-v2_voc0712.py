@@ -3,12 +3,14 @@
 _base_ = './lipschitz_ssd300_vgg16_mobilenet-v2_voc0712.py'
 model = dict(
     distill=dict(
-        lipschitz=dict(
-            at='pre_relu', connector=dict(type='kd_ext.ConvBNConnector')),
+        lipschitz=dict(at='pre_relu', connector=dict(type='kd_ext.ConvBNConnector')),
         ofd=dict(
             type='mmrazor.OFDLoss',
             at='pre_relu',
             level_weights=(0.5, 1.0),
             connector='lipschitz',
             teacher_connector=dict(type='kd_ext.RunningMarginConnector'),
-            mul_factor=3.4e4)))
+            mul_factor=3.4e4,
+        ),
+    )
+)

@@ -4,13 +4,13 @@ teacher_ckpt = (
     'https://download.openmmlab.com/mmdetection/v2.0/'
     'cascade_rcnn/'
     'cascade_mask_rcnn_x101_64x4d_fpn_20e_coco/'
-    'cascade_mask_rcnn_x101_64x4d_fpn_20e_coco_20200512_161033-bdb5126a.pth')
+    'cascade_mask_rcnn_x101_64x4d_fpn_20e_coco_20200512_161033-bdb5126a.pth'
+)
 model = dict(
     _delete_=True,
     type='kd_ext.DetectionDistill',
     student=_base_.model,
-    teacher='mmdet::cascade_rcnn/'
-    'cascade-mask-rcnn_x101-64x4d_fpn_20e_coco.py',
+    teacher='mmdet::cascade_rcnn/cascade-mask-rcnn_x101-64x4d_fpn_20e_coco.py',
     teacher_ckpt=teacher_ckpt,
     distill=dict(
         rcka=dict(
@@ -20,4 +20,7 @@ model = dict(
             intra_weight=1.0,
             inter_weight=1.0,
             center=False,
-            loss_weight=10.0)))
+            loss_weight=10.0,
+        )
+    ),
+)

@@ -13,4 +13,7 @@ model = dict(
             intra_weight=1.0,
             inter_weight=1.0,
             center=False,
-            loss_weight=10.0)))
+            loss_weight=10.0,
+        )
+    ),
+)

@@ -4,13 +4,13 @@ teacher_ckpt = (
     'https://download.openmmlab.com/mmdetection/v2.0/'
     'fcos/'
     'fcos_r101_caffe_fpn_gn-head_mstrain_640-800_2x_coco/'
-    'fcos_r101_caffe_fpn_gn-head_mstrain_640-800_2x_coco-511424d6.pth')
+    'fcos_r101_caffe_fpn_gn-head_mstrain_640-800_2x_coco-511424d6.pth'
+)
 model = dict(
     _delete_=True,
     type='kd_ext.DetectionDistill',
     student=_base_.model,
-    teacher='mmdet::fcos/'
-    'fcos_r101-caffe_fpn_gn-head_ms-640-800-2x_coco.py',
+    teacher='mmdet::fcos/fcos_r101-caffe_fpn_gn-head_ms-640-800-2x_coco.py',
     teacher_ckpt=teacher_ckpt,
     distill=dict(
         rcka=dict(
@@ -20,4 +20,7 @@ model = dict(
             intra_weight=1.0,
             inter_weight=0.0,
             center=False,
-            loss_weight=10.0)))
+            loss_weight=10.0,
+        )
+    ),
+)

@@ -4,13 +4,13 @@ teacher_ckpt = (
     'https://download.openmmlab.com/mmdetection/v2.0/'
     'retinanet/'
     'retinanet_x101_64x4d_fpn_1x_coco/'
-    'retinanet_x101_64x4d_fpn_1x_coco_20200130-366f5af1.pth')
+    'retinanet_x101_64x4d_fpn_1x_coco_20200130-366f5af1.pth'
+)
 model = dict(
     _delete_=True,
     type='kd_ext.DetectionDistill',
     student=_base_.model,
-    teacher='mmdet::retinanet/'
-    'retinanet_x101-64x4d_fpn_1x_coco.py',
+    teacher='mmdet::retinanet/retinanet_x101-64x4d_fpn_1x_coco.py',
     teacher_ckpt=teacher_ckpt,
     distill=dict(
         rcka=dict(
@@ -20,4 +20,7 @@ model = dict(
             intra_weight=1.0,
             inter_weight=0.0,
             center=False,
-            loss_weight=10.0)))
+            loss_weight=10.0,
+        )
+    ),
+)

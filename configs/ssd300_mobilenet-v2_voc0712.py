@@ -10,12 +10,14 @@ model = dict(
         _delete_=True,
         type='MobileNetV2',
         out_indices=(2, 4, 7),
-        init_cfg=dict(
-            type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2')),
+        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2'),
+    ),
     neck=dict(
         in_channels=channels[:3],
         out_channels=channels,
         level_strides=(2, 1, 1),
         level_paddings=(1, 0, 0),
-        l2_norm_scale=None),
-    bbox_head=dict(in_channels=channels))
+        l2_norm_scale=None,
+    ),
+    bbox_head=dict(in_channels=channels),
+)

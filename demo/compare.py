@@ -20,20 +20,20 @@ from demo.runs import Run
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--teacher', required=True, help='file in configs/')
     parser.add_argument('--student', required=True, help='file in configs/')
-    parser.add_argument('--distilled', nargs='+', default=[],
-                        help='files in configs/ that distill the student')
+    parser.add_argument('--distilled', nargs='+', default=[], help='files in configs/ that distill the student')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0])
-    parser.add_argument('--work-dir', type=Path,
-                        default=Path('work_dirs/compare'))
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/compare'))
     parser.add_argument('--json', type=Path, help='write the figures here')
     parser.add_argument(
-        '--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
-        help='for every training, e.g. train_cfg.max_epochs=2')
+        '--cfg-options',
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='for every training, e.g. train_cfg.max_epochs=2',
+    )
     return parser.parse_args()
 
 
@@ -41,8 +41,7 @@ def train_all(args):
     """Rows ``(name, seed, result)`` in the order of the table."""
     work = args.work_dir.resolve()
     extra = dict(option.split('=', 1) for option in args.cfg_options)
-    teacher = Run('teacher', args.teacher, work / 'teacher',
-                  {'randomness.seed': 0, **extra}).result()
+    teacher = Run('teacher', args.teacher, work / 'teacher', {'randomness.seed': 0, **extra}).result()
     rows = [('teacher', 0, teacher)]
     for seed in args.seeds:
         options = {'randomness.seed': seed, **extra}
@@ -58,19 +57,17 @@ def train_all(args):
 
 def show(rows):
     # COCO gives -1 where no object is of a size
-    metrics = [key for key, value in rows[0][2]['metrics'].items()
-               if value >= 0]
+    metrics = [key for key, value in rows[0][2]['metrics'].items() if value >= 0]
     table = Table(title='the same seed and schedule for every student')
     table.add_column('', no_wrap=True)
     table.add_column('seed', justify='right')
     for metric in metrics:
-        table.add_column(metric.rpartition('/')[2], justify='right',
-                         no_wrap=True)
+        table.add_column(metric.rpartition('/')[2], justify='right', no_wrap=True)
     table.add_column('seconds', justify='right')
     for name, seed, run in rows:
-        table.add_row(name, str(seed), *(
-            f'{run["metrics"][metric]:.3f}' for metric in metrics),
-            f'{run["seconds"]:.0f}')
+        table.add_row(
+            name, str(seed), *(f'{run["metrics"][metric]:.3f}' for metric in metrics), f'{run["seconds"]:.0f}'
+        )
     longest = max(len(name) for name, _, _ in rows)
     Console(width=longest + 30 + 13 * len(metrics)).print(table)
 
@@ -79,18 +76,35 @@ def write_json(args, rows):
     import mmdet
     import mmengine
     import torch
+
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps(dict(
-        command=' '.join(['python -m demo.compare', *sys.argv[1:]]),
-        versions=dict(python=platform.python_version(),
-                      torch=torch.__version__, mmdet=mmdet.__version__,
-                      mmengine=mmengine.__version__),
-        hardware=dict(machine=platform.machine(),
-                      threads=torch.get_num_threads()),
-        results=[dict(name=name, seed=seed, config=run['config'],
-                      metrics=run['metrics'], seconds=round(run['seconds']),
-                      parameters=run['parameters'])
-                 for name, seed, run in rows]), indent=1) + '\n')
+    args.json.write_text(
+        json.dumps(
+            dict(
+                command=' '.join(['python -m demo.compare', *sys.argv[1:]]),
+                versions=dict(
+                    python=platform.python_version(),
+                    torch=torch.__version__,
+                    mmdet=mmdet.__version__,
+                    mmengine=mmengine.__version__,
+                ),
+                hardware=dict(machine=platform.machine(), threads=torch.get_num_threads()),
+                results=[
+                    dict(
+                        name=name,
+                        seed=seed,
+                        config=run['config'],
+                        metrics=run['metrics'],
+                        seconds=round(run['seconds']),
+                        parameters=run['parameters'],
+                    )
+                    for name, seed, run in rows
+                ],
+            ),
+            indent=1,
+        )
+        + '\n'
+    )
 
 
 def main():

@@ -13,6 +13,7 @@ def detections(config, checkpoint, paths):
     """Boxes, labels and scores by stock mmdet: list of three arrays."""
     from mmcv.ops import nms
     from mmdet.apis import inference_detector, init_detector
+
     model = init_detector(config, checkpoint, device='cpu', palette='random')
     found = []
     for path in paths:
@@ -29,12 +30,12 @@ def detections(config, checkpoint, paths):
 def ground_truth(annotations, image_ids):
     """Boxes and labels of a COCO file: list of three arrays."""
     from pycocotools.coco import COCO
+
     coco = COCO(annotations)
     found = []
     for image_id in image_ids:
         items = coco.loadAnns(coco.getAnnIds(image_id))
-        boxes = [(x, y, x + w, y + h) for x, y, w, h in
-                 (item['bbox'] for item in items)]
+        boxes = [(x, y, x + w, y + h) for x, y, w, h in (item['bbox'] for item in items)]
         labels = [item['category_id'] - 1 for item in items]
         found.append((boxes, labels, [None] * len(boxes)))
     return found
@@ -52,8 +53,8 @@ def draw(paths, columns, classes, out):
     """
     colours = plt.get_cmap('tab10').colors
     figure, axes = plt.subplots(
-        len(paths), len(columns), squeeze=False,
-        figsize=(2.9 * len(columns), 2.9 * len(paths)))
+        len(paths), len(columns), squeeze=False, figsize=(2.9 * len(columns), 2.9 * len(paths))
+    )
     for row, path in zip(range(len(paths)), paths):
         image = plt.imread(path)
         for column, (title, found) in enumerate(columns.items()):
@@ -64,13 +65,13 @@ def draw(paths, columns, classes, out):
                 axis.set_title(title, fontsize=11)
             for (x1, y1, x2, y2), label, score in zip(*found[row]):
                 colour = colours[int(label) % len(colours)]
-                axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1,
-                                         fill=False, color=colour, lw=1.6))
+                axis.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour, lw=1.6))
                 text = classes[int(label)]
                 if score is not None:
                     text += f' {score:.2f}'
-                axis.text(x1, max(y1 - 2, 6), text, fontsize=6, color='white',
-                          bbox=dict(facecolor=colour, pad=0.6, lw=0))
+                axis.text(
+                    x1, max(y1 - 2, 6), text, fontsize=6, color='white', bbox=dict(facecolor=colour, pad=0.6, lw=0)
+                )
     figure.tight_layout(pad=0.4)
     figure.savefig(out, dpi=70)
     plt.close(figure)

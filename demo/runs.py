@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # a large allocation then reuses pages that glibc holds instead of faulting in
 # new ones at every iteration: about a quarter less time for small detectors
 # on a CPU
-FAST_MALLOC = dict(MALLOC_MMAP_THRESHOLD_='4294967296',
-                   MALLOC_TRIM_THRESHOLD_='8589934592',
-                   MALLOC_TOP_PAD_='268435456')
+FAST_MALLOC = dict(
+    MALLOC_MMAP_THRESHOLD_='4294967296', MALLOC_TRIM_THRESHOLD_='8589934592', MALLOC_TOP_PAD_='268435456'
+)
 
 
 class Run:
@@ -44,8 +44,7 @@ class Run:
             # the progress bar's; --cfg-options drops blanks
             title = self.name.replace(' ', '_')
             options.append(f'custom_hooks.0.title={title}')
-        return ['tools/train.py', f'configs/{self.config}', '--work-dir',
-                str(self.folder), '--cfg-options', *options]
+        return ['tools/train.py', f'configs/{self.config}', '--work-dir', str(self.folder), '--cfg-options', *options]
 
     def result(self):
         """Trains unless that is done already, and returns its figures.
@@ -63,8 +62,9 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
         self._train(command)
-        known = dict(name=self.name, config=self.config, command=command,
-                     seconds=time.monotonic() - start, **self._figures())
+        known = dict(
+            name=self.name, config=self.config, command=command, seconds=time.monotonic() - start, **self._figures()
+        )
         self.result_file.write_text(json.dumps(known, indent=1))
         return known
 
@@ -73,27 +73,24 @@ class Run:
         env = {**FAST_MALLOC, 'PYTHONWARNINGS': 'ignore', **os.environ}
         with open(log, 'w') as stream:
             # MMEngine logs to stdout, the bar and errors are on stderr
-            status = subprocess.call([sys.executable, *command], cwd=ROOT,
-                                     env=env, stdout=stream)
+            status = subprocess.call([sys.executable, *command], cwd=ROOT, env=env, stdout=stream)
         if status:
-            raise SystemExit(
-                f'{self.name}: training failed (exit status {status}); '
-                f'the log is {log}')
+            raise SystemExit(f'{self.name}: training failed (exit status {status}); the log is {log}')
 
     def _figures(self):
         import torch
+
         scalars = max(self.folder.glob('*/vis_data/scalars.json'))
-        lines = [json.loads(line) for line in
-                 scalars.read_text().splitlines()]
-        metrics = next(line for line in reversed(lines)
-                       if any('/' in key for key in line))
+        lines = [json.loads(line) for line in scalars.read_text().splitlines()]
+        metrics = next(line for line in reversed(lines) if any('/' in key for key in line))
         checkpoint = Path((self.folder / 'last_checkpoint').read_text())
-        state = torch.load(checkpoint, map_location='cpu',
-                           weights_only=True)['state_dict']
+        state = torch.load(checkpoint, map_location='cpu', weights_only=True)['state_dict']
         return dict(
-            metrics={key: value for key, value in metrics.items()
-                     if '/' in key},
+            metrics={key: value for key, value in metrics.items() if '/' in key},
             checkpoint=str(checkpoint),
-            parameters=sum(value.numel() for key, value in state.items()
-                           if not key.endswith(('running_mean', 'running_var',
-                                                'num_batches_tracked'))))
+            parameters=sum(
+                value.numel()
+                for key, value in state.items()
+                if not key.endswith(('running_mean', 'running_var', 'num_batches_tracked'))
+            ),
+        )

@@ -27,6 +27,7 @@ class Scene:
         boxes: (N, 4) float, x1 y1 x2 y2 in pixels, x2 and y2 exclusive.
         masks: (N, H, W) bool, the visible pixels of each object.
     """
+
     image: np.ndarray
     labels: np.ndarray
     boxes: np.ndarray
@@ -55,12 +56,10 @@ def _try_scene(rng, size, max_objects):
     image, ground = _background(rng, size)
     labels, full_areas, owner = [], [], np.full(size, -1, np.int16)
     for _ in range(rng.integers(1, max_objects + 1)):
-        radius = float(np.exp(rng.uniform(np.log(0.07 * height),
-                                          np.log(0.25 * height))))
+        radius = float(np.exp(rng.uniform(np.log(0.07 * height), np.log(0.25 * height))))
         centre = rng.uniform((0, 0), (width, height))
         label = int(rng.integers(len(CLASSES)))
-        mask = _shape_mask(CLASSES[label], size, centre, radius,
-                           rng.uniform(0, 2 * np.pi))
+        mask = _shape_mask(CLASSES[label], size, centre, radius, rng.uniform(0, 2 * np.pi))
         if not mask.any():
             continue
         paint = _texture(rng, size, _contrasting(rng, ground))
@@ -87,9 +86,9 @@ def _visible_objects(image, owner, labels, full_areas):
         boxes.append((xs.min(), ys.min(), xs.max() + 1, ys.max() + 1))
         masks.append(mask)
     shape = (len(kept), *owner.shape)
-    return Scene(image, np.array(kept, int),
-                 np.array(boxes, float).reshape(-1, 4),
-                 np.array(masks, bool).reshape(shape))
+    return Scene(
+        image, np.array(kept, int), np.array(boxes, float).reshape(-1, 4), np.array(masks, bool).reshape(shape)
+    )
 
 
 def _regular(corners, radii, turn):
@@ -98,8 +97,12 @@ def _regular(corners, radii, turn):
     return np.stack([np.cos(angles) * radii, np.sin(angles) * radii], 1)
 
 
-_CROSS = np.array([(-1, -3), (1, -3), (1, -1), (3, -1), (3, 1), (1, 1),
-                   (1, 3), (-1, 3), (-1, 1), (-3, 1), (-3, -1), (-1, -1)]) / 3
+_CROSS = (
+    np.array(
+        [(-1, -3), (1, -3), (1, -1), (3, -1), (3, 1), (1, 1), (1, 3), (-1, 3), (-1, 1), (-3, 1), (-3, -1), (-1, -1)]
+    )
+    / 3
+)
 
 
 def _shape_mask(name, size, centre, radius, turn):
@@ -115,8 +118,7 @@ def _shape_mask(name, size, centre, radius, turn):
         cos, sin = np.cos(turn), np.sin(turn)
         outline = _CROSS @ np.array([[cos, sin], [-sin, cos]])
     else:
-        corners, radii = dict(square=(4, 1), triangle=(3, 1),
-                              star=(10, (1, 0.45)))[name]
+        corners, radii = dict(square=(4, 1), triangle=(3, 1), star=(10, (1, 0.45)))[name]
         outline = _regular(corners, radii, turn)
     outline = np.round(outline * radius + centre).astype(np.int32)
     cv2.fillPoly(mask, [outline], 1)
@@ -152,7 +154,7 @@ def _texture(rng, size, first):
     elif kind == 4:
         pattern = (np.floor(across) + np.floor(along)) % 2
     else:
-        pattern = (np.hypot(across % 1 - .5, along % 1 - .5) < .3) * 1.
+        pattern = (np.hypot(across % 1 - 0.5, along % 1 - 0.5) < 0.3) * 1.0
     pattern = pattern[..., None] * rng.uniform(0.3, 0.8)
     return (1 - pattern) * first + pattern * second
 
@@ -166,9 +168,16 @@ def _background(rng, size):
     for _ in range(rng.integers(0, 5)):
         axes = rng.uniform(3, 0.14 * height, 2)
         axes[1] *= 0.4
-        cv2.ellipse(image, rng.integers(0, (width, height)).tolist(),
-                    np.ceil(axes).astype(int).tolist(),
-                    rng.uniform(0, 180), 0, 360, _colour(rng).tolist(), -1)
+        cv2.ellipse(
+            image,
+            rng.integers(0, (width, height)).tolist(),
+            np.ceil(axes).astype(int).tolist(),
+            rng.uniform(0, 180),
+            0,
+            360,
+            _colour(rng).tolist(),
+            -1,
+        )
     return image, base
 
 
@@ -176,5 +185,4 @@ def _scratches(rng, image):
     height, width = image.shape[:2]
     for _ in range(rng.integers(0, 4)):
         ends = rng.integers(0, (width, height), (2, 2)).tolist()
-        cv2.line(image, *ends, _colour(rng).tolist(),
-                 int(rng.integers(1, 3)), cv2.LINE_AA)
+        cv2.line(image, *ends, _colour(rng).tolist(), int(rng.integers(1, 3)), cv2.LINE_AA)

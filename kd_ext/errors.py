@@ -54,11 +54,13 @@ def refusal(name, error, path=None):
     """
     what = reason(error)
     return expected(
-        name, 'a readable checkpoint of tensors, plain values and the log of '
-        'MMEngine', f'{path!r} ({what})' if path else f'a file where {what}',
+        name,
+        'a readable checkpoint of tensors, plain values and the log of MMEngine',
+        f'{path!r} ({what})' if path else f'a file where {what}',
         'To read more could run code from the file. If it is damaged, fetch '
         'or train it again; if you trust where it comes from, set the '
-        f'environment variable {TRUST}.')
+        f'environment variable {TRUST}.',
+    )
 
 
 def reason(error):
@@ -95,20 +97,25 @@ def check_task_loss(losses, total, data_samples):
     """
     kind = total.device.type
     if bool(torch.isfinite(total)) or (
-            torch.is_autocast_enabled(kind)
-            and torch.get_autocast_dtype(kind) == torch.float16):
+        torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    ):
         return
-    bad = [name for name, value in losses.items() if 'loss' in name
-           and not all(bool(torch.isfinite(part).all()) for part in
-                       (value if isinstance(value, list) else [value]))]
-    images = [str(path) for path in (getattr(sample, 'img_path', None)
-                                     for sample in data_samples or ()) if path]
-    raise FloatingPointError(expected(
-        f'{" and ".join(f"student.{name}" for name in bad)} at iteration '
-        f'{iteration()}', 'finite', f'{float(total.detach())}'
-        + (f' on {", ".join(images)}' if images else ''),
-        'Lower the learning rate, clip gradients, or look at the boxes of '
-        'these images; --resume goes on from the last checkpoint.'))
+    bad = [
+        name
+        for name, value in losses.items()
+        if 'loss' in name
+        and not all(bool(torch.isfinite(part).all()) for part in (value if isinstance(value, list) else [value]))
+    ]
+    images = [str(path) for path in (getattr(sample, 'img_path', None) for sample in data_samples or ()) if path]
+    raise FloatingPointError(
+        expected(
+            f'{" and ".join(f"student.{name}" for name in bad)} at iteration {iteration()}',
+            'finite',
+            f'{float(total.detach())}' + (f' on {", ".join(images)}' if images else ''),
+            'Lower the learning rate, clip gradients, or look at the boxes of '
+            'these images; --resume goes on from the last checkpoint.',
+        )
+    )
 
 
 def bad_weights(model):

@@ -17,8 +17,7 @@ from kd_ext.errors import expected, near_matches
 
 PARTS = Path(__file__).parent / '.mim' / 'configs' / '_base_' / 'distill'
 # the parts of each method
-METHODS = {name: (name, ) for name in (
-    'rcka', 'nd', 'nckd', 'lipschitz', 'kd', 'reviewkd', 'pkd', 'cwd')}
+METHODS = {name: (name,) for name in ('rcka', 'nd', 'nckd', 'lipschitz', 'kd', 'reviewkd', 'pkd', 'cwd')}
 METHODS['kd++'] = ('kd', 'nd')
 METHODS['reviewkd++'] = ('reviewkd', 'nd')
 
@@ -26,11 +25,17 @@ METHODS['reviewkd++'] = ('reviewkd', 'nd')
 @functools.cache
 def _part(name):
     from mmengine.config import Config  # too long to import for its names
+
     path = PARTS / f'{name}.py'
     if not path.is_file():
-        raise FileNotFoundError(expected(
-            'the configs of kd_ext', 'installed with it', f'no {path}',
-            'Install the package again: pip install -e .'))
+        raise FileNotFoundError(
+            expected(
+                'the configs of kd_ext',
+                'installed with it',
+                f'no {path}',
+                'Install the package again: pip install -e .',
+            )
+        )
     return Config.fromfile(path)[name].to_dict()
 
 
@@ -47,24 +52,30 @@ def distill_entries(methods):
             no number > 0.
     """
     if not isinstance(methods, (tuple, list)) or not methods:
-        raise ValueError(expected(
-            'methods', 'a list of at least one method', repr(methods),
-            f'Known: {", ".join(METHODS)}.'))
+        raise ValueError(
+            expected('methods', 'a list of at least one method', repr(methods), f'Known: {", ".join(METHODS)}.')
+        )
     entries = {}
     for method in methods:
         rest, _, teacher = str(method).partition('@')
         name, _, factor = rest.partition(':')
         if name not in METHODS:
-            raise ValueError(expected(
-                'a distillation method', f'one of {", ".join(METHODS)}',
-                repr(name), near_matches(name, METHODS)))
+            raise ValueError(
+                expected(
+                    'a distillation method', f'one of {", ".join(METHODS)}', repr(name), near_matches(name, METHODS)
+                )
+            )
         for part in METHODS[name]:
             key = f'{part}_{teacher}' if teacher else part
             if key in entries:
-                raise ValueError(expected(
-                    'methods', 'without a term twice', f'{key} again in '
-                    f'{method!r}', 'Name each once; kd++ holds kd and nd, '
-                    'reviewkd++ reviewkd and nd.'))
+                raise ValueError(
+                    expected(
+                        'methods',
+                        'without a term twice',
+                        f'{key} again in {method!r}',
+                        'Name each once; kd++ holds kd and nd, reviewkd++ reviewkd and nd.',
+                    )
+                )
             entries[key] = copy.deepcopy(_part(part))
             entries[key]['loss_weight'] *= _factor(method, factor)
             if teacher:
@@ -78,10 +89,14 @@ def _factor(method, text):
     except ValueError:
         value = float('nan')
     if not 0 < value < float('inf'):
-        raise ValueError(expected(
-            f'the factor of {method!r}', 'a number > 0', repr(text),
-            'It multiplies the usual weight: rcka:0.5. Leave a method out to '
-            'do without it.'))
+        raise ValueError(
+            expected(
+                f'the factor of {method!r}',
+                'a number > 0',
+                repr(text),
+                'It multiplies the usual weight: rcka:0.5. Leave a method out to do without it.',
+            )
+        )
     return value
 
 
@@ -104,14 +119,19 @@ def distill_config(cfg, teacher, teacher_ckpt, methods=('rcka',)):
         ValueError: The config distills already, or has no model.
     """
     from mmengine.config import Config  # too long to import for its names
+
     model = cfg.get('model') if isinstance(cfg, Config) else None
     if not isinstance(model, dict) or 'type' not in model:
-        raise ValueError(expected('config', 'a Config of a detector, with a '
-                                  'model', repr(model)))
+        raise ValueError(expected('config', 'a Config of a detector, with a model', repr(model)))
     if str(model.type).endswith('DetectionDistill'):
-        raise ValueError(expected(
-            'config', 'one of a plain detector', 'one that distills already',
-            'Train it as it is, or name the config of its student.'))
+        raise ValueError(
+            expected(
+                'config',
+                'one of a plain detector',
+                'one that distills already',
+                'Train it as it is, or name the config of its student.',
+            )
+        )
     if isinstance(teacher, dict) and teacher:
         teacher = {name: _path(one) for name, one in teacher.items()}
     else:
@@ -119,8 +139,12 @@ def distill_config(cfg, teacher, teacher_ckpt, methods=('rcka',)):
     entries = distill_entries(methods)
     names = _class_names(cfg)
     cfg.model = dict(
-        type='kd_ext.DetectionDistill', student=model.to_dict(),
-        teacher=teacher, teacher_ckpt=teacher_ckpt, distill=entries)
+        type='kd_ext.DetectionDistill',
+        student=model.to_dict(),
+        teacher=teacher,
+        teacher_ckpt=teacher_ckpt,
+        distill=entries,
+    )
     if names:
         cfg.model.classes = dict(student=names)
     return cfg
@@ -129,14 +153,23 @@ def distill_config(cfg, teacher, teacher_ckpt, methods=('rcka',)):
 def _path(teacher):
     """A teacher's config, found from any folder."""
     if not teacher:
-        raise ValueError(expected(
-            'teacher', 'a config path or pkg::config', repr(teacher),
-            'Say --teacher CONFIG --teacher-ckpt WEIGHTS.'))
+        raise ValueError(
+            expected(
+                'teacher',
+                'a config path or pkg::config',
+                repr(teacher),
+                'Say --teacher CONFIG --teacher-ckpt WEIGHTS.',
+            )
+        )
     if not isinstance(teacher, (str, os.PathLike)):
-        raise TypeError(expected(
-            'teacher', 'a config path or pkg::config',
-            f'a {type(teacher).__name__}', 'Save a config with '
-            "cfg.dump('teacher.py') and name that file."))
+        raise TypeError(
+            expected(
+                'teacher',
+                'a config path or pkg::config',
+                f'a {type(teacher).__name__}',
+                "Save a config with cfg.dump('teacher.py') and name that file.",
+            )
+        )
     teacher = os.fspath(teacher)
     if '::' not in teacher and os.path.isfile(teacher):
         return os.path.abspath(teacher)
@@ -146,4 +179,5 @@ def _path(teacher):
 def _class_names(cfg):
     """Names of the classes of the training data, or None."""
     from kd_ext.data.labelled import class_names
+
     return class_names(cfg) if cfg.get('train_dataloader') else None

@@ -8,8 +8,11 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from mmengine.registry import Registry
 
 MODELS = Registry(
-    'model', parent=MMENGINE_MODELS, scope='kd_ext',
-    locations=['kd_ext.losses', 'kd_ext.algorithms', 'kd_ext.connectors',
-               'kd_ext.class_means.classifier'])
+    'model',
+    parent=MMENGINE_MODELS,
+    scope='kd_ext',
+    locations=['kd_ext.losses', 'kd_ext.algorithms', 'kd_ext.connectors', 'kd_ext.class_means.classifier'],
+)
 HOOKS = Registry(
-    'hook', parent=MMENGINE_HOOKS, scope='kd_ext', locations=['kd_ext.engine', 'kd_ext.analysis.neural_collapse'])
+    'hook', parent=MMENGINE_HOOKS, scope='kd_ext', locations=['kd_ext.engine', 'kd_ext.analysis.neural_collapse']
+)

@@ -17,8 +17,8 @@ def reproducible():
 def quiet():
     """MMEngine logs every initialised weight; the tests need none of it."""
     from mmengine.logging import MMLogger
-    MMLogger.get_instance('mmengine', logger_name='mmengine',
-                          log_level='ERROR')
+
+    MMLogger.get_instance('mmengine', logger_name='mmengine', log_level='ERROR')
 
 
 @pytest.fixture(scope='session')
@@ -26,7 +26,20 @@ def shapes(tmp_path_factory):
     """A generated data set of a few small images."""
     folder = tmp_path_factory.mktemp('data') / 'shapes'
     subprocess.check_call(
-        [sys.executable, '-m', 'demo.make_shapes_dataset', str(folder),
-         '--train', '8', '--val', '4', '--size', '64', '64'],
-        cwd=ROOT, stdout=subprocess.DEVNULL)
+        [
+            sys.executable,
+            '-m',
+            'demo.make_shapes_dataset',
+            str(folder),
+            '--train',
+            '8',
+            '--val',
+            '4',
+            '--size',
+            '64',
+            '64',
+        ],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+    )
     return folder

@@ -34,15 +34,18 @@ def test_factors_and_several():
 def test_several_teachers():
     entries = distill_entries(['rcka:0.5@big', 'rcka@other', 'kd++@big'])
     assert {name: entry['teacher'] for name, entry in entries.items()} == dict(
-        rcka_big='big', rcka_other='other', kd_big='big', nd_big='big')
+        rcka_big='big', rcka_other='other', kd_big='big', nd_big='big'
+    )
     assert entries['rcka_big']['loss_weight'] == 5
-    cfg = distill_config(Config.fromfile(CONFIG), dict(
-        big=TEACHER, other=CONFIG), dict(big='random', other='random'),
-        ['rcka@big', 'nd@other'])
+    cfg = distill_config(
+        Config.fromfile(CONFIG),
+        dict(big=TEACHER, other=CONFIG),
+        dict(big='random', other='random'),
+        ['rcka@big', 'nd@other'],
+    )
     model = build(Config.fromstring(cfg.pretty_text, '.py').model)
     assert list(model.teachers) == ['big', 'other']
-    assert {'distill.loss_rcka_big', 'distill.loss_nd_other'} <= set(
-        losses(model))
+    assert {'distill.loss_rcka_big', 'distill.loss_nd_other'} <= set(losses(model))
 
 
 def test_class_names_are_written_down():
@@ -52,17 +55,20 @@ def test_class_names_are_written_down():
     assert 'classes' not in distill_config(cfg, TEACHER, 'random').model
 
 
-@pytest.mark.parametrize('methods,text', [
-    (['rkca'], r"one of rcka.*'rkca'.*Did you mean: rcka"),
-    (['rcka:0'], r"factor of 'rcka:0' to be a number > 0"),
-    (['rcka:-1'], 'to be a number > 0'),
-    (['rcka:many'], "'many'"),
-    (['rcka:inf'], 'to be a number > 0'),
-    (['nd', 'kd++'], 'without a term twice, but got nd again'),
-    (['rcka', 'rcka'], 'without a term twice'),
-    ([], 'at least one method'),
-    ('rcka', "a list of at least one method, but got 'rcka'"),
-])
+@pytest.mark.parametrize(
+    'methods,text',
+    [
+        (['rkca'], r"one of rcka.*'rkca'.*Did you mean: rcka"),
+        (['rcka:0'], r"factor of 'rcka:0' to be a number > 0"),
+        (['rcka:-1'], 'to be a number > 0'),
+        (['rcka:many'], "'many'"),
+        (['rcka:inf'], 'to be a number > 0'),
+        (['nd', 'kd++'], 'without a term twice, but got nd again'),
+        (['rcka', 'rcka'], 'without a term twice'),
+        ([], 'at least one method'),
+        ('rcka', "a list of at least one method, but got 'rcka'"),
+    ],
+)
 def test_mistakes_in_methods(methods, text):
     with pytest.raises(ValueError, match=text):
         distill_entries(methods)
@@ -81,8 +87,17 @@ def test_mistakes_in_configs():
 def test_a_mistake_on_the_command_line(tmp_path):
     # others, in this process: test_mistakes.py
     done = training.command(
-        'tools/train.py', CONFIG, '--work-dir', tmp_path, '--teacher',
-        TEACHER, '--teacher-ckpt', 'https://x/y.pth', '--distill', 'rckaa')
+        'tools/train.py',
+        CONFIG,
+        '--work-dir',
+        tmp_path,
+        '--teacher',
+        TEACHER,
+        '--teacher-ckpt',
+        'https://x/y.pth',
+        '--distill',
+        'rckaa',
+    )
     assert done.returncode == 1 and 'Did you mean: rcka' in done.stdout
     assert 'Traceback' not in done.stdout
 
@@ -93,6 +108,7 @@ def test_merged_config_trains_the_same_in_mmdets_own_tool(shapes, tmp_path):
     import json
 
     import torch
+
     weights = tmp_path / 'teacher.pth'
     teacher = tmp_path / 'teacher.py'
     cfg = Config.fromfile(TEACHER)
@@ -108,23 +124,36 @@ def test_merged_config_trains_the_same_in_mmdets_own_tool(shapes, tmp_path):
     cfg.log_level = 'INFO'
     cfg.dump(plain)
     done = training.command(
-        'tools/train.py', plain, '--teacher', teacher, '--teacher-ckpt',
-        weights, '--distill', 'rcka:0.1', 'nd', '--work-dir', tmp_path / 'one')
+        'tools/train.py',
+        plain,
+        '--teacher',
+        teacher,
+        '--teacher-ckpt',
+        weights,
+        '--distill',
+        'rcka:0.1',
+        'nd',
+        '--work-dir',
+        tmp_path / 'one',
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     merged = tmp_path / 'one' / 'plain.py'
     assert 'kd_ext.RCKALoss' in merged.read_text()
     from pathlib import Path
 
     import mmdet
+
     tool = Path(mmdet.__file__).parent / '.mim' / 'tools' / 'train.py'
     done = training.command(tool, merged, '--work-dir', tmp_path / 'two')
     assert done.returncode == 0, done.stdout[-3000:]
 
     def scalars(folder):
         file = next((tmp_path / folder).glob('*/vis_data/scalars.json'))
-        return [{key: value for key, value in json.loads(line).items()
-                 if 'loss' in key} for line in file.read_text().splitlines()
-                if '"loss"' in line]
+        return [
+            {key: value for key, value in json.loads(line).items() if 'loss' in key}
+            for line in file.read_text().splitlines()
+            if '"loss"' in line
+        ]
 
     one, two = scalars('one'), scalars('two')
     assert one == two and len(one) == 20

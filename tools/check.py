@@ -20,17 +20,15 @@ from kd_ext import cli
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_shared_options(parser)
     cli.add_distill_options(parser)
-    parser.add_argument('--images', type=cli.positive, default=6, metavar='N',
-                        help='images to look at '
-                        '(default: %(default)s)')
-    parser.add_argument('--size', type=cli.positive, default=320,
-                        metavar='PIXELS', help='their longer side '
-                        '(default: %(default)s)')
+    parser.add_argument(
+        '--images', type=cli.positive, default=6, metavar='N', help='images to look at (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--size', type=cli.positive, default=320, metavar='PIXELS', help='their longer side (default: %(default)s)'
+    )
     return cli.parse(parser)
 
 
@@ -38,6 +36,7 @@ def main():
     args = parse_args()
     cfg = cli.apply_distill_options(cli.load_config(args), args)
     from kd_ext.cli.check import check
+
     check(cfg, args.images, args.size)
 
 

@@ -26,25 +26,25 @@ from kd_ext import cli
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_config_options(parser, nargs='?')
-    parser.add_argument('checkpoint', nargs='?',
-                        help='path or URL of the teacher\'s weights')
-    parser.add_argument('--out', required=True, metavar='FILE.pth',
-                        help='file to write')
+    parser.add_argument('checkpoint', nargs='?', help="path or URL of the teacher's weights")
+    parser.add_argument('--out', required=True, metavar='FILE.pth', help='file to write')
     cli.add_image_options(parser, ('train', 'val'), 'train')
     cli.add_head_options(parser)
-    parser.add_argument('--save-every', type=cli.positive, default=500,
-                        metavar='N', help='images of a process between two '
-                        'saved states (default: %(default)s)')
-    parser.add_argument('--fresh', action='store_true',
-                        help='start anew, without what an interrupted call '
-                        'has reached')
-    parser.add_argument('--import-json', metavar='FILE.json',
-                        help='convert the ND authors\' file; a CONFIG names '
-                        'its classes')
+    parser.add_argument(
+        '--save-every',
+        type=cli.positive,
+        default=500,
+        metavar='N',
+        help='images of a process between two saved states (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--fresh', action='store_true', help='start anew, without what an interrupted call has reached'
+    )
+    parser.add_argument(
+        '--import-json', metavar='FILE.json', help="convert the ND authors' file; a CONFIG names its classes"
+    )
     args = cli.parse(parser)
     if args.import_json is None and args.checkpoint is None:
         parser.error('CONFIG and CHECKPOINT are required')
@@ -56,6 +56,7 @@ def main():
     interruption = cli.Interruption('the state so far')
     # models and data sets: too long to import for --help
     from kd_ext.cli.class_means import class_means, import_json
+
     if args.import_json is not None:
         import_json(args)
     else:

@@ -22,8 +22,7 @@ from doctor_checks import CHECKS, SETUP, install  # noqa: E402
 def diagnose(check):
     """Runs one check; a crash in it is a problem like any other."""
     try:
-        with contextlib.redirect_stdout(io.StringIO()), \
-                contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             ok, detail, fix = check()
     except ModuleNotFoundError as error:
         missing = (error.name or '').split('.')[0]
@@ -42,11 +41,8 @@ def report(result):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--json', action='store_true',
-                        help='print the same as JSON')
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--json', action='store_true', help='print the same as JSON')
     args = parser.parse_args(argv)
     warnings.simplefilter('ignore')
     results = []
@@ -57,8 +53,7 @@ def main(argv=None):
     problems = sum(not result['ok'] for result in results)
     own = os.path.join(HERE, '../.venv')
     if os.path.isdir(own) and not os.path.samefile(own, sys.prefix):
-        print(f'Checked {sys.executable}, not .venv/bin/python which '
-              'tools/setup.sh makes.', file=sys.stderr)
+        print(f'Checked {sys.executable}, not .venv/bin/python which tools/setup.sh makes.', file=sys.stderr)
     if args.json:
         print(json.dumps(dict(ok=not problems, checks=results), indent=2))
     return int(problems > 0)

@@ -22,14 +22,18 @@ SETUP = 'rm -f .venv/.kd_ext_ready && bash tools/setup.sh'
 PIP = f'{shlex.quote(sys.executable)} -m pip'
 REBUILD_MMCV = (
     f'MMCV_WITH_OPS=1 {PIP} install --force-reinstall --no-deps '
-    f'--no-cache-dir --no-build-isolation --no-binary mmcv mmcv=={MMCV}')
+    f'--no-cache-dir --no-build-isolation --no-binary mmcv mmcv=={MMCV}'
+)
 # what to ask pip for, where that is not the name of the module
 REQUIREMENTS = dict(
-    mmengine='mmengine>=0.10.4,<0.11', mmdet='mmdet==3.3.0',
-    mmrazor='mmrazor==1.0.0', mmseg='mmsegmentation==1.2.2',
-    pkg_resources='setuptools<81', cv2='opencv-python-headless')
-FRESH = ('import sys; from mmengine.registry import MODELS; '
-         'sys.exit(MODELS.get("kd_ext.RCKALoss") is None)')
+    mmengine='mmengine>=0.10.4,<0.11',
+    mmdet='mmdet==3.3.0',
+    mmrazor='mmrazor==1.0.0',
+    mmseg='mmsegmentation==1.2.2',
+    pkg_resources='setuptools<81',
+    cv2='opencv-python-headless',
+)
+FRESH = 'import sys; from mmengine.registry import MODELS; sys.exit(MODELS.get("kd_ext.RCKALoss") is None)'
 
 
 def install(module):
@@ -61,37 +65,50 @@ def in_range(name, rule, low, high):
 def check_python():
     version = '.'.join(map(str, sys.version_info[:3]))
     ok = (3, 9) <= sys.version_info[:2] <= (3, 12)
-    return ok, version + ('' if ok else ', 3.9 to 3.12 is needed'), (
-        'rm -rf .venv && KD_EXT_PYTHON=python3.11 bash tools/setup.sh')
+    return (
+        ok,
+        version + ('' if ok else ', 3.9 to 3.12 is needed'),
+        ('rm -rf .venv && KD_EXT_PYTHON=python3.11 bash tools/setup.sh'),
+    )
 
 
-check_torch = functools.partial(
-    in_range, 'torch', 'torch 2.0 or later', (2,), (99,))
+check_torch = functools.partial(in_range, 'torch', 'torch 2.0 or later', (2,), (99,))
 
 
 def has_gpu():
     """Whether the driver lists a GPU."""
     program = shutil.which('nvidia-smi')
-    return program is not None and 'GPU' in subprocess.run(
-        [program, '-L'], capture_output=True, text=True, timeout=60).stdout
+    return (
+        program is not None
+        and 'GPU' in subprocess.run([program, '-L'], capture_output=True, text=True, timeout=60).stdout
+    )
 
 
 def check_cuda():
     import torch
+
     built_for = torch.version.cuda
     if torch.cuda.is_available():
         return True, f'CUDA {built_for}, {torch.cuda.get_device_name(0)}', ''
-    if (os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')
-            or not has_gpu()):
+    if os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1') or not has_gpu():
         return True, 'CPU only', ''
     if built_for is None:
-        return True, (
-            'CPU only, as this torch is built without CUDA. To use the GPU '
-            'of this machine: KD_EXT_TORCH=<a CUDA build> bash tools/setup.sh'
-        ), ''
-    return False, f'torch is for CUDA {built_for}, the driver is not', (
-        f'update the NVIDIA driver to one for CUDA {built_for}, or install '
-        'a torch for the CUDA version that nvidia-smi shows')
+        return (
+            True,
+            (
+                'CPU only, as this torch is built without CUDA. To use the GPU '
+                'of this machine: KD_EXT_TORCH=<a CUDA build> bash tools/setup.sh'
+            ),
+            '',
+        )
+    return (
+        False,
+        f'torch is for CUDA {built_for}, the driver is not',
+        (
+            f'update the NVIDIA driver to one for CUDA {built_for}, or install '
+            'a torch for the CUDA version that nvidia-smi shows'
+        ),
+    )
 
 
 def check_mmcv():
@@ -99,19 +116,23 @@ def check_mmcv():
     if version == MMCV:
         return True, version, ''
     if version is None and installed_version('mmcv-lite'):
-        return False, 'mmcv-lite has no ops', (
-            f'{PIP} uninstall -y mmcv-lite && {REBUILD_MMCV}')
-    return False, (
-        f'{version or "nothing"} is installed, {MMCV} is needed: mmdet 3.3 '
-        'takes mmcv < 2.2 and mmrazor 1.0 mmcv <= 2.1.0'), REBUILD_MMCV
+        return False, 'mmcv-lite has no ops', (f'{PIP} uninstall -y mmcv-lite && {REBUILD_MMCV}')
+    return (
+        False,
+        (
+            f'{version or "nothing"} is installed, {MMCV} is needed: mmdet 3.3 '
+            'takes mmcv < 2.2 and mmrazor 1.0 mmcv <= 2.1.0'
+        ),
+        REBUILD_MMCV,
+    )
 
 
 def run_nms(device):
     import torch
     from mmcv.ops import nms
-    boxes = torch.tensor([[0., 0., 9., 9.], [0., 0., 9., 8.],
-                          [20., 20., 30., 30.]], device=device)
-    _, kept = nms(boxes, torch.tensor([.9, .8, .7], device=device), 0.5)
+
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 8.0], [20.0, 20.0, 30.0, 30.0]], device=device)
+    _, kept = nms(boxes, torch.tensor([0.9, 0.8, 0.7], device=device), 0.5)
     return kept.tolist() == [0, 2]
 
 
@@ -121,13 +142,13 @@ def check_mmcv_ops():
     except (ImportError, OSError) as error:
         if getattr(error, 'name', None) not in ('mmcv._ext', None):
             raise
-        what = ('built for another torch' if 'undefined symbol' in str(error)
-                else 'installed without working ops')
+        what = 'built for another torch' if 'undefined symbol' in str(error) else 'installed without working ops'
         return False, f'{what}: {error}', REBUILD_MMCV
 
 
 def check_mmcv_cuda_ops():
     import torch
+
     if not torch.cuda.is_available():
         return True, 'not needed without CUDA', ''
     fix = f'FORCE_CUDA=1 {REBUILD_MMCV}'
@@ -137,25 +158,21 @@ def check_mmcv_cuda_ops():
         return False, f'built without CUDA: {error}', fix
 
 
-check_mmengine = functools.partial(
-    in_range, 'mmengine', '0.10.4 <= mmengine < 0.11', (0, 10, 4), (0, 11))
-check_mmdet = functools.partial(
-    in_range, 'mmdet', 'mmdet 3.3', (3, 3), (3, 4))
-check_mmrazor = functools.partial(
-    in_range, 'mmrazor', 'mmrazor 1.0.0', (1, 0, 0), (1, 0, 1))
-check_joblib = functools.partial(
-    in_range, 'joblib', 'joblib (mmrazor imports it)', (0,), (99,))
+check_mmengine = functools.partial(in_range, 'mmengine', '0.10.4 <= mmengine < 0.11', (0, 10, 4), (0, 11))
+check_mmdet = functools.partial(in_range, 'mmdet', 'mmdet 3.3', (3, 3), (3, 4))
+check_mmrazor = functools.partial(in_range, 'mmrazor', 'mmrazor 1.0.0', (1, 0, 0), (1, 0, 1))
+check_joblib = functools.partial(in_range, 'joblib', 'joblib (mmrazor imports it)', (0,), (99,))
 
 
 def check_pkg_resources():
     version = f'setuptools {installed_version("setuptools")}'
     found = importlib.util.find_spec('pkg_resources') is not None
-    return found, version if found else (
-        f'not in {version}; mmdet:: lookups need it'), install('pkg_resources')
+    return found, version if found else (f'not in {version}; mmdet:: lookups need it'), install('pkg_resources')
 
 
 def check_pycocotools():
     import numpy as np
+
     fix = f'{PIP} install --force-reinstall --no-deps pycocotools'
     try:
         from pycocotools import mask
@@ -173,13 +190,13 @@ def check_opencv():
     except ModuleNotFoundError:
         raise
     except ImportError as error:  # libGL.so.1, on servers
-        return False, str(error), (
-            f'{PIP} uninstall -y opencv-python && {install("cv2")}')
+        return False, str(error), (f'{PIP} uninstall -y opencv-python && {install("cv2")}')
     return True, cv2.__version__, ''
 
 
 def check_kd_ext():
     import kd_ext
+
     return True, kd_ext.__version__, ''
 
 
@@ -193,21 +210,28 @@ def check_ssd():
     from mmdet.models.dense_heads import SSDHead
 
     import kd_ext  # noqa: F401
-    head = SSDHead(num_classes=1, in_channels=(8, 8), anchor_generator=dict(
-        type='SSDAnchorGenerator', scale_major=False, strides=[8, 16],
-        ratios=[[2], [2]], min_sizes=[16, 32], max_sizes=[32, 64]))
-    return hasattr(head, 'loss_cls'), 'the head has what predicting asks', (
-        SETUP)
+
+    head = SSDHead(
+        num_classes=1,
+        in_channels=(8, 8),
+        anchor_generator=dict(
+            type='SSDAnchorGenerator',
+            scale_major=False,
+            strides=[8, 16],
+            ratios=[[2], [2]],
+            min_sizes=[16, 32],
+            max_sizes=[32, 64],
+        ),
+    )
+    return hasattr(head, 'loss_cls'), 'the head has what predicting asks', (SETUP)
 
 
 def check_mmseg():
     version = installed_version('mmsegmentation')
     if version is None:
-        return True, ("not installed, so no segmentors; for these: "
-                      "pip install 'kd_ext[seg]'"), ''
+        return True, ("not installed, so no segmentors; for these: pip install 'kd_ext[seg]'"), ''
     if version != '1.2.2':
-        return False, f'{version} is installed, 1.2.2 is needed', (
-            install('mmseg'))
+        return False, f'{version} is installed, 1.2.2 is needed', (install('mmseg'))
     for name in ('kd_ext', 'mmseg.models'):
         importlib.import_module(name)
     return True, version, ''
@@ -219,7 +243,8 @@ def check_checkpoints():
     from mmengine.logging import HistoryBuffer
 
     import kd_ext  # noqa: F401
-    log = HistoryBuffer([1., 2.], [1, 1])
+
+    log = HistoryBuffer([1.0, 2.0], [1, 1])
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, 'checkpoint.pth')
         torch.save(dict(log=log, lr=np.float64(0.1), n=np.int64(1)), path)
@@ -227,14 +252,17 @@ def check_checkpoints():
             loaded = torch.load(path)
         except pickle.UnpicklingError as error:
             refused = re.findall(r'GLOBAL (\S+)', str(error))
-            return False, f'torch.load refuses {", ".join(refused)}', (
-                'export TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1, if you trust '
-                'all the checkpoints that you load')
+            return (
+                False,
+                f'torch.load refuses {", ".join(refused)}',
+                ('export TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1, if you trust all the checkpoints that you load'),
+            )
     return loaded['log'].mean() == 1.5, 'log history is read back', SETUP
 
 
 def check_mmdet_configs():
     from mmengine.config import Config
+
     name = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
     cfg = Config.fromstring(f'_base_ = {name!r}', '.py')
     return cfg.model.type == 'RetinaNet', name, install('mmdet')
@@ -244,6 +272,7 @@ def check_kd_ext_configs():
     from mmengine.config.utils import MODULE2PACKAGE
 
     import kd_ext
+
     configs = os.path.join(os.path.dirname(kd_ext.__file__), '.mim/configs')
     if 'kd_ext' not in MODULE2PACKAGE:
         return False, 'MMEngine does not know the package', SETUP
@@ -256,13 +285,12 @@ def check_kd_ext_types():
     # not from the repository: the installed package is what counts
     with tempfile.TemporaryDirectory() as folder:
         fresh = subprocess.run(
-            [sys.executable, '-W', 'ignore', '-c', FRESH], cwd=folder,
-            capture_output=True, text=True, timeout=300)
+            [sys.executable, '-W', 'ignore', '-c', FRESH], cwd=folder, capture_output=True, text=True, timeout=300
+        )
     if fresh.returncode == 0:
         return True, 'known without custom_imports', SETUP
     last = (fresh.stderr.strip() or 'not in the registry').splitlines()[-1]
     return False, last, SETUP
 
 
-CHECKS = {name[6:]: check for name, check in list(globals().items())
-          if name.startswith('check_')}
+CHECKS = {name[6:]: check for name, check in list(globals().items()) if name.startswith('check_')}

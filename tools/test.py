@@ -17,27 +17,23 @@ from kd_ext import cli
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_shared_options(parser)
     parser.add_argument('checkpoint', help='path or URL of the checkpoint')
-    parser.add_argument('--out', metavar='FILE.pkl',
-                        help='write the predictions to a pickle file')
-    parser.add_argument('--show', action='store_true',
-                        help='show the predictions in a window')
+    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions to a pickle file')
+    parser.add_argument('--show', action='store_true', help='show the predictions in a window')
     parser.add_argument(
-        '--show-dir', help='folder for images with the predictions, below '
-        'the run\'s own folder in the work dir')
-    parser.add_argument('--wait-time', type=float, default=2,
-                        help='seconds per shown image (default: %(default)s)')
-    parser.add_argument('--tta', action='store_true',
-                        help='test-time augmentation: tta_model and '
-                        'tta_pipeline of the config, else a flip')
+        '--show-dir', help="folder for images with the predictions, below the run's own folder in the work dir"
+    )
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds per shown image (default: %(default)s)')
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help='test-time augmentation: tta_model and tta_pipeline of the config, else a flip',
+    )
     args = cli.parse(parser)
     if args.out is not None and not args.out.endswith(('.pkl', '.pickle')):
-        parser.error('Expected --out to be a .pkl or .pickle file, but got '
-                     f'{args.out}.')
+        parser.error(f'Expected --out to be a .pkl or .pickle file, but got {args.out}.')
     return args
 
 

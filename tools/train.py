@@ -22,26 +22,31 @@ from kd_ext import cli
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_shared_options(parser)
     cli.add_distill_options(parser)
     parser.add_argument(
-        '--amp', action='store_true', help='train in mixed precision: '
+        '--amp',
+        action='store_true',
+        help='train in mixed precision: '
         'float16 on a GPU, bfloat16 on a CPU (faster only where the CPU '
-        'computes in it)')
+        'computes in it)',
+    )
     parser.add_argument(
-        '--auto-scale-lr', action='store_true',
-        help='scale the learning rate by the real batch size, relative to '
-        'auto_scale_lr.base_batch_size of the config')
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the real batch size, relative to auto_scale_lr.base_batch_size of the config',
+    )
     parser.add_argument(
-        '--resume', nargs='?', const='auto', metavar='CHECKPOINT',
-        help='go on from a checkpoint; without a value from the last whole '
-        'one in the work dir')
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint; without a value from the last whole one in the work dir',
+    )
     parser.add_argument(
-        '--skip-check', action='store_true',
-        help='leave out the look at the teacher before a distillation')
+        '--skip-check', action='store_true', help='leave out the look at the teacher before a distillation'
+    )
     return cli.parse(parser)
 
 
@@ -56,8 +61,7 @@ def main():
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
-    cli.check_checkpoint('--resume' if cfg.get('resume') else 'load_from',
-                         cfg.get('load_from'))
+    cli.check_checkpoint('--resume' if cfg.get('resume') else 'load_from', cfg.get('load_from'))
     if cfg.get('resume'):
         cli.choose_checkpoint(cfg)
     cli.check_data(cfg, ('train', 'val'))
@@ -65,6 +69,7 @@ def main():
     if not args.skip_check:
         # models and data sets: too long to import for --help
         from kd_ext.cli.check import look
+
         look(runner)
     cli.train(runner, interruption)
 

@@ -17,9 +17,16 @@ from kd_ext.registry import MODELS
 from kd_ext.teachers.build import build_teachers, map_classes
 from kd_ext.teachers.inputs import InputAdapter
 
-ARGUMENTS = ('student', 'teacher', 'teacher_ckpt', 'distill',
-             'allow_teacher_mismatch', 'classes', 'data_preprocessor',
-             'init_cfg')
+ARGUMENTS = (
+    'student',
+    'teacher',
+    'teacher_ckpt',
+    'distill',
+    'allow_teacher_mismatch',
+    'classes',
+    'data_preprocessor',
+    'init_cfg',
+)
 
 
 @MODELS.register_module()
@@ -76,34 +83,38 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
                                    levels=(0, 1, 2, 3), loss_weight=10.)))
     """
 
-    def __init__(self,
-                 student: Union[Dict, str, BaseModel, None] = None,
-                 teacher: Union[Dict, str, BaseModel, None] = None,
-                 teacher_ckpt: Union[str, Dict[str, str], None] = None,
-                 distill: Optional[Dict[str, Dict]] = None,
-                 allow_teacher_mismatch: bool = False,
-                 classes: Optional[Dict] = None,
-                 data_preprocessor: Optional[Dict] = None,
-                 init_cfg: Optional[Dict] = None, **unknown) -> None:
+    def __init__(
+        self,
+        student: Union[Dict, str, BaseModel, None] = None,
+        teacher: Union[Dict, str, BaseModel, None] = None,
+        teacher_ckpt: Union[str, Dict[str, str], None] = None,
+        distill: Optional[Dict[str, Dict]] = None,
+        allow_teacher_mismatch: bool = False,
+        classes: Optional[Dict] = None,
+        data_preprocessor: Optional[Dict] = None,
+        init_cfg: Optional[Dict] = None,
+        **unknown,
+    ) -> None:
         for key in unknown:
-            raise TypeError(expected(
-                'kd_ext.DetectionDistill', f'given {", ".join(ARGUMENTS)}',
-                f'{key!r}', near_matches(key, ARGUMENTS)))
+            raise TypeError(
+                expected(
+                    'kd_ext.DetectionDistill',
+                    f'given {", ".join(ARGUMENTS)}',
+                    f'{key!r}',
+                    near_matches(key, ARGUMENTS),
+                )
+            )
         if not isinstance(student, BaseModel):
             student = build_detector(student, 'student')
         # the student of a seed is the same with and without distillation
         with torch.random.fork_rng(devices=[]):
-            teachers = build_teachers(teacher, teacher_ckpt,
-                                      allow_teacher_mismatch)
-            distiller = Distiller(distill, student, teachers,
-                                  map_classes(classes, teachers))
-        super().__init__(student, data_preprocessor, init_cfg,
-                         module_inplace=True)
+            teachers = build_teachers(teacher, teacher_ckpt, allow_teacher_mismatch)
+            distiller = Distiller(distill, student, teachers, map_classes(classes, teachers))
+        super().__init__(student, data_preprocessor, init_cfg, module_inplace=True)
         self.distiller = distiller
         # not registered: no parameter, state, mode or copy of ours
         self.__dict__['teachers'] = teachers
-        self.adapters = {name: InputAdapter(student, model)
-                         for name, model in teachers.items()}
+        self.adapters = {name: InputAdapter(student, model) for name, model in teachers.items()}
         self.distillation_stopped = False  # set by mmrazor's StopDistillHook
 
     @property
@@ -126,8 +137,7 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
                 raise
             return getattr(self.architecture, name)
 
-    def loss(self, inputs: Tensor,
-             data_samples: Optional[List] = None) -> Dict[str, Tensor]:
+    def loss(self, inputs: Tensor, data_samples: Optional[List] = None) -> Dict[str, Tensor]:
         """``student.*`` task losses, ``distill.loss_*`` terms, the share of
         each term in the total as ``distill.share_*``, and the factor of an
         entry with a schedule or a balance as ``distill.factor_*``."""
@@ -148,9 +158,13 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
         losses = add_prefix(losses, 'student')
         losses.update(add_prefix(terms, 'distill'))
         total, _ = self.parse_losses(losses)
-        losses.update({
-            f'distill.share_{key[5:]}': value.detach() / total.detach()
-            for key, value in terms.items() if key.startswith('loss_')})
+        losses.update(
+            {
+                f'distill.share_{key[5:]}': value.detach() / total.detach()
+                for key, value in terms.items()
+                if key.startswith('loss_')
+            }
+        )
         return losses
 
     def _run_teachers(self, passes, inputs, data_samples, seen_S=None):

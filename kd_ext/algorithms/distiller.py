@@ -38,27 +38,26 @@ class Distiller(nn.Module):
     def __init__(self, distill, student, teachers, classes):
         super().__init__()
         if not isinstance(distill, dict) or not distill:
-            raise ValueError(expected(
-                'distill', 'a dict of at least one named loss', repr(distill),
-                "For example distill=dict(rcka=dict(type='kd_ext.RCKALoss', "
-                "at='neck'))."))
-        entries = _in_order({name: split_entry(name, cfg)
-                             for name, cfg in distill.items()})
+            raise ValueError(
+                expected(
+                    'distill',
+                    'a dict of at least one named loss',
+                    repr(distill),
+                    "For example distill=dict(rcka=dict(type='kd_ext.RCKALoss', at='neck')).",
+                )
+            )
+        entries = _in_order({name: split_entry(name, cfg) for name, cfg in distill.items()})
         self.classes = classes
-        self.teacher_of = {name: _teacher(name, settings, teachers)
-                           for name, (_, settings) in entries.items()}
-        taps = {name: _tap(name, settings)
-                for name, (_, settings) in entries.items()}
+        self.teacher_of = {name: _teacher(name, settings, teachers) for name, (_, settings) in entries.items()}
+        taps = {name: _tap(name, settings) for name, (_, settings) in entries.items()}
         self.taps = {tap.key: tap for tap in taps.values()}
         seen_S = _probe(self.taps, student, 'student')
         seen_T, regions = {}, {}
         for role, teacher in teachers.items():
             seen_T[role] = _probe(
-                {taps[name].key: taps[name] for name in entries
-                 if self.teacher_of[name] == role}, teacher, role)
-            regions[role] = RegionWiring(
-                student, teacher, classes[role],
-                f'{role}_' if len(teachers) > 1 else '')
+                {taps[name].key: taps[name] for name in entries if self.teacher_of[name] == role}, teacher, role
+            )
+            regions[role] = RegionWiring(student, teacher, classes[role], f'{role}_' if len(teachers) > 1 else '')
         self.terms, self.weightings = nn.ModuleDict(), nn.ModuleDict()
         self.matches = Matches()
         for name, (loss, settings) in entries.items():
@@ -70,24 +69,24 @@ class Distiller(nn.Module):
                 shapes = ()
             else:
                 shapes = seen_S[tap.key], seen_T[role][tap.key]
-                term = LevelTerm(name, loss, tap, *shapes, settings,
-                                 teachers[role], self.terms)
+                term = LevelTerm(name, loss, tap, *shapes, settings, teachers[role], self.terms)
             if term is None:
-                text = (f'{name}: left out, it is by class; '
-                        f'{classes[role].describe()}')
+                text = f'{name}: left out, it is by class; {classes[role].describe()}'
                 self.matches.notes.append(text)
                 print_log(text, 'current', WARNING)
                 continue
             self.terms[name], self.weightings[name] = term, weighting
             self.matches.add(term, shapes, role if len(teachers) > 1 else '')
         if not self.terms:
-            raise ValueError(expected(
-                'distill', 'of something that does not go by class, where '
-                'teacher and student have no class in common',
-                ', '.join(entries), "Terms at 'neck' and 'backbone' do, and "
-                "those at 'embedding' where both have heads of one family."))
-        self.matches.notes += [mapped.describe() for mapped
-                               in classes.values() if not mapped.same]
+            raise ValueError(
+                expected(
+                    'distill',
+                    'of something that does not go by class, where teacher and student have no class in common',
+                    ', '.join(entries),
+                    "Terms at 'neck' and 'backbone' do, and those at 'embedding' where both have heads of one family.",
+                )
+            )
+        self.matches.notes += [mapped.describe() for mapped in classes.values() if not mapped.same]
         self.matches.added = sum(p.numel() for p in self.parameters())
         print_log(f'matches: what learns from what\n{self.matches}', 'current')
         self.class_means = nn.ModuleDict()
@@ -98,8 +97,7 @@ class Distiller(nn.Module):
             self.by_class |= wiring.by_class
             self.class_means.update(wiring.class_means)
             self.means_of.update(wiring.means_of)
-            self.online.update({means: (role, key) for means, key
-                                in wiring.online.items()})
+            self.online.update({means: (role, key) for means, key in wiring.online.items()})
 
     @property
     def active(self):
@@ -115,22 +113,23 @@ class Distiller(nn.Module):
         keys = {}
         for name in self.active:
             if self.terms[name].needs_teacher:
-                keys.setdefault(self.teacher_of[name], set()).add(
-                    self.terms[name].key)
+                keys.setdefault(self.teacher_of[name], set()).add(self.terms[name].key)
             if self.means_of.get(name) in self.online:
                 role, key = self.online[self.means_of[name]]
                 keys.setdefault(role, set()).add(key)
-        return {role: TeacherPass({key: tap for key, tap in self.taps.items()
-                                   if key in asked},
-                                  self.own[role] & asked,
-                                  self.classes[role])
-                for role, asked in keys.items()}
+        return {
+            role: TeacherPass(
+                {key: tap for key, tap in self.taps.items() if key in asked},
+                self.own[role] & asked,
+                self.classes[role],
+            )
+            for role, asked in keys.items()
+        }
 
     def reading(self, model):
         """Context in which the student's loss is run."""
         keys = {self.terms[name].key for name in self.active}
-        return Reading({key: tap for key, tap in self.taps.items()
-                        if key in keys}, model, 'student')
+        return Reading({key: tap for key, tap in self.taps.items() if key in keys}, model, 'student')
 
     def forward(self, student, teachers, task_loss):
         """Weighted terms: dict[str, Tensor].
@@ -148,23 +147,22 @@ class Distiller(nn.Module):
         active = self.active
         if self.training:
             self._update_class_means(teachers, active)
-        terms = {name: self.terms[name](*self._inputs(name, student, teachers))
-                 for name in active}
-        if not bool(torch.isfinite(torch.stack(
-                [value.detach() for values in terms.values()
-                 for value in values.values()])).all()):
+        terms = {name: self.terms[name](*self._inputs(name, student, teachers)) for name in active}
+        if not bool(
+            torch.isfinite(
+                torch.stack([value.detach() for values in terms.values() for value in values.values()])
+            ).all()
+        ):
             self._name_fault(terms, student, teachers)
         losses = {}
         for name, weighting in self.weightings.items():
-            losses.update(weighting(terms[name], task_loss)
-                          if name in terms else self._zeros(name))
+            losses.update(weighting(terms[name], task_loss) if name in terms else self._zeros(name))
         return losses
 
     def _inputs(self, name, student, teachers):
         """What a term compares: two readings, and the class means if any."""
         means = self.means_of.get(name)
-        return (student, teachers.get(self.teacher_of[name]),
-                None if means is None else self.class_means[means].means)
+        return (student, teachers.get(self.teacher_of[name]), None if means is None else self.class_means[means].means)
 
     def _update_class_means(self, teachers, active):
         """Running means take in a batch while a term that uses them acts."""
@@ -184,27 +182,27 @@ class Distiller(nn.Module):
         Keeps distributed training free of unused parameters while nothing
         is distilled.
         """
-        return {key: value for name in self.terms
-                for key, value in self._zeros(name).items()}
+        return {key: value for name in self.terms for key, value in self._zeros(name).items()}
 
     def _zeros(self, name):
         return self.weightings[name].idle(zero_terms(self.terms[name]))
 
     def _name_fault(self, terms, student, teachers):
         for name, values in terms.items():
-            fault = self.terms[name].fault(
-                *self._inputs(name, student, teachers))
-            names = [key for key, value in values.items()
-                     if not bool(torch.isfinite(value).all())]
+            fault = self.terms[name].fault(*self._inputs(name, student, teachers))
+            names = [key for key, value in values.items() if not bool(torch.isfinite(value).all())]
             if names:
-                raise FloatingPointError(expected(
-                    f'distill.{names[0]} at iteration {iteration()}', 'finite',
-                    f'{float(values[names[0]].detach())}; first seen in '
-                    f'{fault or "the loss itself"}',
-                    'Look at teacher_ckpt and at the teacher\'s '
-                    'data_preprocessor.' if 'teacher' in (fault or '') else
-                    'Lower the learning rate or this term\'s loss_weight, '
-                    'clip gradients, or train without --amp.'))
+                raise FloatingPointError(
+                    expected(
+                        f'distill.{names[0]} at iteration {iteration()}',
+                        'finite',
+                        f'{float(values[names[0]].detach())}; first seen in {fault or "the loss itself"}',
+                        "Look at teacher_ckpt and at the teacher's data_preprocessor."
+                        if 'teacher' in (fault or '')
+                        else "Lower the learning rate or this term's loss_weight, "
+                        'clip gradients, or train without --amp.',
+                    )
+                )
 
 
 def _in_order(entries):
@@ -213,8 +211,7 @@ def _in_order(entries):
     MMEngine sorts the keys of a config that it writes, and sums rounded
     numbers in the order of their terms.
     """
-    return dict(sorted(entries.items(), key=lambda item: (
-        isinstance(item[1][1].get('connector'), str), item[0])))
+    return dict(sorted(entries.items(), key=lambda item: (isinstance(item[1][1].get('connector'), str), item[0])))
 
 
 def _teacher(name, settings, teachers):
@@ -223,23 +220,31 @@ def _teacher(name, settings, teachers):
     if chosen is None and len(teachers) == 1:
         return next(iter(teachers))
     if not isinstance(chosen, str) or chosen not in teachers:
-        raise ValueError(expected(
-            f'distill.{name}.teacher', f'one of {", ".join(teachers)}',
-            repr(chosen), near_matches(chosen, teachers)
-            if chosen is not None else
-            'With several teachers each entry says which one it is of.'))
+        raise ValueError(
+            expected(
+                f'distill.{name}.teacher',
+                f'one of {", ".join(teachers)}',
+                repr(chosen),
+                near_matches(chosen, teachers)
+                if chosen is not None
+                else 'With several teachers each entry says which one it is of.',
+            )
+        )
     return chosen
 
 
 def _tap(name, settings):
-    tap = build_tap(settings['at'], settings.get('stage'),
-                    settings.get('levels'))
+    tap = build_tap(settings['at'], settings.get('stage'), settings.get('levels'))
     for rule, wrong in (('unless', OF_REGIONS), ('where', OF_MAPS)):
         for setting in wrong:
             if setting in settings and tap.of_regions == (wrong is OF_MAPS):
-                raise ValueError(expected(
-                    f'distill.{name}', f'without {setting} {rule} at is '
-                    "'embedding' or 'logits'", f'at={settings["at"]!r}'))
+                raise ValueError(
+                    expected(
+                        f'distill.{name}',
+                        f"without {setting} {rule} at is 'embedding' or 'logits'",
+                        f'at={settings["at"]!r}',
+                    )
+                )
     return tap
 
 
@@ -249,10 +254,6 @@ def _probe(taps, model, role):
     if not taps:
         return {}
     shallow = all(isinstance(tap, PartTap) for tap in taps.values())
-    with probing(model) as inputs, Reading(
-            taps, model, role,
-            dict.fromkeys(taps, 1) if shallow else None) as reading:
+    with probing(model) as inputs, Reading(taps, model, role, dict.fromkeys(taps, 1) if shallow else None) as reading:
         model(inputs, blank_samples(model, inputs), mode='tensor')
-    return {key: [level.shape for level in reading.levels(key)]
-            for key in taps}
-
+    return {key: [level.shape for level in reading.levels(key)] for key in taps}

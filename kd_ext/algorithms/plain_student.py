@@ -31,36 +31,37 @@ class PlainStudentMixin:
         """
         # torch marks what ``FullyShardedDataParallel`` or ``fully_shard`` has
         if self.__dict__.get('_is_fsdp_managed_module'):
-            raise RuntimeError(expected(
-                'the wrapper of DetectionDistill',
-                'MMDistributedDataParallel', 'FSDP', 'Leave out the '
-                'FSDPStrategy or model_wrapper_cfg of the config: a '
-                'checkpoint could not be saved as a plain student. The '
-                'teacher is outside of what DDP copies and averages.'))
+            raise RuntimeError(
+                expected(
+                    'the wrapper of DetectionDistill',
+                    'MMDistributedDataParallel',
+                    'FSDP',
+                    'Leave out the '
+                    'FSDPStrategy or model_wrapper_cfg of the config: a '
+                    'checkpoint could not be saved as a plain student. The '
+                    'teacher is outside of what DDP copies and averages.',
+                )
+            )
         return super().forward(inputs, data_samples, mode)
 
     def state_dict(self, *args, destination=None, prefix='', keep_vars=False):
         """The student's state dict, with the distiller's as metadata."""
-        state = self.architecture.state_dict(
-            *args, destination=destination, prefix=prefix,
-            keep_vars=keep_vars)
+        state = self.architecture.state_dict(*args, destination=destination, prefix=prefix, keep_vars=keep_vars)
         metadata = state._metadata
         # torch looks the versions of submodules up under our own names
         for name in [key for key in metadata if key.startswith(prefix)]:
-            metadata[f'{prefix}{STUDENT}{name[len(prefix):]}'.rstrip('.')] = (
-                metadata[name])
+            metadata[f'{prefix}{STUDENT}{name[len(prefix) :]}'.rstrip('.')] = metadata[name]
         own = metadata.get(prefix[:-1], {})
-        metadata[prefix[:-1]] = {**own, ENTRY: OrderedDict(
-            self.distiller.state_dict(keep_vars=keep_vars))}
+        metadata[prefix[:-1]] = {**own, ENTRY: OrderedDict(self.distiller.state_dict(keep_vars=keep_vars))}
         return state
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata,
-                              strict, missing_keys, unexpected_keys,
-                              error_msgs):
+    def _load_from_state_dict(
+        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+    ):
         # both torch and MMEngine load our submodules from ``state_dict``
         # after this call, so it is rewritten in place to our own names
         for key in [key for key in state_dict if key.startswith(prefix)]:
-            name = key[len(prefix):]
+            name = key[len(prefix) :]
             if not name.startswith((STUDENT, 'distiller.')):
                 state_dict[f'{prefix}{STUDENT}{name}'] = state_dict.pop(key)
         distiller = local_metadata.get(ENTRY)
@@ -72,6 +73,6 @@ class PlainStudentMixin:
         own = f'{prefix}{STUDENT}data_preprocessor.'
         for key in [key for key in state_dict if key.startswith(own)]:
             state_dict[key.replace(STUDENT, '', 1)] = state_dict[key]
-        super()._load_from_state_dict(state_dict, prefix, local_metadata,
-                                      strict, missing_keys, unexpected_keys,
-                                      error_msgs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )

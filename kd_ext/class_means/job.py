@@ -20,8 +20,7 @@ def add_regions(sums, regions, data, index):
     try:
         sums.add(regions.embeddings, regions.labels)
     except ValueError as error:
-        raise ValueError(f'{error} Image {index} of the data set: '
-                         f'{data.path(index)}') from error
+        raise ValueError(f'{error} Image {index} of the data set: {data.path(index)}') from error
 
 
 class MeanJob:
@@ -43,13 +42,11 @@ class MeanJob:
         fresh (bool): Delete partial results instead of going on from them.
     """
 
-    def __init__(self, model, head, data, indices, out, identity,
-                 save_every=500, workers=0, fresh=False):
+    def __init__(self, model, head, data, indices, out, identity, save_every=500, workers=0, fresh=False):
         self.model, self.head, self.data = model, head, data
         self.indices = torch.as_tensor(list(indices))
         self.save_every, self.workers, self.fresh = save_every, workers, fresh
-        self.partials = Partials(out, identity, head.num_labels, head.width,
-                                 len(data))
+        self.partials = Partials(out, identity, head.num_labels, head.width, len(data))
         self.partial, self._consistent = None, True
 
     def run(self, stop=lambda: False):
@@ -62,11 +59,10 @@ class MeanJob:
             bool: Whether all images of this process are done.
         """
         self.partial, left = self._start()
-        mine = left[get_rank()::get_world_size()]
+        mine = left[get_rank() :: get_world_size()]
         before = len(self.indices) - len(left)
         try:
-            with ImageProgress('class means', len(self.indices),
-                               before) as progress:
+            with ImageProgress('class means', len(self.indices), before) as progress:
                 finished = self._sum(mine.tolist(), progress, stop)
         except RuntimeError as error:
             # a signal to all processes ends the data workers too
@@ -92,8 +88,7 @@ class MeanJob:
     def _sum(self, indices, progress, stop):
         if stop():
             return not indices
-        for index, regions in stream_regions(
-                self.model, self.head, self.data, indices, self.workers):
+        for index, regions in stream_regions(self.model, self.head, self.data, indices, self.workers):
             self._consistent = False
             add_regions(self.partial.sums, regions, self.data, index)
             self.partial.done[index] = True
@@ -115,8 +110,7 @@ class MeanJob:
         sums.all_reduce()
         images = self.partial.done.sum()
         all_reduce(images)
-        return ClassMeans(sums.means, sums.counts.long(),
-                          info=dict(images=int(images)))
+        return ClassMeans(sums.means, sums.counts.long(), info=dict(images=int(images)))
 
     def finish(self):
         """Deletes the partial results; after the means are saved."""

@@ -47,10 +47,14 @@ class Sums:
         embeddings, labels = embeddings[counted], labels[counted]
         wrong = (~embeddings.isfinite().all(1)).sum()
         if wrong:
-            raise ValueError(expected(
-                'embeddings', 'finite', f'inf or NaN in {wrong} of '
-                f'{len(embeddings)} regions',
-                'Check the checkpoint; fp16 may have overflowed.'))
+            raise ValueError(
+                expected(
+                    'embeddings',
+                    'finite',
+                    f'inf or NaN in {wrong} of {len(embeddings)} regions',
+                    'Check the checkpoint; fp16 may have overflowed.',
+                )
+            )
         self._add(embeddings, labels)
         return self
 
@@ -62,9 +66,7 @@ class Sums:
     def merge(self, other: 'Sums') -> 'Sums':
         """Takes in the regions of another one, of the same shape."""
         if self.sums.shape != other.sums.shape:
-            raise ValueError(expected(
-                'moments', f'of shape {tuple(self.sums.shape)}',
-                tuple(other.sums.shape)))
+            raise ValueError(expected('moments', f'of shape {tuple(self.sums.shape)}', tuple(other.sums.shape)))
         for mine, theirs in zip(self._state(), other._state()):
             mine += theirs
         return self

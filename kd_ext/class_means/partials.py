@@ -19,8 +19,7 @@ from torch import Tensor
 from kd_ext.class_means.moments import Sums
 from kd_ext.errors import expected
 
-REMEDY = ('Go on with the same arguments as before, or start anew with '
-          '--fresh, which deletes it.')
+REMEDY = 'Go on with the same arguments as before, or start anew with --fresh, which deletes it.'
 
 
 @dataclass
@@ -56,8 +55,7 @@ class Partials:
 
     def empty(self):
         """A :class:`Partial` of no image."""
-        return Partial(Sums(self.rows, self.width),
-                       torch.zeros(self.images, dtype=torch.bool))
+        return Partial(Sums(self.rows, self.width), torch.zeros(self.images, dtype=torch.bool))
 
     def path(self, rank):
         """Of a process."""
@@ -65,19 +63,24 @@ class Partials:
 
     def files(self, ending=''):
         """Those that are there."""
-        form = re.compile(re.escape(self.out.name)
-                          + r'\.partial\.\d+' + ending)
-        return sorted(path for path in self.out.parent.iterdir()
-                      if form.fullmatch(path.name))
+        form = re.compile(re.escape(self.out.name) + r'\.partial\.\d+' + ending)
+        return sorted(path for path in self.out.parent.iterdir() if form.fullmatch(path.name))
 
     def write(self, rank, partial):
         """Replaces the file of a process, as a whole or not at all."""
         path = self.path(rank)
         part = path.with_name(f'{path.name}.part')
-        torch.save(dict(
-            identity=self.identity, id=partial.id, absorbed=partial.absorbed,
-            done=partial.done, counts=partial.sums.counts,
-            sums=partial.sums.sums), part)
+        torch.save(
+            dict(
+                identity=self.identity,
+                id=partial.id,
+                absorbed=partial.absorbed,
+                done=partial.done,
+                counts=partial.sums.counts,
+                sums=partial.sums.sums,
+            ),
+            part,
+        )
         os.replace(part, path)
 
     def read(self, path):
@@ -90,16 +93,21 @@ class Partials:
             content = torch.load(path, map_location='cpu', weights_only=True)
             identity = content['identity']
         except Exception as error:
-            raise ValueError(expected(
-                'the partial result', 'one that can be read',
-                f'{str(path)!r} ({type(error).__name__})', REMEDY)) from error
-        other = [key for key in {**self.identity, **identity}
-                 if self.identity.get(key) != identity.get(key)]
+            raise ValueError(
+                expected(
+                    'the partial result', 'one that can be read', f'{str(path)!r} ({type(error).__name__})', REMEDY
+                )
+            ) from error
+        other = [key for key in {**self.identity, **identity} if self.identity.get(key) != identity.get(key)]
         if other:
-            raise ValueError(expected(
-                f'the partial result {str(path)!r}', 'of the same '
-                f'{", ".join(self.identity)}',
-                f'one of another {", ".join(other)}', REMEDY))
+            raise ValueError(
+                expected(
+                    f'the partial result {str(path)!r}',
+                    f'of the same {", ".join(self.identity)}',
+                    f'one of another {", ".join(other)}',
+                    REMEDY,
+                )
+            )
         partial = self.empty()
         partial.sums.counts = content['counts']
         partial.sums.sums = content['sums']
@@ -122,10 +130,14 @@ class Partials:
             if partial.id in absorbed:  # and was not deleted any more
                 continue
             if bool((merged.done & partial.done).any()):
-                raise ValueError(expected(
-                    'the partial results', 'of different images',
-                    'files with images in common: '
-                    + ', '.join(path.name for path in files), REMEDY))
+                raise ValueError(
+                    expected(
+                        'the partial results',
+                        'of different images',
+                        'files with images in common: ' + ', '.join(path.name for path in files),
+                        REMEDY,
+                    )
+                )
             merged.sums.merge(partial.sums)
             merged.done |= partial.done
         merged.absorbed = sorted(absorbed | {one.id for one in found})

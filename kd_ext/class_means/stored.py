@@ -56,31 +56,37 @@ class ClassMeans:
         found = None
         if self.classes is not None and classes.student is not None:
             found = classes.rows(self.means, list(self.classes))
-            fits = bool(found[:num_classes].any()) and len(
-                found) in (num_classes, num_classes + 1)
+            fits = bool(found[:num_classes].any()) and len(found) in (num_classes, num_classes + 1)
         else:
             fits = rows in (num_classes, num_classes + 1) and (
-                self.classes is None or len(self.classes) == num_classes)
+                self.classes is None or len(self.classes) == num_classes
+            )
         if not fits:
             names = ', '.join((self.classes or [])[:4])
             known = rows if self.classes is None else len(self.classes)
-            raise ValueError(expected(
-                f'the class means {source!r}',
-                f'those of the student\'s {num_classes} classes',
-                f'{known} classes of width {width}'
-                + (f' ({names}, ...)' if names else ''),
-                'Compute them with a teacher of the same data set: '
-                'tools/class_means.py CONFIG CHECKPOINT --out means.pth; or '
-                'name the student\'s classes, classes=dict(student=[...]), '
-                'to find them among these.'))
+            raise ValueError(
+                expected(
+                    f'the class means {source!r}',
+                    f"those of the student's {num_classes} classes",
+                    f'{known} classes of width {width}' + (f' ({names}, ...)' if names else ''),
+                    'Compute them with a teacher of the same data set: '
+                    'tools/class_means.py CONFIG CHECKPOINT --out means.pth; or '
+                    "name the student's classes, classes=dict(student=[...]), "
+                    'to find them among these.',
+                )
+            )
         return self.means if found is None else found
 
 
 def save_class_means(path, class_means):
     """Writes a file that loads without running code from it."""
-    content = dict(format=FORMAT, means=class_means.means.float().cpu(),
-                   counts=class_means.counts, classes=class_means.classes,
-                   info=class_means.info)
+    content = dict(
+        format=FORMAT,
+        means=class_means.means.float().cpu(),
+        counts=class_means.counts,
+        classes=class_means.classes,
+        info=class_means.info,
+    )
     path = os.fspath(path)
     torch.save(content, path + '.part')
     os.replace(path + '.part', path)
@@ -102,11 +108,17 @@ def load_class_means(path):
     path = os.fspath(path)
     if not os.path.isfile(path):
         folder = os.path.dirname(path) or '.'
-        names = (sorted(os.listdir(folder)) if os.path.isdir(folder) else [])
-        raise FileNotFoundError(expected(
-            'class_means', "a file, or 'online'", repr(path),
-            near_matches(os.path.basename(path), names) if names
-            else f'The folder {folder!r} does not exist or is empty.'))
+        names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        raise FileNotFoundError(
+            expected(
+                'class_means',
+                "a file, or 'online'",
+                repr(path),
+                near_matches(os.path.basename(path), names)
+                if names
+                else f'The folder {folder!r} does not exist or is empty.',
+            )
+        )
     try:
         if path.endswith('.json'):
             return _from_json(path)
@@ -114,16 +126,21 @@ def load_class_means(path):
         if content.get('format') != FORMAT:
             raise ValueError(f'it holds {list(content)[:5]}')
         check_tensor('means', content['means'], (2,), '(R, D)')
-        return ClassMeans(**{key: content[key] for key in (
-            'means', 'counts', 'classes', 'info')})
+        return ClassMeans(**{key: content[key] for key in ('means', 'counts', 'classes', 'info')})
     except Exception as error:
-        why = (reason(error) if isinstance(error, pickle.UnpicklingError)
-               else f'{type(error).__name__}: {str(error)[:300]}')
-        raise ValueError(expected(
-            'class_means', 'a file of tools/class_means.py or a JSON file of '
-            'lists by class index', f'{path!r} ({why})', 'Compute it again: '
-            'tools/class_means.py CONFIG CHECKPOINT --out means.pth.'
-        )) from error
+        why = (
+            reason(error)
+            if isinstance(error, pickle.UnpicklingError)
+            else f'{type(error).__name__}: {str(error)[:300]}'
+        )
+        raise ValueError(
+            expected(
+                'class_means',
+                'a file of tools/class_means.py or a JSON file of lists by class index',
+                f'{path!r} ({why})',
+                'Compute it again: tools/class_means.py CONFIG CHECKPOINT --out means.pth.',
+            )
+        ) from error
 
 
 def _from_json(path):
@@ -153,5 +170,3 @@ class StoredClassMeans(nn.Module):
     def width(self):
         """D."""
         return self.means.shape[1]
-
-

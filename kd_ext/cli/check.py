@@ -29,9 +29,14 @@ def check(cfg, images, size):
     """
     kind = cfg.model.get('type')
     if getattr(kind, '__name__', kind) not in ALGORITHMS:
-        raise ValueError(expected(
-            'config', 'one that distills', f'a plain {kind}',
-            'Add --teacher CONFIG --teacher-ckpt WEIGHTS --distill METHOD.'))
+        raise ValueError(
+            expected(
+                'config',
+                'one that distills',
+                f'a plain {kind}',
+                'Add --teacher CONFIG --teacher-ckpt WEIGHTS --distill METHOD.',
+            )
+        )
     check_data(cfg, ('train',))
     # its own report says what matters
     quiet()
@@ -52,16 +57,16 @@ def look(runner):
     """
     model = runner.model
     model = model.module if is_model_wrapper(model) else model
-    if (not hasattr(model, 'distiller') or runner._resume or rank() != 0
-            or is_segmentor(model.student)):
+    if not hasattr(model, 'distiller') or runner._resume or rank() != 0 or is_segmentor(model.student):
         return
     watch = Stopwatch()
     findings = Preflight(runner.cfg, model, images=2).short()
     for finding in findings:
         runner.logger.warning(finding.text)
-    runner.logger.info(f'short check, {watch.total:.1f} s: ' + (
-        'see above; tools/check.py says more' if findings
-        else 'the teacher knows these images'))
+    runner.logger.info(
+        f'short check, {watch.total:.1f} s: '
+        + ('see above; tools/check.py says more' if findings else 'the teacher knows these images')
+    )
 
 
 def leave_busy_cores():
@@ -85,10 +90,8 @@ def show(findings):
     """Prints findings, the fatal ones first: whether there is one."""
     console = Console()
     for finding in sorted(findings, key=lambda one: not one.fatal):
-        mark = ('[bold red]stop[/]' if finding.fatal
-                else '[yellow]look[/]')
+        mark = '[bold red]stop[/]' if finding.fatal else '[yellow]look[/]'
         console.print(f'{mark}  {finding.text}', highlight=False)
     fatal = any(finding.fatal for finding in findings)
-    console.print('[bold red]Training this would be pointless.[/]' if fatal
-                  else '[green]Ready to train.[/]')
+    console.print('[bold red]Training this would be pointless.[/]' if fatal else '[green]Ready to train.[/]')
     return fatal

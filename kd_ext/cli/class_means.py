@@ -31,7 +31,7 @@ def class_means(args, interruption):
     check_out(args.out)
     cfg = load_config(args)
     check_checkpoint('checkpoint', args.checkpoint)
-    check_data(cfg, (args.split, ))
+    check_data(cfg, (args.split,))
     join(cfg)
     source, name = teacher_source(cfg, args.config)
     model = load_model(source, args.checkpoint)
@@ -39,15 +39,24 @@ def class_means(args, interruption):
     data = LabelledData(cfg, args.split)
     check_classes(head, data)
     identity = _identity(args, source, model, data)
-    job = MeanJob(model, head, data, spread(len(data), args.max_images),
-                  args.out, identity, args.save_every, args.workers,
-                  args.fresh)
+    job = MeanJob(
+        model,
+        head,
+        data,
+        spread(len(data), args.max_images),
+        args.out,
+        identity,
+        args.save_every,
+        args.workers,
+        args.fresh,
+    )
     interruption.can_save = True
     finished = job.run(lambda: bool(interruption.signum))
     if not finished or (interruption.signum and get_world_size() > 1):
         raise Interrupted(
-            interruption.signum, 'Interrupted; what was reached is in '
-            f'{args.out}.partial.*\nCall the same command again to go on.')
+            interruption.signum,
+            f'Interrupted; what was reached is in {args.out}.partial.*\nCall the same command again to go on.',
+        )
     found = job.result()
     found.classes = data.classes
     found.info.update(_info(args, name, identity, head, data))
@@ -67,9 +76,9 @@ def check_out(out):
     """
     folder = Path(out).parent
     if not folder.is_dir():
-        raise FileNotFoundError(expected(
-            '--out', 'a file in an existing folder', repr(str(out)),
-            f'Make the folder: mkdir -p {folder}'))
+        raise FileNotFoundError(
+            expected('--out', 'a file in an existing folder', repr(str(out)), f'Make the folder: mkdir -p {folder}')
+        )
     if Path(out).is_dir():
         raise ValueError(expected('--out', 'a file', f'the folder {out!r}'))
 
@@ -80,8 +89,10 @@ def _identity(args, source, model, data):
         teacher=digest(source),
         checkpoint=checkpoint_digest(args.checkpoint, model),
         data=digest([args.split, data.configs, len(data)]),
-        stage=str(args.stage), levels=str(args.levels),
-        max_images=str(args.max_images))
+        stage=str(args.stage),
+        levels=str(args.levels),
+        max_images=str(args.max_images),
+    )
 
 
 def _info(args, name, identity, head, data):
@@ -92,20 +103,22 @@ def _info(args, name, identity, head, data):
     import torch
 
     import kd_ext
+
     modules = (kd_ext, mmcv, mmdet, mmengine, torch)
     return dict(
-        teacher=name, checkpoint=os.path.basename(args.checkpoint),
+        teacher=name,
+        checkpoint=os.path.basename(args.checkpoint),
         checkpoint_sha256=identity['checkpoint'][:PREFIX],
-        head=head.name, family=head.family,
+        head=head.name,
+        family=head.family,
         stage=getattr(head, 'stage', args.stage),
         levels=list(getattr(head, 'levels', None) or ()) or None,
-        width=head.width, split=args.split,
-        dataset=', '.join(dict.fromkeys(
-            type(part).__name__ for part in data.parts)),
-        ann_file=', '.join(os.path.basename(getattr(part, 'ann_file', ''))
-                           for part in data.parts),
-        versions={module.__name__: str(module.__version__)
-                  for module in modules})
+        width=head.width,
+        split=args.split,
+        dataset=', '.join(dict.fromkeys(type(part).__name__ for part in data.parts)),
+        ann_file=', '.join(os.path.basename(getattr(part, 'ann_file', '')) for part in data.parts),
+        versions={module.__name__: str(module.__version__) for module in modules},
+    )
 
 
 def import_json(args):
@@ -131,18 +144,17 @@ def show(found, path):
     rows = len(found.means)
     names = list(found.classes or map(str, range(rows)))
     names += ['background'] * (rows - len(names))
-    table = Table('class', title=f'{rows} class means of width '
-                  f'{found.means.shape[1]}: {path}')
+    table = Table('class', title=f'{rows} class means of width {found.means.shape[1]}: {path}')
     table.add_column('regions', justify='right')
     table.add_column('norm of the mean', justify='right')
-    counts = ['-'] * rows if found.counts is None else [
-        f'{int(count):,}' for count in found.counts]
+    counts = ['-'] * rows if found.counts is None else [f'{int(count):,}' for count in found.counts]
     norms = found.means.norm(dim=1)
     for name, count, norm in zip(names, counts, norms):
         table.add_row(name, count, f'{norm:.4g}')
     Console().print(table)
     unseen = [name for name, norm in zip(names, norms) if norm == 0]
     if unseen:
-        print(f'Warning: no region of {", ".join(unseen)} was seen. Their '
-              'rows are zero, and the losses leave them out.',
-              file=sys.stderr)
+        print(
+            f'Warning: no region of {", ".join(unseen)} was seen. Their rows are zero, and the losses leave them out.',
+            file=sys.stderr,
+        )

@@ -12,8 +12,7 @@ from kd_ext.errors import expected
 
 ALGORITHMS = ('kd_ext.DetectionDistill', 'DetectionDistill')
 # settings of the algorithm, which a plain detector's model has none of
-DISTILLS = tuple(f'model.{key}' for key in (
-    'student', 'teacher', 'distill', 'classes', 'allow_teacher_mismatch'))
+DISTILLS = tuple(f'model.{key}' for key in ('student', 'teacher', 'distill', 'classes', 'allow_teacher_mismatch'))
 
 
 def load_config(args):
@@ -28,9 +27,7 @@ def load_config(args):
     require_extra(cfg.get('default_scope'))
     cfg.launcher = args.launcher
     later = distill_settings(args)
-    cfg.merge_from_dict({key: value for key, value in
-                         (args.cfg_options or {}).items()
-                         if key not in later})
+    cfg.merge_from_dict({key: value for key, value in (args.cfg_options or {}).items() if key not in later})
     if getattr(args, 'work_dir', None) is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -43,8 +40,7 @@ def distill_settings(args):
     plain detector's config: ``model.distill.rcka.levels=...``."""
     if not getattr(args, 'teacher', None):
         return {}
-    return {key: value for key, value in (args.cfg_options or {}).items()
-            if key.startswith(DISTILLS)}
+    return {key: value for key, value in (args.cfg_options or {}).items() if key.startswith(DISTILLS)}
 
 
 def student_only(cfg):
@@ -66,17 +62,22 @@ def student_only(cfg):
         student.setdefault('data_preprocessor', model.data_preprocessor)
     cfg.model = student
     cfg.custom_hooks = [
-        hook for hook in cfg.get('custom_hooks') or []
-        if not str(hook.get('type')).startswith(('kd_ext.', 'mmrazor.'))]
+        hook for hook in cfg.get('custom_hooks') or [] if not str(hook.get('type')).startswith(('kd_ext.', 'mmrazor.'))
+    ]
     return cfg
 
 
 def enable_amp(cfg):
     """Mixed precision: float16 on a GPU, bfloat16 on a CPU."""
     if cfg.get('optim_wrapper') is None:
-        raise KeyError(expected(
-            'optim_wrapper', 'in the config for --amp', 'none',
-            'Add optim_wrapper=dict(optimizer=...) or leave --amp out.'))
+        raise KeyError(
+            expected(
+                'optim_wrapper',
+                'in the config for --amp',
+                'none',
+                'Add optim_wrapper=dict(optimizer=...) or leave --amp out.',
+            )
+        )
     if get_device() != 'cpu':
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.loss_scale = 'dynamic'
@@ -96,8 +97,12 @@ def enable_lr_scaling(cfg):
     """Scales the learning rate by the real batch size."""
     scaling = cfg.get('auto_scale_lr') or {}
     if not {'enable', 'base_batch_size'} <= set(scaling):
-        raise KeyError(expected(
-            'auto_scale_lr', 'a dict with enable and base_batch_size for '
-            '--auto-scale-lr', repr(dict(scaling)), 'Add auto_scale_lr='
-            'dict(enable=False, base_batch_size=16) to the config.'))
+        raise KeyError(
+            expected(
+                'auto_scale_lr',
+                'a dict with enable and base_batch_size for --auto-scale-lr',
+                repr(dict(scaling)),
+                'Add auto_scale_lr=dict(enable=False, base_batch_size=16) to the config.',
+            )
+        )
     cfg.auto_scale_lr.enable = True

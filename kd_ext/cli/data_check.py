@@ -23,14 +23,12 @@ def check_data(cfg, splits):
     problems = []
     for split in splits:
         loader = cfg.get(f'{split}_dataloader') or {}
-        for key, dataset in _datasets(f'{split}_dataloader.dataset',
-                                      loader.get('dataset')):
+        for key, dataset in _datasets(f'{split}_dataloader.dataset', loader.get('dataset')):
             problems += _dataset_problems(key, dataset)
         evaluator = f'{split}_evaluator'
         for key, metric in _metrics(evaluator, cfg.get(evaluator)):
             if not _is_remote(metric):
-                problems += _missing(f'{key}.ann_file',
-                                     metric.get('ann_file'))
+                problems += _missing(f'{key}.ann_file', metric.get('ann_file'))
     if problems:
         raise FileNotFoundError(Message('\n'.join(dict.fromkeys(problems))))
 
@@ -40,12 +38,13 @@ def check_checkpoint(name, path):
     if path is None or _is_url(path) or os.path.exists(path):
         return
     folder = os.path.dirname(path) or '.'
-    there = sorted(file.name for file in Path(folder).glob('*')
-                   if file.suffix in WEIGHTS)
-    remedy = (f'In {folder}: {near_matches(os.path.basename(path), there)}'
-              if there else f'There is no checkpoint in {folder}.')
-    raise FileNotFoundError(expected(
-        name, 'an existing file or a URL', repr(path), remedy))
+    there = sorted(file.name for file in Path(folder).glob('*') if file.suffix in WEIGHTS)
+    remedy = (
+        f'In {folder}: {near_matches(os.path.basename(path), there)}'
+        if there
+        else f'There is no checkpoint in {folder}.'
+    )
+    raise FileNotFoundError(expected(name, 'an existing file or a URL', repr(path), remedy))
 
 
 def _datasets(key, dataset):
@@ -75,12 +74,10 @@ def _dataset_problems(key, dataset):
     if _is_remote(dataset):
         return []
     root = dataset.get('data_root') or ''
-    problems = _missing(f'{key}.ann_file', dataset.get('ann_file'),
-                        root=root, root_key=f'{key}.data_root')
+    problems = _missing(f'{key}.ann_file', dataset.get('ann_file'), root=root, root_key=f'{key}.data_root')
     prefixes = dataset.get('data_prefix')
     for name, path in (prefixes or {}).items():
-        problems += _missing(f'{key}.data_prefix.{name}', path, folder=True,
-                             root=root, root_key=f'{key}.data_root')
+        problems += _missing(f'{key}.data_prefix.{name}', path, folder=True, root=root, root_key=f'{key}.data_root')
     return problems
 
 
@@ -94,8 +91,7 @@ def _missing(key, path, folder=False, root='', root_key=None):
         return []
     if os.path.isdir(full) if folder else os.path.isfile(full):
         fault = '' if folder else _fault(full)
-        return [expected(key, 'a file with annotations',
-                         f'{full!r} ({fault})')] if fault else []
+        return [expected(key, 'a file with annotations', f'{full!r} ({fault})')] if fault else []
     if under_root and not os.path.isdir(root):
         key, full, folder = root_key, root, True
     rule = f'an existing {"folder" if folder else "file"}'

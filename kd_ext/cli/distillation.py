@@ -12,18 +12,15 @@ from kd_ext.recipes import METHODS, distill_config
 
 def add_distill_options(parser):
     """Adds what turns any detector's config into one that distills."""
-    group = parser.add_argument_group(
-        'distillation', 'makes the detector of CONFIG the student')
+    group = parser.add_argument_group('distillation', 'makes the detector of CONFIG the student')
+    group.add_argument('--teacher', metavar='CONFIG', help="path or pkg::name of the teacher's config")
+    group.add_argument('--teacher-ckpt', metavar='WEIGHTS', help="path or URL of the teacher's checkpoint")
     group.add_argument(
-        '--teacher', metavar='CONFIG',
-        help='path or pkg::name of the teacher\'s config')
-    group.add_argument(
-        '--teacher-ckpt', metavar='WEIGHTS',
-        help='path or URL of the teacher\'s checkpoint')
-    group.add_argument(
-        '--distill', nargs='+', metavar='METHOD[:FACTOR]',
-        help=f'one or more of {", ".join(METHODS)}; the factor multiplies '
-        'the usual weight (default: rcka)')
+        '--distill',
+        nargs='+',
+        metavar='METHOD[:FACTOR]',
+        help=f'one or more of {", ".join(METHODS)}; the factor multiplies the usual weight (default: rcka)',
+    )
 
 
 def apply_distill_options(cfg, args):
@@ -37,17 +34,19 @@ def apply_distill_options(cfg, args):
         ValueError: An option without the others that it needs.
         FileNotFoundError: The teacher's config or checkpoint is not there.
     """
-    given = {name: getattr(args, name) for name in (
-        'teacher', 'teacher_ckpt', 'distill') if getattr(args, name)}
+    given = {name: getattr(args, name) for name in ('teacher', 'teacher_ckpt', 'distill') if getattr(args, name)}
     if not given:
         return cfg
-    for name, option in (('teacher', '--teacher'),
-                         ('teacher_ckpt', '--teacher-ckpt')):
+    for name, option in (('teacher', '--teacher'), ('teacher_ckpt', '--teacher-ckpt')):
         if name not in given:
-            raise ValueError(expected(
-                option, 'given as well', 'none',
-                'A distillation takes --teacher CONFIG --teacher-ckpt WEIGHTS '
-                '[--distill METHOD ...].'))
+            raise ValueError(
+                expected(
+                    option,
+                    'given as well',
+                    'none',
+                    'A distillation takes --teacher CONFIG --teacher-ckpt WEIGHTS [--distill METHOD ...].',
+                )
+            )
     find_config(args.teacher, '--teacher')
     check_checkpoint('--teacher-ckpt', args.teacher_ckpt)
     weights = args.teacher_ckpt

@@ -11,11 +11,16 @@ def enable_drawing(cfg, show=False, show_dir=None, wait_time=2):
     """Paints the predictions: into a window, into files or both."""
     hooks = cfg.get('default_hooks') or {}
     if 'visualization' not in hooks:
-        raise KeyError(expected(
-            'default_hooks', 'a dict with an entry visualization for --show '
-            'and --show-dir', f'the entries {sorted(hooks)}', 'Add '
-            "visualization=dict(type='mmdet.DetVisualizationHook') to it and "
-            "visualizer=dict(type='mmdet.DetLocalVisualizer') to the config."))
+        raise KeyError(
+            expected(
+                'default_hooks',
+                'a dict with an entry visualization for --show and --show-dir',
+                f'the entries {sorted(hooks)}',
+                'Add '
+                "visualization=dict(type='mmdet.DetVisualizationHook') to it and "
+                "visualizer=dict(type='mmdet.DetLocalVisualizer') to the config.",
+            )
+        )
     hook = hooks.visualization
     hook.draw = True
     if show:
@@ -30,13 +35,14 @@ def enable_tta(cfg):
     # these two types are in registries above mmdet's, where a type written
     # mmdet.X is not looked up, and only this import puts the model there
     import mmdet.models  # noqa: F401
+
     dataset = cfg.test_dataloader.dataset
     while 'dataset' in dataset:
         dataset = dataset.dataset
     if 'tta_model' not in cfg:
         cfg.tta_model = dict(
-            type='DetTTAModel', tta_cfg=dict(
-                nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+            type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+        )
     if 'tta_pipeline' not in cfg:
         cfg.tta_pipeline = _flip_pipeline(dataset.pipeline)
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
@@ -46,14 +52,13 @@ def enable_tta(cfg):
 def _flip_pipeline(pipeline):
     """``pipeline`` with its packing done once as is and once flipped."""
     pack = deepcopy(pipeline[-1])
-    pack.meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape',
-                      'scale_factor', 'flip', 'flip_direction')
-    flips = [dict(type='mmdet.RandomFlip', prob=prob) for prob in (1., 0.)]
-    return [*deepcopy(pipeline[:-1]),
-            dict(type='TestTimeAug', transforms=[flips, [pack]])]
+    pack.meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+    flips = [dict(type='mmdet.RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+    return [*deepcopy(pipeline[:-1]), dict(type='TestTimeAug', transforms=[flips, [pack]])]
 
 
 def dump_predictions(runner, path):
     """Has the predictions of a test written to a pickle file."""
     from mmdet.evaluation import DumpDetResults
+
     runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=path))

@@ -37,9 +37,14 @@ def chosen_models(args, cfg):
     elif distills(cfg):
         checkpoint = cfg.model.get('teacher_ckpt')
         if not isinstance(checkpoint, str):
-            raise ValueError(expected(
-                'model.teacher_ckpt', 'a path or URL', repr(checkpoint),
-                'Name the teacher: --teacher CONFIG CHECKPOINT.'))
+            raise ValueError(
+                expected(
+                    'model.teacher_ckpt',
+                    'a path or URL',
+                    repr(checkpoint),
+                    'Name the teacher: --teacher CONFIG CHECKPOINT.',
+                )
+            )
         source, name = teacher_source(cfg, args.config)
         models['teacher'] = name, source, checkpoint
     source = own_model(student_only(cfg.copy()))
@@ -63,9 +68,8 @@ class _Arguments:
 def identity(name, checkpoint, model):
     """What was measured, without paths of this machine."""
     return dict(
-        config=name, checkpoint=Path(checkpoint).name,
-        checkpoint_sha256=checkpoint_digest(
-            checkpoint, model)[:PREFIX])
+        config=name, checkpoint=Path(checkpoint).name, checkpoint_sha256=checkpoint_digest(checkpoint, model)[:PREFIX]
+    )
 
 
 def teacher_source(cfg, name):
@@ -87,8 +91,7 @@ def teacher_source(cfg, name):
 
 def own_model(cfg):
     """Model config of a config, which knows the scope of its types."""
-    return model_config(dict(model=cfg.model, default_scope=cfg.get(
-        'default_scope')), 'config')
+    return model_config(dict(model=cfg.model, default_scope=cfg.get('default_scope')), 'config')
 
 
 def load_model(model, checkpoint, role='teacher'):

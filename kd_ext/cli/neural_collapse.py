@@ -25,12 +25,18 @@ def neural_collapse(args):
     """Measures, prints, plots and writes; several processes call it alike."""
     cfg = load_config(args)
     chosen = chosen_models(args, cfg)
-    check_data(cfg, (args.split, ))
+    check_data(cfg, (args.split,))
     join(cfg)
     data = LabelledData(cfg, args.split)
-    job = CollapseJob(data, spread(len(data), args.max_images), args.stage,
-                      args.levels, args.background, args.workers,
-                      args.min_regions)
+    job = CollapseJob(
+        data,
+        spread(len(data), args.max_images),
+        args.stage,
+        args.levels,
+        args.background,
+        args.workers,
+        args.min_regions,
+    )
     measures, about = {}, {}
     for role, (name, source, checkpoint) in chosen.items():
         model = load_model(source, checkpoint, role)
@@ -40,16 +46,18 @@ def neural_collapse(args):
         folder = Path(args.out or cfg.work_dir)
         folder.mkdir(parents=True, exist_ok=True)
         show(measures)
-        write(folder, measures, about, dict(
-            split=args.split, images=len(job.indices),
-            background=args.background, min_regions=args.min_regions))
+        write(
+            folder,
+            measures,
+            about,
+            dict(split=args.split, images=len(job.indices), background=args.background, min_regions=args.min_regions),
+        )
     leave()
 
 
 def _about(name, checkpoint, model, args):
     head = find_head(model, 'model', args.stage, args.levels)
-    return dict(identity(name, checkpoint, model), head=head.name,
-                family=head.family, width=head.width)
+    return dict(identity(name, checkpoint, model), head=head.name, family=head.family, width=head.width)
 
 
 def show(measures):
@@ -62,26 +70,30 @@ def show(measures):
 
 
 def _matrix(role, measured):
-    table = Table('', title=f'{role}: cosines of centred class means, and '
-                  'norms of the class means')
+    table = Table('', title=f'{role}: cosines of centred class means, and norms of the class means')
     for name in (*measured.classes, 'norm'):
         table.add_column(name, justify='right')
-    for name, row, norm in zip(measured.classes, measured.cosines,
-                               measured.norms):
-        table.add_row(name, *(f'{value:.2f}' for value in row),
-                      f'{norm:.3g}')
+    for name, row, norm in zip(measured.classes, measured.cosines, measured.norms):
+        table.add_row(name, *(f'{value:.2f}' for value in row), f'{norm:.3g}')
     return table
 
 
 def write(folder, measures, about, settings):
     """Writes neural_collapse.png and .json into a folder."""
     draw_collapse(measures, folder / f'{NAME}.png')
-    content = dict(settings, models={
-        role: dict(about[role], **measured.numbers(),
-                   class_names=measured.classes,
-                   counts=measured.counts.tolist(),
-                   norms=measured.norms.tolist(),
-                   cosines=measured.cosines.tolist())
-        for role, measured in measures.items()})
+    content = dict(
+        settings,
+        models={
+            role: dict(
+                about[role],
+                **measured.numbers(),
+                class_names=measured.classes,
+                counts=measured.counts.tolist(),
+                norms=measured.norms.tolist(),
+                cosines=measured.cosines.tolist(),
+            )
+            for role, measured in measures.items()
+        },
+    )
     (folder / f'{NAME}.json').write_text(json.dumps(content, indent=1) + '\n')
     print(f'wrote {folder}/{NAME}.png and .json')

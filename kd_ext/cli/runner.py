@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 def build_runner(cfg):
     """The runner; ``runner_type`` in the config names another class."""
     from mmdet.utils import setup_cache_size_limit_of_dynamo
+
     setup_cache_size_limit_of_dynamo()
     if cfg.launcher == 'pytorch' and get_device() == 'cpu':
         join_on_cpus(cfg)
@@ -39,7 +40,12 @@ def join_on_cpus(cfg):
     """Several processes without GPUs, where MMEngine asks for one each."""
     if not dist.is_distributed():
         torch.distributed.init_process_group('gloo')
-    cfg.setdefault('model_wrapper_cfg', dict(
-        type='MMDistributedDataParallel', device_ids=None,
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False)))
+    cfg.setdefault(
+        'model_wrapper_cfg',
+        dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        ),
+    )

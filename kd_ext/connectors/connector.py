@@ -43,18 +43,20 @@ class Connector(nn.Module):
                 projector cannot be built.
         """
         if len(student) != len(teacher) or len(student) not in (2, 3, 4):
-            raise ValueError(expected(
-                'a tapped feature', 'of 2, 3 or 4 axes, as many in student '
-                'and teacher', f'{tuple(student)} and {tuple(teacher)}'))
+            raise ValueError(
+                expected(
+                    'a tapped feature',
+                    'of 2, 3 or 4 axes, as many in student and teacher',
+                    f'{tuple(student)} and {tuple(teacher)}',
+                )
+            )
         axis = 1 if len(student) == 4 else -1
         widths = student[axis], teacher[axis]
         if projector is not None:
-            return cls(build_module(place, projector, in_channel=widths[0],
-                                    out_channel=widths[1]))
+            return cls(build_module(place, projector, in_channel=widths[0], out_channel=widths[1]))
         if widths[0] == widths[1]:
             return cls()
-        return cls(nn.Conv2d(*widths, 1) if len(student) == 4
-                   else nn.Linear(*widths))
+        return cls(nn.Conv2d(*widths, 1) if len(student) == 4 else nn.Linear(*widths))
 
     def describe(self, student, teacher):
         """What happens between the two shapes, and the parameters of it.
@@ -74,8 +76,7 @@ class Connector(nn.Module):
         if self.projector is not None:
             student = self.projector(student)
         if student.dim() == 4 and student.shape[2:] != teacher.shape[2:]:
-            student = F.interpolate(student, teacher.shape[2:],
-                                    mode='bilinear', align_corners=False)
+            student = F.interpolate(student, teacher.shape[2:], mode='bilinear', align_corners=False)
         return student
 
 
@@ -90,8 +91,7 @@ class ConvBNConnector(nn.Sequential):
             each process's own images unless the Runner's ``sync_bn`` is set.
     """
 
-    def __init__(self, in_channel: int, out_channel: int,
-                 norm_cfg: Optional[Dict] = None) -> None:
+    def __init__(self, in_channel: int, out_channel: int, norm_cfg: Optional[Dict] = None) -> None:
         conv = nn.Conv2d(in_channel, out_channel, 1, bias=False)
         nn.init.kaiming_normal_(conv.weight, mode='fan_out')
         _, norm = build_norm_layer(norm_cfg or dict(type='BN'), out_channel)

@@ -33,9 +33,8 @@ def bn_margin(norm: nn.Module) -> Tensor:
     mean = norm.bias.detach().double()
     ratio = mean / scale.clamp(min=torch.finfo(torch.float32).tiny)
     below = torch.special.ndtr(-ratio)
-    density = torch.exp(-ratio.square() / 2) / (2 * torch.pi)**0.5
-    margin = torch.where(below > RARE, mean - scale * density / below,
-                         -3 * scale)
+    density = torch.exp(-ratio.square() / 2) / (2 * torch.pi) ** 0.5
+    margin = torch.where(below > RARE, mean - scale * density / below, -3 * scale)
     return torch.where(scale > 0, margin, mean.clamp(max=0)).float()
 
 
@@ -67,19 +66,23 @@ class RunningMarginConnector(nn.Module):
         """Takes in a batch of every process; each has to call it."""
         features = upcast(features.detach())
         negative = features.clamp(max=0)
-        seen = torch.stack([
-            value.double() for value in (
-                negative.sum((0, 2, 3)), (negative < 0).sum((0, 2, 3)),
-                features.square().mean((2, 3)).sum(0),
-                features.new_full((features.shape[1],), len(features)))])
+        seen = torch.stack(
+            [
+                value.double()
+                for value in (
+                    negative.sum((0, 2, 3)),
+                    (negative < 0).sum((0, 2, 3)),
+                    features.square().mean((2, 3)).sum(0),
+                    features.new_full((features.shape[1],), len(features)),
+                )
+            ]
+        )
         all_reduce(seen)
         below, count, square, images = seen
         self.count += count
-        self.margin += ((below - count * self.margin)
-                        / self.count.clamp(min=1)).to(self.margin)
+        self.margin += ((below - count * self.margin) / self.count.clamp(min=1)).to(self.margin)
         self.total += images.sum()
-        self.square += ((square.sum() - images.sum() * self.square)
-                        / self.total.clamp(min=1)).to(self.square)
+        self.square += ((square.sum() - images.sum() * self.square) / self.total.clamp(min=1)).to(self.square)
 
     def forward(self, features: Tensor) -> Tensor:
         """max(x, m) / rms; in training both are updated first."""

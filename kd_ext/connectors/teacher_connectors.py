@@ -30,8 +30,7 @@ def teacher_connectors(name, cfg, tap, teacher, levels, widths):
     place = f'distill.{name}.teacher_connector'
     for level, width in zip(levels, widths if cfg is not None else ()):
         own = 'in_channel' in arguments(cfg)
-        connector = build_module(place, cfg,
-                                 **dict(in_channel=width) if own else {})
+        connector = build_module(place, cfg, **dict(in_channel=width) if own else {})
         if hasattr(connector, 'init_margin'):
             norm = _norm(name, tap, teacher, level)
             connector.init_margin(bn_margin(norm).view(1, -1, 1, 1))
@@ -40,16 +39,24 @@ def teacher_connectors(name, cfg, tap, teacher, levels, widths):
 
 
 def _norm(name, tap, teacher, level):
-    remedy = ('kd_ext.RunningMarginConnector takes the margins from the '
-              'features instead.')
+    remedy = 'kd_ext.RunningMarginConnector takes the margins from the features instead.'
     if not hasattr(tap, 'norms'):
-        raise ValueError(expected(
-            f'distill.{name}.at', "'pre_relu', where margins can be had from "
-            'the teacher\'s BN', repr(tap.path), remedy))
+        raise ValueError(
+            expected(
+                f'distill.{name}.at',
+                "'pre_relu', where margins can be had from the teacher's BN",
+                repr(tap.path),
+                remedy,
+            )
+        )
     norm = tap.norms(teacher, 'teacher')[level]
     if norm is None:
-        raise ValueError(expected(
-            f'distill.{name}', 'read where the teacher has a BN before the '
-            'activation', f'level {level} of {type(teacher.backbone).__name__}'
-            ' without one', remedy))
+        raise ValueError(
+            expected(
+                f'distill.{name}',
+                'read where the teacher has a BN before the activation',
+                f'level {level} of {type(teacher.backbone).__name__} without one',
+                remedy,
+            )
+        )
     return norm

@@ -9,8 +9,9 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS as MMENGINE_OPTIM_WRAPPERS
 from mmengine.registry import Registry
 
-OPTIM_WRAPPERS = Registry('optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS,
-                          scope='kd_ext', locations=['kd_ext.engine.amp'])
+OPTIM_WRAPPERS = Registry(
+    'optim_wrapper', parent=MMENGINE_OPTIM_WRAPPERS, scope='kd_ext', locations=['kd_ext.engine.amp']
+)
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -26,8 +27,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
     @contextlib.contextmanager
     def optim_context(self, model):
-        with super().optim_context(model), torch.autocast(
-                'cpu', dtype=torch.bfloat16):
+        with super().optim_context(model), torch.autocast('cpu', dtype=torch.bfloat16):
             yield
 
 
@@ -48,14 +48,12 @@ def _in_float32(function):
 
     @functools.wraps(function)
     def call(*args):
-        low = any(isinstance(arg, torch.Tensor) and
-                  arg.dtype == torch.bfloat16 for arg in args)
+        low = any(isinstance(arg, torch.Tensor) and arg.dtype == torch.bfloat16 for arg in args)
         if not low:
             return function(*args)
-        result = function(*(
-            arg.float() if isinstance(arg, torch.Tensor)
-            and arg.is_floating_point() else arg
-            for arg in args))
+        result = function(
+            *(arg.float() if isinstance(arg, torch.Tensor) and arg.is_floating_point() else arg for arg in args)
+        )
         return result.bfloat16() if result.is_floating_point() else result
 
     return call

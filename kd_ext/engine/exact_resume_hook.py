@@ -43,14 +43,16 @@ class ExactResumeHook(Hook):
         self.by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         self._worker_init = getattr(loader, 'worker_init_fn', None)
         if self.by_epoch and getattr(loader, 'persistent_workers', False):
-            raise ValueError(expected(
-                'train_dataloader.persistent_workers',
-                'False for kd_ext.ExactResumeHook where training is by epoch',
-                'True', 'Workers that go on keep random states of their '
-                'own.'))
+            raise ValueError(
+                expected(
+                    'train_dataloader.persistent_workers',
+                    'False for kd_ext.ExactResumeHook where training is by epoch',
+                    'True',
+                    'Workers that go on keep random states of their own.',
+                )
+            )
         if not self.by_epoch and not getattr(loader, 'num_workers', 0):
-            runner.train_loop.dataloader_iterator = _Seeded(
-                runner.train_loop.dataloader_iterator, runner.seed)
+            runner.train_loop.dataloader_iterator = _Seeded(runner.train_loop.dataloader_iterator, runner.seed)
 
     def before_train_epoch(self, runner):
         """Seeds the reading of an epoch's images, here and in workers."""
@@ -58,8 +60,7 @@ class ExactResumeHook(Hook):
             return
         place = runner.seed, DATA, runner.epoch
         seed_all(*place)
-        runner.train_dataloader.worker_init_fn = _WorkerSeed(
-            place, self._worker_init)
+        runner.train_dataloader.worker_init_fn = _WorkerSeed(place, self._worker_init)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         """Seeds the step."""

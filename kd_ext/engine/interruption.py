@@ -72,8 +72,10 @@ class Interruption:
         # torch's handler of that would raise in the middle of a step
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if dist.is_main_process():
-            print(f'\nInterrupted: {self.saved} is saved when this step ends.'
-                  ' Interrupt again to end without it.', flush=True)
+            print(
+                f'\nInterrupted: {self.saved} is saved when this step ends. Interrupt again to end without it.',
+                flush=True,
+            )
 
     def _in_child(self, signum):
         # a forked data worker leaves Ctrl-C to its parent; SIGTERM is how
@@ -102,14 +104,18 @@ def train(runner, interruption):
         if not text.startswith('DataLoader worker'):
             raise
         # this one is raised where the next batch is fetched: between steps
-        if ('exited unexpectedly' in text and interruption.signum
-                and dist.get_world_size() == 1):
+        if 'exited unexpectedly' in text and interruption.signum and dist.get_world_size() == 1:
             hook.stop(runner, runner.iter)
-        raise RuntimeError(expected(
-            'the processes that read the data', 'alive', text.strip(' .'),
-            'Mostly the memory ran out: lower train_dataloader.num_workers '
-            'or batch_size, or enlarge /dev/shm. --resume goes on from the '
-            'last checkpoint.')) from error
+        raise RuntimeError(
+            expected(
+                'the processes that read the data',
+                'alive',
+                text.strip(' .'),
+                'Mostly the memory ran out: lower train_dataloader.num_workers '
+                'or batch_size, or enlarge /dev/shm. --resume goes on from the '
+                'last checkpoint.',
+            )
+        ) from error
 
 
 class InterruptHook(Hook):
@@ -138,18 +144,15 @@ class InterruptHook(Hook):
     def after_train_epoch(self, runner):
         self.epoch_start = None
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None,
-                         outputs=None):
-        at_end_of_epoch = (self.epoch_start is not None and
-                           batch_idx + 1 == len(runner.train_dataloader))
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        at_end_of_epoch = self.epoch_start is not None and batch_idx + 1 == len(runner.train_dataloader)
         if not at_end_of_epoch and self.interruption.agreed():
             self.stop(runner, runner.iter + 1)
 
     def before_val_epoch(self, runner):
         self.in_validation = True
 
-    def after_val_iter(self, runner, batch_idx, data_batch=None,
-                       outputs=None):
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         # several ranks cannot agree here, as the last may have a batch less;
         # they do at the next training step
         if self.interruption.signum and dist.get_world_size() == 1:
@@ -171,22 +174,20 @@ class InterruptHook(Hook):
             for signum, handler in zip(SIGNALS, handlers):
                 signal.signal(signum, handler)
         by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-        place = (f'the start of epoch {runner.epoch + 1}' if by_epoch
-                 else f'iteration {iters_done + 1}')
+        place = f'the start of epoch {runner.epoch + 1}' if by_epoch else f'iteration {iters_done + 1}'
         raise Interrupted(
-            self.interruption.signum, f'Interrupted; saved {path}.\nCall the '
-            f'same command with --resume to go on from {place}.')
+            self.interruption.signum,
+            f'Interrupted; saved {path}.\nCall the same command with --resume to go on from {place}.',
+        )
 
     def _save(self, runner, iters_done):
         if self.epoch_start is not None:
             iters_done = self.epoch_start['iter']
             self._schedules = self.epoch_start
         path = os.path.join(runner.work_dir, NAME)
-        runner.save_checkpoint(runner.work_dir, NAME,
-                               meta=dict(epoch=runner.epoch, iter=iters_done))
+        runner.save_checkpoint(runner.work_dir, NAME, meta=dict(epoch=runner.epoch, iter=iters_done))
         if dist.is_main_process():
-            with open(os.path.join(runner.work_dir, 'last_checkpoint'),
-                      'w') as file:
+            with open(os.path.join(runner.work_dir, 'last_checkpoint'), 'w') as file:
                 file.write(path)
         dist.barrier()
         return path
@@ -199,8 +200,7 @@ class InterruptHook(Hook):
             checkpoint['param_schedulers'] = schedules['param_schedulers']
         optimizer = checkpoint['optimizer']
         # the order of OptimWrapper.param_groups
-        groups = [*optimizer.get('param_groups', ()),
-                  optimizer.get('base_param_settings') or {}]
+        groups = [*optimizer.get('param_groups', ()), optimizer.get('base_param_settings') or {}]
         for group, values in zip(groups, schedules['param_groups']):
             group.update(values)
 
@@ -209,15 +209,18 @@ def _schedule_state(runner):
     """The position in all schedules, and the values that they have set."""
     schedulers = runner.param_schedulers
     if isinstance(schedulers, dict):
-        states = {name: [one.state_dict() for one in several]
-                  for name, several in schedulers.items()}
+        states = {name: [one.state_dict() for one in several] for name, several in schedulers.items()}
     elif schedulers is None:
         states = None
     else:
         states = [one.state_dict() for one in schedulers]
     groups = runner.optim_wrapper.param_groups
-    return copy.deepcopy(dict(
-        iter=runner.iter, param_schedulers=states,
-        param_groups=[] if isinstance(groups, dict) else [
-            {key: value for key, value in group.items() if key != 'params'}
-            for group in groups]))
+    return copy.deepcopy(
+        dict(
+            iter=runner.iter,
+            param_schedulers=states,
+            param_groups=[]
+            if isinstance(groups, dict)
+            else [{key: value for key, value in group.items() if key != 'params'} for group in groups],
+        )
+    )

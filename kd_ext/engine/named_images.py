@@ -21,10 +21,13 @@ def name_images(module):
         try:
             return original(self, results)
         except Exception as error:
-            raise OSError(expected(
-                f'the image {results.get("img_path")!r}', 'one that can be '
-                'read', f'{type(error).__name__}: {str(error).strip(". ")}',
-                'Fetch it again, or take it out of the annotations.'
-            )) from error
+            raise OSError(
+                expected(
+                    f'the image {results.get("img_path")!r}',
+                    'one that can be read',
+                    f'{type(error).__name__}: {str(error).strip(". ")}',
+                    'Fetch it again, or take it out of the annotations.',
+                )
+            ) from error
 
     kind.transform = transform

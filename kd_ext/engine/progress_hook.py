@@ -24,7 +24,7 @@ class ProgressHook(Hook):
 
     priority = 'VERY_LOW'
 
-    def __init__(self, title: str = 'training', interval: float = 15.):
+    def __init__(self, title: str = 'training', interval: float = 15.0):
         self.title = title
         self.interval = interval
         self._bar = None
@@ -37,17 +37,18 @@ class ProgressHook(Hook):
         self._start = self._shown = time.monotonic()
         if sys.stderr.isatty():
             self._bar = Progress(
-                TextColumn('{task.description:<28}'), BarColumn(None),
-                MofNCompleteColumn(), TextColumn('loss {task.fields[loss]}'),
-                TimeElapsedColumn(), TimeRemainingColumn(),
-                console=Console(stderr=True))
+                TextColumn('{task.description:<28}'),
+                BarColumn(None),
+                MofNCompleteColumn(),
+                TextColumn('loss {task.fields[loss]}'),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
             self._bar.start()
-            self._task = self._bar.add_task(
-                self.title, total=self._total, completed=runner.iter,
-                loss='-')
+            self._task = self._bar.add_task(self.title, total=self._total, completed=runner.iter, loss='-')
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None,
-                         outputs=None):
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         """Moves the bar, or prints a line when it is time for one."""
         if not is_main_process():
             return
@@ -60,9 +61,11 @@ class ProgressHook(Hook):
             self._shown = now
             pace = (now - self._start) / (done - self._first)
             left = pace * (self._total - done)
-            print(f'{self.title}: {done}/{self._total} iterations, loss '
-                  f'{loss:.3f}, {left:.0f} s left', file=sys.stderr,
-                  flush=True)
+            print(
+                f'{self.title}: {done}/{self._total} iterations, loss {loss:.3f}, {left:.0f} s left',
+                file=sys.stderr,
+                flush=True,
+            )
 
     def after_train(self, runner):
         """Closes the bar."""

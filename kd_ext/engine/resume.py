@@ -43,24 +43,35 @@ def choose_checkpoint(cfg):
     if cfg.get('load_from'):
         if fault:
             other = furthest(folders)
-            raise ValueError(expected(
-                '--resume', 'a checkpoint to go on from',
-                f'{path!r} ({fault})',
-                f'The furthest that is whole: {other}' if other else
-                'Start anew, without --resume.'))
+            raise ValueError(
+                expected(
+                    '--resume',
+                    'a checkpoint to go on from',
+                    f'{path!r} ({fault})',
+                    f'The furthest that is whole: {other}' if other else 'Start anew, without --resume.',
+                )
+            )
     elif path is None or fault:
         other = furthest(folders)
         if other is None and fault:
-            raise ValueError(expected(
-                '--resume', 'of a work dir with a checkpoint that is whole',
-                f'{path!r} ({fault}) and no other', 'Start anew, without '
-                '--resume.'))
+            raise ValueError(
+                expected(
+                    '--resume',
+                    'of a work dir with a checkpoint that is whole',
+                    f'{path!r} ({fault}) and no other',
+                    'Start anew, without --resume.',
+                )
+            )
         if other and rank() == 0:
-            print(expected(
-                f'last_checkpoint in {work_dir}',
-                'the name of a checkpoint that is whole', 'none' if path is
-                None else f'{path!r} ({fault})', f'Going on from {other}.'),
-                file=sys.stderr)
+            print(
+                expected(
+                    f'last_checkpoint in {work_dir}',
+                    'the name of a checkpoint that is whole',
+                    'none' if path is None else f'{path!r} ({fault})',
+                    f'Going on from {other}.',
+                ),
+                file=sys.stderr,
+            )
         path = cfg.load_from = other
     if path is not None:
         _keep_seed(cfg, path)
@@ -112,8 +123,7 @@ def furthest(folders):
                 except Exception:  # damaged in one way or another
                     continue
                 found.add((*key, str(path)))
-    return next((path for *_, path in sorted(found, reverse=True)
-                 if fault_of(path) is None), None)
+    return next((path for *_, path in sorted(found, reverse=True) if fault_of(path) is None), None)
 
 
 def _read(path):

@@ -21,12 +21,12 @@ def install():
     """Changes MMEngine's local files and its CheckpointHook, once."""
     from mmengine.fileio import LocalBackend
     from mmengine.hooks import CheckpointHook
+
     if hasattr(LocalBackend.put, '__wrapped__'):
         return
     LocalBackend.put = _put_whole(LocalBackend.put)
     for name in SAVES:
-        setattr(CheckpointHook, name,
-                _removing_last(getattr(CheckpointHook, name)))
+        setattr(CheckpointHook, name, _removing_last(getattr(CheckpointHook, name)))
 
 
 @contextlib.contextmanager
@@ -48,10 +48,14 @@ def replacing(path):
             os.remove(part)
         if not isinstance(error, OSError):
             raise
-        raise type(error)(expected(
-            repr(path), 'written', error.strerror or error, 'Make room or '
-            'choose another folder; what was saved before is unharmed.'
-        )) from error
+        raise type(error)(
+            expected(
+                repr(path),
+                'written',
+                error.strerror or error,
+                'Make room or choose another folder; what was saved before is unharmed.',
+            )
+        ) from error
 
 
 def _put_whole(put):
@@ -81,9 +85,11 @@ def _removing_last(save):
             save(self, *args, **kwargs)
         finally:
             self.file_backend = backend
-        kept = {getattr(self, 'last_ckpt', None),
-                getattr(self, 'best_ckpt_path', None),
-                *getattr(self, 'best_ckpt_path_dict', {}).values()}
+        kept = {
+            getattr(self, 'last_ckpt', None),
+            getattr(self, 'best_ckpt_path', None),
+            *getattr(self, 'best_ckpt_path_dict', {}).values(),
+        }
         for remove, path in later.removals:
             if path not in kept:
                 remove(path)

@@ -7,8 +7,19 @@ from kd_ext.losses.rcka_loss import RCKALoss, rcka_loss
 from kd_ext.losses.review_loss import ReviewKDLoss, hcl_loss
 
 __all__ = [
-    'LipschitzLoss', 'LogitCKALoss', 'LogitKLLoss', 'NCKDLoss', 'NDLoss',
-    'RCKALoss', 'ReviewKDLoss', 'hcl_loss', 'kl_logits_loss',
-    'lipschitz_loss', 'logit_cka_loss', 'nc1_loss', 'nc2_loss', 'nd_loss',
-    'rcka_loss'
+    'LipschitzLoss',
+    'LogitCKALoss',
+    'LogitKLLoss',
+    'NCKDLoss',
+    'NDLoss',
+    'RCKALoss',
+    'ReviewKDLoss',
+    'hcl_loss',
+    'kl_logits_loss',
+    'lipschitz_loss',
+    'logit_cka_loss',
+    'nc1_loss',
+    'nc2_loss',
+    'nd_loss',
+    'rcka_loss',
 ]

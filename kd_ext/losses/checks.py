@@ -7,20 +7,26 @@ from kd_ext.errors import expected
 
 def check_weight(name, value):
     """A finite number that is not negative."""
-    if (isinstance(value, bool) or not isinstance(value, (int, float))
-            or not 0 <= value < float('inf')):
-        raise ValueError(expected(
-            name, 'a finite number >= 0', repr(value),
-            'A term is switched off by weight 0 or by removing it.'))
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float('inf'):
+        raise ValueError(
+            expected(
+                name, 'a finite number >= 0', repr(value), 'A term is switched off by weight 0 or by removing it.'
+            )
+        )
     return float(value)
 
 
 def check_some_weight(**weights):
     """At least one of the named weights is not 0."""
     if not any(weights.values()):
-        raise ValueError(expected(
-            ' and '.join(weights), 'not 0 both', 'a loss without any term',
-            'Remove the loss to do without it, or set loss_weight=0.'))
+        raise ValueError(
+            expected(
+                ' and '.join(weights),
+                'not 0 both',
+                'a loss without any term',
+                'Remove the loss to do without it, or set loss_weight=0.',
+            )
+        )
 
 
 def check_count(name, value):
@@ -33,12 +39,11 @@ def check_count(name, value):
 def check_tensor(name, value, dims, shape):
     """A floating-point tensor with ``dims`` dimensions."""
     if not isinstance(value, torch.Tensor):
-        raise TypeError(expected(name, f'a tensor {shape}',
-                                 type(value).__name__))
+        raise TypeError(expected(name, f'a tensor {shape}', type(value).__name__))
     if value.dim() not in dims or not value.is_floating_point():
-        raise ValueError(expected(
-            name, f'a floating-point tensor {shape}',
-            f'{value.dtype} of shape {tuple(value.shape)}'))
+        raise ValueError(
+            expected(name, f'a floating-point tensor {shape}', f'{value.dtype} of shape {tuple(value.shape)}')
+        )
 
 
 def check_pair(preds_S, preds_T, dims, shape):
@@ -46,20 +51,24 @@ def check_pair(preds_S, preds_T, dims, shape):
     check_tensor('preds_S', preds_S, dims, shape)
     check_tensor('preds_T', preds_T, dims, shape)
     if preds_S.shape != preds_T.shape:
-        raise ValueError(expected(
-            'preds_S and preds_T', 'of one shape',
-            f'{tuple(preds_S.shape)} and {tuple(preds_T.shape)}',
-            'kd_ext.DetectionDistill adds a projector and a resize where '
-            'teacher and student differ.'))
+        raise ValueError(
+            expected(
+                'preds_S and preds_T',
+                'of one shape',
+                f'{tuple(preds_S.shape)} and {tuple(preds_T.shape)}',
+                'kd_ext.DetectionDistill adds a projector and a resize where teacher and student differ.',
+            )
+        )
 
 
 def check_levels(preds_S, preds_T):
     """As many student levels as teacher levels, and at least one."""
     for name, levels in (('preds_S', preds_S), ('preds_T', preds_T)):
         if not isinstance(levels, (tuple, list)):
-            raise TypeError(expected(name, 'a tensor or a tuple of levels',
-                                     type(levels).__name__))
+            raise TypeError(expected(name, 'a tensor or a tuple of levels', type(levels).__name__))
     if len(preds_S) != len(preds_T) or not len(preds_S):
-        raise ValueError(expected(
-            'preds_S and preds_T', 'the same number of levels, at least one',
-            f'{len(preds_S)} and {len(preds_T)}'))
+        raise ValueError(
+            expected(
+                'preds_S and preds_T', 'the same number of levels, at least one', f'{len(preds_S)} and {len(preds_T)}'
+            )
+        )

@@ -39,7 +39,7 @@ class Task(NamedTuple):
         Rows and columns share theirs, unless each is centred its own way.
         """
         if self.center and self.rows and self.columns:
-            return [self._replace(columns=0.), self._replace(rows=0.)]
+            return [self._replace(columns=0.0), self._replace(rows=0.0)]
         return [self]
 
 
@@ -54,7 +54,7 @@ def _centered(rows, task):
     mean per problem, which changes nothing but the rounding: H does the rest.
     """
     if not task.center:
-        return rows, 0.
+        return rows, 0.0
     mean = rows.mean(-1 if task.columns else (-2, -1), keepdim=True)
     lost = mean.square().mean((-2, -1)) * rows[0].numel()
     return rows - mean, lost
@@ -100,15 +100,14 @@ def _of_columns(gram_x, gram_y, cross):
     inverse = _inverse_norm(gram_x)
     both = inverse * _inverse_norm(gram_y)
     value = cross.square().sum((-2, -1), keepdim=True) * both
-    return (value.sum(), gram_x * (-value * inverse.square()),
-            cross * (2 * both))
+    return (value.sum(), gram_x * (-value * inverse.square()), cross * (2 * both))
 
 
 def _view_loss(x, y, task):
     """Value of one view and the terms of its gradient."""
     (x, lost_x), (y, lost_y) = _centered(x, task), _centered(y, task)
     (gram_x, a), (gram_y, b) = _scaled_gram(x, lost_x), _scaled_gram(y, lost_y)
-    loss, slope_x, terms = 0., 0., []
+    loss, slope_x, terms = 0.0, 0.0, []
     if task.rows:
         value, slope = _of_rows(gram_x, gram_y, task.center)
         loss = loss + task.rows * (len(x) - value)
@@ -154,12 +153,10 @@ class AlignmentLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, preds_S: Tensor, preds_T: Tensor,
-                to_rows: Callable[[Tensor], Tensor], step: int, task: Task):
+    def forward(ctx, preds_S: Tensor, preds_T: Tensor, to_rows: Callable[[Tensor], Tensor], step: int, task: Task):
         ctx.args = to_rows, step, task
         ctx.save_for_backward(preds_S, preds_T)
-        total, ctx.grads = _value_and_grads(
-            preds_S, preds_T, *ctx.args, ctx.needs_input_grad[0])
+        total, ctx.grads = _value_and_grads(preds_S, preds_T, *ctx.args, ctx.needs_input_grad[0])
         return total
 
     @staticmethod
@@ -181,10 +178,8 @@ def _value_and_grads(preds_S, preds_T, to_rows, step, task, want_grads):
         student = preds_S[:, part].detach().requires_grad_(want_grads)
         with torch.enable_grad():
             rows = to_rows(student)
-        value, terms = alignment_loss(rows.detach(), to_rows(preds_T[:, part]),
-                                      task)
+        value, terms = alignment_loss(rows.detach(), to_rows(preds_T[:, part]), task)
         total += value
         if want_grads:
-            grads[:, part], = torch.autograd.grad(rows, student,
-                                                  alignment_grad(terms))
+            (grads[:, part],) = torch.autograd.grad(rows, student, alignment_grad(terms))
     return total, grads

@@ -30,8 +30,7 @@ from kd_ext.registry import MODELS
 
 def check_temperature(value):
     """A finite number > 0."""
-    if (isinstance(value, bool) or not isinstance(value, (int, float))
-            or not 0 < value < float('inf')):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float('inf'):
         raise ValueError(expected('tau', 'a finite number > 0', repr(value)))
     return float(value)
 
@@ -40,14 +39,17 @@ def _binary_terms(preds_S, preds_T):
     """KL of both outcomes of every class: (N, K)."""
     # log(1 - sigmoid(x)) is logsigmoid(-x), finite for any x
     yes, no = F.logsigmoid(preds_T), F.logsigmoid(-preds_T)
-    return (yes.exp() * (yes - F.logsigmoid(preds_S))
-            + no.exp() * (no - F.logsigmoid(-preds_S)))
+    return yes.exp() * (yes - F.logsigmoid(preds_S)) + no.exp() * (no - F.logsigmoid(-preds_S))
 
 
 @full_precision
-def kl_logits_loss(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0,
-                   use_sigmoid: bool = False,
-                   avg_factor: Union[float, Tensor, None] = None) -> Tensor:
+def kl_logits_loss(
+    preds_S: Tensor,
+    preds_T: Tensor,
+    tau: float = 1.0,
+    use_sigmoid: bool = False,
+    avg_factor: Union[float, Tensor, None] = None,
+) -> Tensor:
     """T^2 KL(teacher || student) of logits; see the module's formula.
 
     Args:
@@ -79,8 +81,7 @@ def kl_logits_loss(preds_S: Tensor, preds_T: Tensor, tau: float = 1.0,
     if use_sigmoid:
         terms = _binary_terms(preds_S, preds_T)
     else:
-        terms = F.kl_div(preds_S.log_softmax(-1), preds_T.log_softmax(-1),
-                         reduction='none', log_target=True)
+        terms = F.kl_div(preds_S.log_softmax(-1), preds_T.log_softmax(-1), reduction='none', log_target=True)
     if avg_factor is None:
         avg_factor = len(preds_S)
     return terms.sum() * tau**2 / avg_factor
@@ -100,8 +101,7 @@ class LogitKLLoss(nn.Module):
         ValueError: ``tau`` is not positive, or the weight is negative.
     """
 
-    def __init__(self, tau: float = 1.0, use_sigmoid: Optional[bool] = None,
-                 loss_weight: float = 1.0) -> None:
+    def __init__(self, tau: float = 1.0, use_sigmoid: Optional[bool] = None, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.tau = check_temperature(tau)
         self.use_sigmoid = use_sigmoid
@@ -120,9 +120,7 @@ class LogitKLLoss(nn.Module):
         """
         avg_factor = None
         if get_world_size() > 1:
-            avg_factor = torch.tensor(float(len(preds_S)),
-                                      device=preds_S.device)
+            avg_factor = torch.tensor(float(len(preds_S)), device=preds_S.device)
             all_reduce(avg_factor, 'mean')
             avg_factor = avg_factor.clamp(min=1e-6)
-        return self.loss_weight * kl_logits_loss(
-            preds_S, preds_T, self.tau, bool(self.use_sigmoid), avg_factor)
+        return self.loss_weight * kl_logits_loss(preds_S, preds_T, self.tau, bool(self.use_sigmoid), avg_factor)

@@ -28,19 +28,24 @@ def check_labelled(preds_S, labels, class_means):
     check_tensor('preds_S', preds_S, (2,), '(N, D)')
     check_tensor('class_means', class_means, (2,), '(R, D)')
     if not isinstance(labels, Tensor):
-        raise TypeError(expected('labels', 'a tensor (N,)',
-                                 type(labels).__name__))
-    if (labels.dtype in NO_LABELS or labels.is_floating_point()
-            or labels.shape != preds_S.shape[:1]):
-        raise ValueError(expected(
-            'labels', f'{len(preds_S)} whole numbers, one for each row of '
-            'preds_S', f'{labels.dtype} of shape {tuple(labels.shape)}'))
+        raise TypeError(expected('labels', 'a tensor (N,)', type(labels).__name__))
+    if labels.dtype in NO_LABELS or labels.is_floating_point() or labels.shape != preds_S.shape[:1]:
+        raise ValueError(
+            expected(
+                'labels',
+                f'{len(preds_S)} whole numbers, one for each row of preds_S',
+                f'{labels.dtype} of shape {tuple(labels.shape)}',
+            )
+        )
     if not len(class_means) or class_means.shape[1] != preds_S.shape[1]:
-        raise ValueError(expected(
-            'class_means', f'at least one row of width {preds_S.shape[1]}, as '
-            'preds_S has', f'shape {tuple(class_means.shape)}',
-            'kd_ext.DetectionDistill adds a projector where teacher and '
-            'student differ.'))
+        raise ValueError(
+            expected(
+                'class_means',
+                f'at least one row of width {preds_S.shape[1]}, as preds_S has',
+                f'shape {tuple(class_means.shape)}',
+                'kd_ext.DetectionDistill adds a projector where teacher and student differ.',
+            )
+        )
 
 
 def known_rows(labels: Tensor, known: Tensor) -> Tuple[Tensor, Tensor]:
@@ -62,7 +67,7 @@ class _Directions(torch.autograd.Function):
     @staticmethod
     def forward(ctx, rows, floor):
         norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-        scale = torch.where(norms > floor, 1 / norms.clamp(min=EPS), 0.)
+        scale = torch.where(norms > floor, 1 / norms.clamp(min=EPS), 0.0)
         out = rows * scale
         ctx.save_for_backward(out, scale)
         return out
@@ -87,24 +92,20 @@ def class_counts(labels: Tensor, rows: int) -> Tensor:
     """Number of regions of each class (rows,); other labels do not count."""
     index = torch.where((labels >= 0) & (labels < rows), labels, rows).long()
     counts = torch.zeros(rows + 1, device=labels.device)
-    return counts.index_add_(0, index, torch.ones_like(
-        index, dtype=counts.dtype))[:-1]
+    return counts.index_add_(0, index, torch.ones_like(index, dtype=counts.dtype))[:-1]
 
 
 @full_precision
-def class_sums(preds_S: Tensor, labels: Tensor,
-               rows: int) -> Tuple[Tensor, Tensor]:
+def class_sums(preds_S: Tensor, labels: Tensor, rows: int) -> Tuple[Tensor, Tensor]:
     """Sum of the embeddings (rows, D) and their number (rows,) by class."""
     # all that is no class goes to one more row
     index = torch.where((labels >= 0) & (labels < rows), labels, rows).long()
     sums = preds_S.new_zeros(rows + 1, preds_S.shape[1])
     counts = preds_S.new_zeros(rows + 1)
-    return (sums.index_add(0, index, preds_S)[:-1],
-            counts.index_add(0, index, torch.ones_like(preds_S[:, 0]))[:-1])
+    return (sums.index_add(0, index, preds_S)[:-1], counts.index_add(0, index, torch.ones_like(preds_S[:, 0]))[:-1])
 
 
-def batch_means(preds_S: Tensor, labels: Tensor,
-                rows: int) -> Tuple[Tensor, Tensor]:
+def batch_means(preds_S: Tensor, labels: Tensor, rows: int) -> Tuple[Tensor, Tensor]:
     """Class means (rows, D) and counts (rows,) of all processes' regions.
 
     The values are equal on every process. The gradient goes to this

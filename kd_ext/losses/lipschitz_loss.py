@@ -42,9 +42,13 @@ def _lipschitz_loss(preds_S, preds_T, num_iters, relative, weights):
     return error.square().mean(1) @ error.new_tensor(weights)
 
 
-def lipschitz_loss(preds_S: Sequence[Tensor], preds_T: Sequence[Tensor],
-                   num_iters: int = 10, relative: bool = False,
-                   stage_weights: Optional[Sequence[float]] = None) -> Tensor:
+def lipschitz_loss(
+    preds_S: Sequence[Tensor],
+    preds_T: Sequence[Tensor],
+    num_iters: int = 10,
+    relative: bool = False,
+    stage_weights: Optional[Sequence[float]] = None,
+) -> Tensor:
     """Lipschitz matching loss; see the module's formula.
 
     Args:
@@ -72,41 +76,46 @@ def lipschitz_loss(preds_S: Sequence[Tensor], preds_T: Sequence[Tensor],
     _check_stages(preds_S, preds_T)
     pairs = len(preds_S) - 1
     if stage_weights is None:
-        stage_weights = [2.0**(k - pairs - 1) for k in range(1, pairs + 1)]
+        stage_weights = [2.0 ** (k - pairs - 1) for k in range(1, pairs + 1)]
     _check_weights(stage_weights, pairs)
-    return _lipschitz_loss(preds_S, preds_T, num_iters, relative,
-                           stage_weights)
+    return _lipschitz_loss(preds_S, preds_T, num_iters, relative, stage_weights)
 
 
 def _check_stages(preds_S, preds_T):
     for name, stages in (('preds_S', preds_S), ('preds_T', preds_T)):
-        if not isinstance(stages, (tuple, list)) or not all(
-                isinstance(maps, Tensor) for maps in stages):
-            raise TypeError(expected(
-                name, 'a tuple of stage features (B, C_k, H_k, W_k)',
-                type(stages).__name__,
-                'Take several stages of the backbone.'))
+        if not isinstance(stages, (tuple, list)) or not all(isinstance(maps, Tensor) for maps in stages):
+            raise TypeError(
+                expected(
+                    name,
+                    'a tuple of stage features (B, C_k, H_k, W_k)',
+                    type(stages).__name__,
+                    'Take several stages of the backbone.',
+                )
+            )
         for k, maps in enumerate(stages):
             if maps.dim() != 4 or not maps.is_floating_point():
-                raise ValueError(expected(
-                    f'{name}[{k}]', 'floating point (B, C_k, H_k, W_k)',
-                    f'{maps.dtype} of shape {tuple(maps.shape)}'))
+                raise ValueError(
+                    expected(
+                        f'{name}[{k}]',
+                        'floating point (B, C_k, H_k, W_k)',
+                        f'{maps.dtype} of shape {tuple(maps.shape)}',
+                    )
+                )
     check_levels(preds_S, preds_T)
     if len(preds_S) < 2:
-        raise ValueError(expected(
-            'preds_S', 'at least 2 stages', len(preds_S),
-            'The loss relates neighbouring stages.'))
+        raise ValueError(
+            expected('preds_S', 'at least 2 stages', len(preds_S), 'The loss relates neighbouring stages.')
+        )
     batches = {len(maps) for maps in (*preds_S, *preds_T)}
     if len(batches) > 1:
-        raise ValueError(expected('all stages', 'of one batch size',
-                                  sorted(batches)))
+        raise ValueError(expected('all stages', 'of one batch size', sorted(batches)))
 
 
 def _check_weights(stage_weights, pairs):
     if len(stage_weights) != pairs:
-        raise ValueError(expected(
-            'stage_weights', f'{pairs} numbers, one per pair of stages',
-            f'{len(stage_weights)}'))
+        raise ValueError(
+            expected('stage_weights', f'{pairs} numbers, one per pair of stages', f'{len(stage_weights)}')
+        )
 
 
 @MODELS.register_module()
@@ -133,24 +142,28 @@ class LipschitzLoss(nn.Module):
     fits_widths = True
     least_levels = 2
 
-    def __init__(self, num_iters: int = 10, loss_weight: float = 1.0,
-                 relative: bool = False,
-                 stage_weights: Optional[Sequence[float]] = None) -> None:
+    def __init__(
+        self,
+        num_iters: int = 10,
+        loss_weight: float = 1.0,
+        relative: bool = False,
+        stage_weights: Optional[Sequence[float]] = None,
+    ) -> None:
         super().__init__()
         self.num_iters = check_count('num_iters', num_iters)
         self.loss_weight = check_weight('loss_weight', loss_weight)
         self.relative = bool(relative)
-        self.stage_weights = stage_weights if stage_weights is None else [
-            check_weight('stage_weights', weight) for weight in stage_weights]
+        self.stage_weights = (
+            stage_weights
+            if stage_weights is None
+            else [check_weight('stage_weights', weight) for weight in stage_weights]
+        )
 
     def setup(self, num_levels: int) -> None:
         """Checks the weights for n = ``num_levels`` before any training."""
         if self.stage_weights is not None:
             _check_weights(self.stage_weights, num_levels - 1)
 
-    def forward(self, preds_S: Tuple[Tensor, ...],
-                preds_T: Tuple[Tensor, ...]) -> Tensor:
+    def forward(self, preds_S: Tuple[Tensor, ...], preds_T: Tuple[Tensor, ...]) -> Tensor:
         """Weighted :func:`lipschitz_loss`."""
-        return self.loss_weight * lipschitz_loss(
-            preds_S, preds_T, self.num_iters, self.relative,
-            self.stage_weights)
+        return self.loss_weight * lipschitz_loss(preds_S, preds_T, self.num_iters, self.relative, self.stage_weights)

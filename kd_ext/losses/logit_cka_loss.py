@@ -30,9 +30,9 @@ def _class_rows(logits):
 
 
 @full_precision
-def logit_cka_loss(preds_S: Tensor, preds_T: Tensor,
-                   intra_weight: float = 1.0, inter_weight: float = 1.0,
-                   center: bool = True) -> Tensor:
+def logit_cka_loss(
+    preds_S: Tensor, preds_T: Tensor, intra_weight: float = 1.0, inter_weight: float = 1.0, center: bool = True
+) -> Tensor:
     """CKA loss of class logits; see the module's formula.
 
     Args:
@@ -61,8 +61,12 @@ def logit_cka_loss(preds_S: Tensor, preds_T: Tensor,
         return preds_S.sum() * 0
     # samples are the columns of class rows: intra is the column alignment
     return AlignmentLoss.apply(
-        preds_S, preds_T.detach(), _class_rows, preds_S.shape[1],
-        Task(rows=inter_weight, columns=intra_weight, center=center))
+        preds_S,
+        preds_T.detach(),
+        _class_rows,
+        preds_S.shape[1],
+        Task(rows=inter_weight, columns=intra_weight, center=center),
+    )
 
 
 @MODELS.register_module()
@@ -81,18 +85,16 @@ class LogitCKALoss(nn.Module):
         ValueError: A weight is negative or no number, or both are 0.
     """
 
-    def __init__(self, intra_weight: float = 1.0, inter_weight: float = 1.0,
-                 center: bool = True, loss_weight: float = 1.0) -> None:
+    def __init__(
+        self, intra_weight: float = 1.0, inter_weight: float = 1.0, center: bool = True, loss_weight: float = 1.0
+    ) -> None:
         super().__init__()
         self.intra_weight = check_weight('intra_weight', intra_weight)
         self.inter_weight = check_weight('inter_weight', inter_weight)
-        check_some_weight(intra_weight=intra_weight,
-                          inter_weight=inter_weight)
+        check_some_weight(intra_weight=intra_weight, inter_weight=inter_weight)
         self.center = bool(center)
         self.loss_weight = check_weight('loss_weight', loss_weight)
 
     def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Weighted :func:`logit_cka_loss`."""
-        return self.loss_weight * logit_cka_loss(
-            preds_S, preds_T, self.intra_weight, self.inter_weight,
-            self.center)
+        return self.loss_weight * logit_cka_loss(preds_S, preds_T, self.intra_weight, self.inter_weight, self.center)

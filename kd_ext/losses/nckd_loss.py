@@ -55,9 +55,14 @@ def _class_directions(class_means, known, centre):
 
 
 @full_precision
-def nc1_loss(preds_S: Tensor, labels: Tensor, class_means: Tensor,
-             tau: float = 0.1, center: bool = True,
-             avg_factor: Union[float, Tensor, None] = None) -> Tensor:
+def nc1_loss(
+    preds_S: Tensor,
+    labels: Tensor,
+    class_means: Tensor,
+    tau: float = 0.1,
+    center: bool = True,
+    avg_factor: Union[float, Tensor, None] = None,
+) -> Tensor:
     """Prototype alignment: NC1 of the module's formulas.
 
     Args:
@@ -93,8 +98,7 @@ def nc1_loss(preds_S: Tensor, labels: Tensor, class_means: Tensor,
     class_means = class_means.detach().to(preds_S.dtype)
     known = _known(class_means)
     centre = _centre(class_means, known) * float(center)
-    logits = directions(preds_S - centre) @ _class_directions(
-        class_means, known, centre).mT / tau
+    logits = directions(preds_S - centre) @ _class_directions(class_means, known, centre).mT / tau
     logits = logits.masked_fill(~known, torch.finfo(logits.dtype).min)
     counted, index = known_rows(labels, known)
     terms = -logits.log_softmax(1).gather(1, index[:, None])[:, 0]
@@ -105,8 +109,7 @@ def nc1_loss(preds_S: Tensor, labels: Tensor, class_means: Tensor,
 
 
 @full_precision
-def nc2_loss(student_means: Tensor, class_means: Tensor,
-             center: bool = True) -> Tensor:
+def nc2_loss(student_means: Tensor, class_means: Tensor, center: bool = True) -> Tensor:
     """Transfer of the angles between classes: NC2 of the module's formulas.
 
     The target is the teacher's measured Gram matrix, not the ideal -1/(K-1).
@@ -134,9 +137,13 @@ def nc2_loss(student_means: Tensor, class_means: Tensor,
     check_tensor('student_means', student_means, (2,), '(R, D)')
     check_tensor('class_means', class_means, (2,), '(R, D)')
     if len(student_means) != len(class_means):
-        raise ValueError(expected(
-            'student_means and class_means', '(R, D) with the same R',
-            f'{tuple(student_means.shape)} and {tuple(class_means.shape)}'))
+        raise ValueError(
+            expected(
+                'student_means and class_means',
+                '(R, D) with the same R',
+                f'{tuple(student_means.shape)} and {tuple(class_means.shape)}',
+            )
+        )
     class_means = class_means.detach().to(student_means.dtype)
     known = _known(student_means.detach()) & _known(class_means)
     grams = []
@@ -186,12 +193,18 @@ class NCKDLoss(nn.Module):
 
     parts = ('nc1', 'nc2')  # names of the terms, for those that log them
 
-    def __init__(self, tau: float = 0.1, nc1_weight: float = 1.0,
-                 nc2_weight: float = 1.0, center: bool = True,
-                 include_background: bool = False, momentum: float = 0.1,
-                 num_classes: Optional[int] = None,
-                 width: Optional[int] = None,
-                 loss_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        tau: float = 0.1,
+        nc1_weight: float = 1.0,
+        nc2_weight: float = 1.0,
+        center: bool = True,
+        include_background: bool = False,
+        momentum: float = 0.1,
+        num_classes: Optional[int] = None,
+        width: Optional[int] = None,
+        loss_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         self.tau = check_temperature(tau)
         self.nc1_weight = check_weight('nc1_weight', nc1_weight)
@@ -205,28 +218,29 @@ class NCKDLoss(nn.Module):
         self.register_buffer('student_means', None)
         self.register_buffer('student_counts', None)
         if (num_classes is None) != (width is None):
-            raise ValueError(expected(
-                'num_classes and width', 'both given or both left out',
-                f'{num_classes} and {width}'))
+            raise ValueError(
+                expected('num_classes and width', 'both given or both left out', f'{num_classes} and {width}')
+            )
         if num_classes is not None:
             self.setup(num_classes, width)
 
     def setup(self, num_classes: int, width: int) -> None:
         """Makes the buffers, before checkpoints are read; again is fine."""
-        shape = (check_count('num_classes', num_classes)
-                 + self.include_background, check_count('width', width))
+        shape = (check_count('num_classes', num_classes) + self.include_background, check_count('width', width))
         if self.student_means is None:
             self.student_means = torch.zeros(shape)
             self.student_counts = torch.zeros(shape[0], dtype=torch.long)
         elif self.student_means.shape != shape:
-            raise ValueError(expected(
-                'student_means', f'of shape {shape}',
-                f'{tuple(self.student_means.shape)}',
-                'Leave out num_classes and width of kd_ext.NCKDLoss: they '
-                'are found from the detector.'))
+            raise ValueError(
+                expected(
+                    'student_means',
+                    f'of shape {shape}',
+                    f'{tuple(self.student_means.shape)}',
+                    'Leave out num_classes and width of kd_ext.NCKDLoss: they are found from the detector.',
+                )
+            )
 
-    def forward(self, preds_S: Tensor, labels: Tensor,
-                class_means: Tensor) -> Dict[str, Tensor]:
+    def forward(self, preds_S: Tensor, labels: Tensor, class_means: Tensor) -> Dict[str, Tensor]:
         """Weighted terms ``nc1`` and ``nc2``.
 
         Args:
@@ -239,30 +253,35 @@ class NCKDLoss(nn.Module):
         preds_S, rows = upcast(preds_S), len(class_means)
         means, counts = self._blended(preds_S, labels)
         total = (counts[:rows] * _known(class_means)).sum()
-        nc1 = nc1_loss(preds_S, labels, class_means, self.tau, self.center,
-                       total / get_world_size())
+        nc1 = nc1_loss(preds_S, labels, class_means, self.tau, self.center, total / get_world_size())
         nc2 = nc2_loss(means[:rows], class_means, self.center)
         # nothing to learn from: the terms are zero, as everywhere
         nc2 = nc2 * (total > 0)
-        return {'nc1': self.loss_weight * self.nc1_weight * nc1,
-                'nc2': self.loss_weight * self.nc2_weight * nc2}
+        return {'nc1': self.loss_weight * self.nc1_weight * nc1, 'nc2': self.loss_weight * self.nc2_weight * nc2}
 
     def _checked(self, preds_S, labels, class_means):
         """The teacher's means that go with the buffers' rows."""
         check_labelled(preds_S, labels, class_means)
         if self.student_means is None:
-            raise RuntimeError(expected(
-                'num_classes and width', 'known before training', 'neither',
-                'Call setup(num_classes, width), or pass them to '
-                'kd_ext.NCKDLoss.'))
+            raise RuntimeError(
+                expected(
+                    'num_classes and width',
+                    'known before training',
+                    'neither',
+                    'Call setup(num_classes, width), or pass them to kd_ext.NCKDLoss.',
+                )
+            )
         rows, width = self.student_means.shape
         foreground = rows - self.include_background
-        if (preds_S.shape[1] != width
-                or len(class_means) not in (foreground, foreground + 1)):
-            raise ValueError(expected(
-                'class_means', f'({foreground} or {foreground + 1}, {width})',
-                f'{tuple(class_means.shape)}',
-                'Class means belong to one data set and one teacher.'))
+        if preds_S.shape[1] != width or len(class_means) not in (foreground, foreground + 1):
+            raise ValueError(
+                expected(
+                    'class_means',
+                    f'({foreground} or {foreground + 1}, {width})',
+                    f'{tuple(class_means.shape)}',
+                    'Class means belong to one data set and one teacher.',
+                )
+            )
         return class_means[:rows]
 
     def _blended(self, preds_S, labels):

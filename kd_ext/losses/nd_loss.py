@@ -36,10 +36,14 @@ def foreground(class_means: Tensor, num_classes: Optional[int]) -> Tensor:
     if num_classes is None:
         return class_means[:-1]
     if rows not in (num_classes, num_classes + 1):
-        raise ValueError(expected(
-            'class_means', f'{num_classes} rows, or {num_classes + 1} with '
-            'the background', f'{rows} rows',
-            'Class means belong to one data set and one teacher.'))
+        raise ValueError(
+            expected(
+                'class_means',
+                f'{num_classes} rows, or {num_classes + 1} with the background',
+                f'{rows} rows',
+                'Class means belong to one data set and one teacher.',
+            )
+        )
     return class_means[:num_classes]
 
 
@@ -59,7 +63,7 @@ class _Cosines(torch.autograd.Function):
         own = norms > floors
         norms = torch.where(own, norms, floors)
         # no signal in either: not aligned, and no gradient of size 1 / EPS
-        scale = torch.where(norms > EPS, 1 / norms.clamp(min=EPS), 0.)
+        scale = torch.where(norms > EPS, 1 / norms.clamp(min=EPS), 0.0)
         ctx.buffer = targets.index_select(0, index).mul_(rows)
         cosines = ctx.buffer.sum(1) * scale
         ctx.save_for_backward(rows, targets, index, scale, own * cosines)
@@ -78,10 +82,16 @@ class _Cosines(torch.autograd.Function):
 
 
 @full_precision
-def nd_loss(preds_S: Tensor, preds_T: Optional[Tensor], labels: Tensor,
-            class_means: Tensor, include_background: bool = True,
-            class_balanced: bool = False, num_classes: Optional[int] = None,
-            class_sizes: Optional[Tensor] = None) -> Tensor:
+def nd_loss(
+    preds_S: Tensor,
+    preds_T: Optional[Tensor],
+    labels: Tensor,
+    class_means: Tensor,
+    include_background: bool = True,
+    class_balanced: bool = False,
+    num_classes: Optional[int] = None,
+    class_sizes: Optional[Tensor] = None,
+) -> Tensor:
     """ND loss of region embeddings; see the module's formula.
 
     Args:
@@ -133,13 +143,12 @@ def nd_loss(preds_S: Tensor, preds_T: Optional[Tensor], labels: Tensor,
     weights = counted.to(preds_S.dtype)
     if class_sizes is None:
         class_sizes = torch.zeros_like(mean_norms).index_add(0, index, weights)
-    class_sizes = class_sizes[:len(class_means)] * (mean_norms > EPS)
+    class_sizes = class_sizes[: len(class_means)] * (mean_norms > EPS)
     total = class_sizes.sum()
     if class_balanced:
         weights = weights / class_sizes[index].clamp(min=EPS)
         total = (class_sizes > 0).sum()
-    floors = (mean_norms[index] if preds_T is None else
-              torch.linalg.vector_norm(preds_T.detach(), dim=1))
+    floors = mean_norms[index] if preds_T is None else torch.linalg.vector_norm(preds_T.detach(), dim=1)
     cosines = _Cosines.apply(preds_S, directions(class_means), index, floors)
     return (weights * (1 - cosines)).sum() / total.clamp(min=EPS)
 
@@ -159,24 +168,25 @@ class NDLoss(nn.Module):
         ValueError: A negative weight, or ``num_classes`` below 1.
     """
 
-    def __init__(self, loss_weight: float = 1.0,
-                 include_background: bool = True,
-                 class_balanced: bool = False,
-                 num_classes: Optional[int] = None) -> None:
+    def __init__(
+        self,
+        loss_weight: float = 1.0,
+        include_background: bool = True,
+        class_balanced: bool = False,
+        num_classes: Optional[int] = None,
+    ) -> None:
         super().__init__()
         self.loss_weight = check_weight('loss_weight', loss_weight)
         self.include_background = bool(include_background)
         self.class_balanced = bool(class_balanced)
-        self.num_classes = (None if num_classes is None else
-                            check_count('num_classes', num_classes))
+        self.num_classes = None if num_classes is None else check_count('num_classes', num_classes)
 
     def setup(self, num_classes: int) -> None:
         """Takes K from the detector where the config leaves it out."""
         if self.num_classes is None:
             self.num_classes = check_count('num_classes', num_classes)
 
-    def forward(self, preds_S: Tensor, preds_T: Optional[Tensor],
-                labels: Tensor, class_means: Tensor) -> Tensor:
+    def forward(self, preds_S: Tensor, preds_T: Optional[Tensor], labels: Tensor, class_means: Tensor) -> Tensor:
         """Weighted :func:`nd_loss`.
 
         On several processes the divisor is its mean over them, so that the
@@ -188,5 +198,12 @@ class NDLoss(nn.Module):
             class_sizes = class_counts(labels, len(class_means))
             all_reduce(class_sizes, 'mean')
         return self.loss_weight * nd_loss(
-            preds_S, preds_T, labels, class_means, self.include_background,
-            self.class_balanced, self.num_classes, class_sizes)
+            preds_S,
+            preds_T,
+            labels,
+            class_means,
+            self.include_background,
+            self.class_balanced,
+            self.num_classes,
+            class_sizes,
+        )

@@ -46,9 +46,6 @@ def full_precision(function):
             return function(*args, **kwargs)  # which refuses it
         dtype = torch.float32 if sample.dtype in HALVES else sample.dtype
         with torch.autocast(sample.device.type, enabled=False):
-            return function(
-                *_in_dtype(args, dtype),
-                **{key: _in_dtype(value, dtype)
-                   for key, value in kwargs.items()})
+            return function(*_in_dtype(args, dtype), **{key: _in_dtype(value, dtype) for key, value in kwargs.items()})
 
     return wrapper

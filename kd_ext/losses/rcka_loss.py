@@ -38,16 +38,14 @@ CHUNK_ON_CPU = 2**20
 MANY_PATCHES = 5 / 3
 
 
-def fitting_patch(height: int, width: int, patch_size: int,
-                  center: bool) -> int:
+def fitting_patch(height: int, width: int, patch_size: int, center: bool) -> int:
     """The patch size used on a map: halved until enough patches fit.
 
     One patch has CKA = 1 with anything, and so have two after centring; a map
     needs 2 patches, 3 with ``center``. Returns 1 where no size gives enough.
     """
     needed = 3 if center else 2
-    while patch_size > 1 and (-(-height // patch_size)
-                              * -(-width // patch_size)) < needed:
+    while patch_size > 1 and (-(-height // patch_size) * -(-width // patch_size)) < needed:
         patch_size //= 2
     return patch_size
 
@@ -62,8 +60,7 @@ def _resize_rows(maps: Tensor, length: int) -> Tensor:
     if maps.shape[1] == length:
         return maps
     column = maps[:, :, None].permute(0, 3, 1, 2)
-    column = F.interpolate(column, (length, 1), mode='bilinear',
-                           align_corners=False)
+    column = F.interpolate(column, (length, 1), mode='bilinear', align_corners=False)
     return column.permute(0, 2, 3, 1).squeeze(2)
 
 
@@ -77,12 +74,14 @@ def patch_rows(maps: Tensor, patch_size: int) -> Tensor:
     _, channels, height, width = maps.shape
     down, across = -(-height // patch_size), -(-width // patch_size)
     # image by image, so that a slice of channels need not be copied first
-    strips = torch.stack([
-        _resize_rows(image, down * patch_size)
-        .view(channels, down, patch_size, width).transpose(2, 3)
-        for image in maps.unbind()], 3)
-    cells = _resize_rows(strips.view(channels * down, width, -1),
-                         across * patch_size)
+    strips = torch.stack(
+        [
+            _resize_rows(image, down * patch_size).view(channels, down, patch_size, width).transpose(2, 3)
+            for image in maps.unbind()
+        ],
+        3,
+    )
+    cells = _resize_rows(strips.view(channels * down, width, -1), across * patch_size)
     return cells.reshape(channels, down * across, -1)
 
 
@@ -91,9 +90,14 @@ def _patch_columns(maps, patch_size):
 
 
 @full_precision
-def rcka_loss(preds_S: Tensor, preds_T: Tensor, patch_size: int = 16,
-              intra_weight: float = 1.0, inter_weight: float = 0.0,
-              center: bool = True) -> Tensor:
+def rcka_loss(
+    preds_S: Tensor,
+    preds_T: Tensor,
+    patch_size: int = 16,
+    intra_weight: float = 1.0,
+    inter_weight: float = 0.0,
+    center: bool = True,
+) -> Tensor:
     """RCKA of one level; see the module's formula.
 
     Args:
@@ -129,15 +133,12 @@ def rcka_loss(preds_S: Tensor, preds_T: Tensor, patch_size: int = 16,
     batch, channels, height, width = preds_S.shape
     patch = fitting_patch(height, width, patch_size, center)
     rows, task = patch_rows, Task(intra_weight, inter_weight, center)
-    if (-(-height // patch) * -(-width // patch)
-            > MANY_PATCHES * batch * patch**2):
+    if -(-height // patch) * -(-width // patch) > MANY_PATCHES * batch * patch**2:
         rows, task = _patch_columns, Task(inter_weight, intra_weight, center)
     step = channels
     if preds_S.device.type == 'cpu':
         step = max(1, CHUNK_ON_CPU // (batch * height * width))
-    return AlignmentLoss.apply(
-        preds_S, preds_T.detach(), partial(rows, patch_size=patch), step,
-        task) / channels
+    return AlignmentLoss.apply(preds_S, preds_T.detach(), partial(rows, patch_size=patch), step, task) / channels
 
 
 @MODELS.register_module()
@@ -159,27 +160,30 @@ class RCKALoss(nn.Module):
             the patch size is no whole number >= 1.
     """
 
-    def __init__(self, patch_size: int = 16, intra_weight: float = 1.0,
-                 inter_weight: float = 0.0, center: bool = True,
-                 loss_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        patch_size: int = 16,
+        intra_weight: float = 1.0,
+        inter_weight: float = 0.0,
+        center: bool = True,
+        loss_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         self.patch_size = check_count('patch_size', patch_size)
         self.intra_weight = check_weight('intra_weight', intra_weight)
         self.inter_weight = check_weight('inter_weight', inter_weight)
-        check_some_weight(intra_weight=intra_weight,
-                          inter_weight=inter_weight)
+        check_some_weight(intra_weight=intra_weight, inter_weight=inter_weight)
         self.center = bool(center)
         self.loss_weight = check_weight('loss_weight', loss_weight)
 
-    def forward(self, preds_S: Union[Tensor, Sequence[Tensor]],
-                preds_T: Union[Tensor, Sequence[Tensor]]) -> Tensor:
+    def forward(self, preds_S: Union[Tensor, Sequence[Tensor]], preds_T: Union[Tensor, Sequence[Tensor]]) -> Tensor:
         """Sums :func:`rcka_loss` over levels; a tensor is one level."""
         levels_S, levels_T = _as_levels(preds_S), _as_levels(preds_T)
         check_levels(levels_S, levels_T)
         return self.loss_weight * sum(
-            rcka_loss(student, teacher, self.patch_size, self.intra_weight,
-                      self.inter_weight, self.center)
-            for student, teacher in zip(levels_S, levels_T))
+            rcka_loss(student, teacher, self.patch_size, self.intra_weight, self.inter_weight, self.center)
+            for student, teacher in zip(levels_S, levels_T)
+        )
 
 
 def _as_levels(preds) -> Sequence[Tensor]:

@@ -84,21 +84,17 @@ class AttentionFusion(nn.Module):
         fuse: Whether there is a level above.
     """
 
-    def __init__(self, in_channels: int, mid_channels: int,
-                 out_channels: int, fuse: bool) -> None:
+    def __init__(self, in_channels: int, mid_channels: int, out_channels: int, fuse: bool) -> None:
         super().__init__()
-        self.reduce = nn.Sequential(
-            nn.Conv2d(in_channels, mid_channels, 1, bias=False),
-            nn.BatchNorm2d(mid_channels))
+        self.reduce = nn.Sequential(nn.Conv2d(in_channels, mid_channels, 1, bias=False), nn.BatchNorm2d(mid_channels))
         self.out = nn.Sequential(
-            nn.Conv2d(mid_channels, out_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(out_channels))
+            nn.Conv2d(mid_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels)
+        )
         self.attention = nn.Conv2d(2 * mid_channels, 2, 1) if fuse else None
         for conv in (self.reduce[0], self.out[0]):
             nn.init.kaiming_uniform_(conv.weight, a=1)
 
-    def forward(self, maps: Tensor, above: Optional[Tensor],
-                size: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
+    def forward(self, maps: Tensor, above: Optional[Tensor], size: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
         """Output (B, D, \\*size) and fusion (B, M, \\*size) of one level.
 
         ``above`` is the fusion of the coarser level, ``size`` the teacher's.
@@ -144,59 +140,68 @@ class ReviewKDLoss(nn.Module):
     # it brings the student's widths to the teacher's itself
     fits_widths = True
 
-    def __init__(self, in_channels: Union[int, Sequence[int], None] = None,
-                 out_channels: Union[int, Sequence[int], None] = None,
-                 num_levels: Optional[int] = None, mid_channels: int = 256,
-                 loss_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        in_channels: Union[int, Sequence[int], None] = None,
+        out_channels: Union[int, Sequence[int], None] = None,
+        num_levels: Optional[int] = None,
+        mid_channels: int = 256,
+        loss_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         self.mid_channels = check_count('mid_channels', mid_channels)
         self.loss_weight = check_weight('loss_weight', loss_weight)
         self.widths = None
         self.fusions = nn.ModuleList()
         if (in_channels is None) != (out_channels is None):
-            raise ValueError(expected(
-                'in_channels and out_channels', 'both given or both left out',
-                f'{in_channels} and {out_channels}'))
+            raise ValueError(
+                expected(
+                    'in_channels and out_channels', 'both given or both left out', f'{in_channels} and {out_channels}'
+                )
+            )
         if in_channels is not None:
-            given = [len(widths) for widths in (in_channels, out_channels)
-                     if not isinstance(widths, int)]
+            given = [len(widths) for widths in (in_channels, out_channels) if not isinstance(widths, int)]
             levels = num_levels or (given[0] if given else 1)
-            self.setup(_per_level(in_channels, levels),
-                       _per_level(out_channels, levels))
+            self.setup(_per_level(in_channels, levels), _per_level(out_channels, levels))
 
-    def setup(self, student_widths: Sequence[int],
-              teacher_widths: Sequence[int]) -> None:
+    def setup(self, student_widths: Sequence[int], teacher_widths: Sequence[int]) -> None:
         """Makes the layers for widths from fine to coarse; again is fine."""
         widths = tuple(student_widths), tuple(teacher_widths)
         if len(widths[0]) != len(widths[1]) or not widths[0]:
-            raise ValueError(expected(
-                'in_channels and out_channels', 'one number for each level',
-                f'{widths[0]} and {widths[1]}'))
+            raise ValueError(
+                expected('in_channels and out_channels', 'one number for each level', f'{widths[0]} and {widths[1]}')
+            )
         if self.widths not in (None, widths):
-            raise ValueError(expected(
-                'student and teacher widths', f'{self.widths}', f'{widths}',
-                'Leave out in_channels and out_channels of '
-                'kd_ext.ReviewKDLoss: they are found from the detectors.'))
+            raise ValueError(
+                expected(
+                    'student and teacher widths',
+                    f'{self.widths}',
+                    f'{widths}',
+                    'Leave out in_channels and out_channels of '
+                    'kd_ext.ReviewKDLoss: they are found from the detectors.',
+                )
+            )
         if self.widths is None:
             self.widths = widths
             coarsest = len(widths[0]) - 1
             self.fusions.extend(
-                AttentionFusion(check_count('in_channels', student),
-                                self.mid_channels,
-                                check_count('out_channels', teacher),
-                                fuse=level < coarsest)
-                for level, (student, teacher) in enumerate(zip(*widths)))
+                AttentionFusion(
+                    check_count('in_channels', student),
+                    self.mid_channels,
+                    check_count('out_channels', teacher),
+                    fuse=level < coarsest,
+                )
+                for level, (student, teacher) in enumerate(zip(*widths))
+            )
 
-    def forward(self, preds_S: Union[Tensor, Sequence[Tensor]],
-                preds_T: Union[Tensor, Sequence[Tensor]]) -> Tensor:
+    def forward(self, preds_S: Union[Tensor, Sequence[Tensor]], preds_T: Union[Tensor, Sequence[Tensor]]) -> Tensor:
         """Weighted loss of all levels, given from fine to coarse."""
         if isinstance(preds_S, Tensor) and isinstance(preds_T, Tensor):
             preds_S, preds_T = (preds_S,), (preds_T,)
         self._check(preds_S, preds_T)
         if not all(maps.numel() for maps in (*preds_S, *preds_T)):
-            return sum(one.float().sum() for one in (
-                *preds_S, *self.parameters())) * 0
-        total, fused = 0., None
+            return sum(one.float().sum() for one in (*preds_S, *self.parameters())) * 0
+        total, fused = 0.0, None
         for level in reversed(range(len(preds_S))):
             fusion, teacher = self.fusions[level], preds_T[level]
             student = preds_S[level].to(fusion.reduce[0].weight.dtype)
@@ -210,20 +215,27 @@ class ReviewKDLoss(nn.Module):
             for maps in preds:
                 check_tensor(name, maps, (4,), '(B, C, H, W)')
                 if self.training and maps[:, :1].numel() == 1:
-                    raise ValueError(expected(
-                        name, 'maps of more than one value for each channel',
-                        f'shape {tuple(maps.shape)}', 'BN needs them: take '
-                        'more images a batch, or finer levels=.'))
-        got = tuple(tuple(maps.shape[1] for maps in preds)
-                    for preds in (preds_S, preds_T))
+                    raise ValueError(
+                        expected(
+                            name,
+                            'maps of more than one value for each channel',
+                            f'shape {tuple(maps.shape)}',
+                            'BN needs them: take more images a batch, or finer levels=.',
+                        )
+                    )
+        got = tuple(tuple(maps.shape[1] for maps in preds) for preds in (preds_S, preds_T))
         if got != self.widths:
-            raise ValueError(expected(
-                'preds_S and preds_T', f'maps of widths {self.widths}', got,
-                'Call setup(student_widths, teacher_widths) before training.'))
+            raise ValueError(
+                expected(
+                    'preds_S and preds_T',
+                    f'maps of widths {self.widths}',
+                    got,
+                    'Call setup(student_widths, teacher_widths) before training.',
+                )
+            )
         sizes = {len(maps) for maps in (*preds_S, *preds_T)}
         if len(sizes) > 1:
-            raise ValueError(expected('preds_S and preds_T',
-                                      'of one batch size', sorted(sizes)))
+            raise ValueError(expected('preds_S and preds_T', 'of one batch size', sorted(sizes)))
 
 
 def _per_level(widths, num_levels):

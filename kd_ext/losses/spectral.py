@@ -43,9 +43,12 @@ def _pool(maps, size):
         return F.adaptive_avg_pool2d(maps, size).flatten(2)
     # a bilinear resize to half is the mean of 2 x 2 cells; on one tall map
     # torch does it two to four times faster than the pool on a CPU
-    tall = F.interpolate(maps.reshape(batch, 1, channels * height, width),
-                         (channels * size[0], size[1]), mode='bilinear',
-                         align_corners=False)
+    tall = F.interpolate(
+        maps.reshape(batch, 1, channels * height, width),
+        (channels * size[0], size[1]),
+        mode='bilinear',
+        align_corners=False,
+    )
     return tall.view(batch, channels, -1)
 
 
@@ -54,11 +57,11 @@ def _unpool(cells, size, maps_size):
     with torch.enable_grad():
         maps = cells.new_zeros(len(cells), 1, *maps_size, requires_grad=True)
         pooled = F.adaptive_avg_pool2d(maps, size)
-    grad, = torch.autograd.grad(pooled, maps, cells.view_as(pooled))
+    (grad,) = torch.autograd.grad(pooled, maps, cells.view_as(pooled))
     return grad.flatten(2)
 
 
-def _unit(rows, least=0.):
+def _unit(rows, least=0.0):
     """Rows of length 1; those not longer than ``least`` become exactly 0."""
     norm = rows.norm(dim=-1, keepdim=True)
     return rows * torch.where(norm > least, norm, torch.inf).reciprocal()
@@ -82,7 +85,7 @@ def _next(rows, basis):
 
 def _top_of(images):
     """Top eigenvector of images images^T, (B, 1, steps), and eigenvalue."""
-    gram = (images @ images.mT).nan_to_num(0., 0., 0.)  # eigh raises on nan
+    gram = (images @ images.mT).nan_to_num(0.0, 0.0, 0.0)  # eigh raises on nan
     values, vectors = torch.linalg.eigh(gram)
     return vectors[..., -1][:, None], values[:, -1]
 
@@ -100,8 +103,7 @@ def _power_iteration(pooled, maps, num_iters) -> _Triplet:
         image = high @ maps.mT  # M^T u
         low = _unit(image) @ maps / count
         steps.append((left, image, low, high))
-        lefts, images, lows, highs = (torch.cat(rows, 1)
-                                      for rows in zip(*steps))
+        lefts, images, lows, highs = (torch.cat(rows, 1) for rows in zip(*steps))
         if len(steps) == num_iters:
             break
         if maps.device.type == 'cpu':
@@ -115,8 +117,7 @@ def _power_iteration(pooled, maps, num_iters) -> _Triplet:
     sigma = image.norm(dim=-1, keepdim=True)
     lengths = images.norm(dim=-1)[:, None]
     low = (mix * lengths / torch.where(sigma > 0, sigma, torch.inf)) @ lows
-    return _Triplet(sigma[:, 0, 0], mix @ lefts, _unit(image), low,
-                    mix @ highs)
+    return _Triplet(sigma[:, 0, 0], mix @ lefts, _unit(image), low, mix @ highs)
 
 
 class _StageSigmas(torch.autograd.Function):
@@ -130,9 +131,9 @@ class _StageSigmas(torch.autograd.Function):
     def forward(ctx, num_iters, *stages):
         ctx.sizes = [stage.shape[-2:] for stage in stages]
         ctx.triplets = [
-            _power_iteration(_pool(low, high.shape[-2:]), high.flatten(2),
-                             num_iters)
-            for low, high in zip(stages, stages[1:])]
+            _power_iteration(_pool(low, high.shape[-2:]), high.flatten(2), num_iters)
+            for low, high in zip(stages, stages[1:])
+        ]
         return torch.stack([triplet.sigma for triplet in ctx.triplets])
 
     @staticmethod
@@ -148,8 +149,8 @@ class _StageSigmas(torch.autograd.Function):
         with torch.autocast(grads.device.type, enabled=False):
             return None, *(
                 _sum_of_outers(pairs).unflatten(-1, size) if wanted else None
-                for pairs, size, wanted in zip(outers, ctx.sizes,
-                                               ctx.needs_input_grad[1:]))
+                for pairs, size, wanted in zip(outers, ctx.sizes, ctx.needs_input_grad[1:])
+            )
 
 
 def _sum_of_outers(pairs):

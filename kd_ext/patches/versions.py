@@ -20,17 +20,21 @@ from kd_ext.errors import expected
 
 SSD_HEAD = 'mmdet.models.dense_heads.ssd_head'
 MEAN_AP = 'mmdet.evaluation.functional.mean_ap'
-RAZOR_QUANTIZATION = ('mmrazor.structures.quantization',
-                      'mmrazor.models.quantizers',
-                      'mmrazor.models.fake_quants',
-                      'mmrazor.models.observers',
-                      'mmrazor.models.algorithms.quantization',
-                      'mmrazor.engine.runner.quantization_loops')
+RAZOR_QUANTIZATION = (
+    'mmrazor.structures.quantization',
+    'mmrazor.models.quantizers',
+    'mmrazor.models.fake_quants',
+    'mmrazor.models.observers',
+    'mmrazor.models.algorithms.quantization',
+    'mmrazor.engine.runner.quantization_loops',
+)
 NO_QUANTIZATION = expected(
-    'the quantization half of mmrazor', 'usable', 'a torch that no longer has '
-    'the APIs it was written for, so kd_ext replaced it by a stub',
+    'the quantization half of mmrazor',
+    'usable',
+    'a torch that no longer has the APIs it was written for, so kd_ext replaced it by a stub',
     'Distillation, pruning and search are not affected; for quantization use '
-    'mmrazor 1.0.0 with torch 1.13, without kd_ext.')
+    'mmrazor 1.0.0 with torch 1.13, without kd_ext.',
+)
 
 
 def install():
@@ -54,6 +58,7 @@ def name_package():
     """
     from mmengine.config import config, utils
     from mmengine.hub import hub
+
     utils.MODULE2PACKAGE.setdefault('kd_ext', 'kd_ext')
     original = utils._get_package_and_cfg_path
     if hasattr(original, '__wrapped__'):
@@ -79,6 +84,7 @@ def find_editable_packages():
     import mmengine.config.config
     import mmengine.hub.hub
     import mmengine.utils.package_utils
+
     original = mmengine.utils.package_utils.get_installed_path
     if hasattr(original, '__wrapped__'):
         return
@@ -92,8 +98,7 @@ def find_editable_packages():
                 path = os.path.dirname(spec.origin)
         return path
 
-    for module in (mmengine.utils, mmengine.utils.package_utils,
-                   mmengine.config.config, mmengine.hub.hub):
+    for module in (mmengine.utils, mmengine.utils.package_utils, mmengine.config.config, mmengine.hub.hub):
         module.get_installed_path = get_installed_path
 
 
@@ -118,8 +123,7 @@ def name_missing_extras():
 
         return look
 
-    for module, name in ((mmengine.config.config, 'is_installed'),
-                         (mmengine.hub.hub, 'install_package')):
+    for module, name in ((mmengine.config.config, 'is_installed'), (mmengine.hub.hub, 'install_package')):
         original = getattr(module, name)
         if not hasattr(original, '__wrapped__'):
             setattr(module, name, checked(original))
@@ -134,34 +138,41 @@ def trust_mmengine_checkpoints():
     is still refused.
     """
     import torch
+
     add = getattr(torch.serialization, 'add_safe_globals', None)
     if add is None:  # torch < 2.4 reads everything
         return
     import numpy as np
     from mmengine.logging import HistoryBuffer
+
     core = getattr(np, '_core', None) or np.core
     dtypes = {type(np.dtype(kind)) for kind in 'bBhHiIlLqQefd?'}
-    add([HistoryBuffer, core.multiarray._reconstruct, core.multiarray.scalar,
-         np.ndarray, np.dtype, *dtypes])
+    add([HistoryBuffer, core.multiarray._reconstruct, core.multiarray.scalar, np.ndarray, np.dtype, *dtypes])
     # Python pickles a method as getattr(class, name); the builtin would let a
     # file reach anything, so its name is bound to a stand-in
-    add([(_history_method, 'builtins.getattr'),
-         (_history_method, '__builtin__.getattr')])
+    add([(_history_method, 'builtins.getattr'), (_history_method, '__builtin__.getattr')])
     if not core.multiarray.__name__.startswith('numpy.core'):
         # written under numpy 1, read under numpy 2
-        add([(core.multiarray._reconstruct,
-              'numpy.core.multiarray._reconstruct'),
-             (core.multiarray.scalar, 'numpy.core.multiarray.scalar')])
+        add(
+            [
+                (core.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
+                (core.multiarray.scalar, 'numpy.core.multiarray.scalar'),
+            ]
+        )
 
 
 def _history_method(owner, name):
     from mmengine.logging import HistoryBuffer
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean',
-                                                  'current'):
-        raise pickle.UnpicklingError(expected(
-            'what a checkpoint names', 'statistics of its log history only',
-            f'{name!r} of {owner!r}', 'Do not load this file unless you know '
-            'where it comes from.'))
+
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise pickle.UnpicklingError(
+            expected(
+                'what a checkpoint names',
+                'statistics of its log history only',
+                f'{name!r} of {owner!r}',
+                'Do not load this file unless you know where it comes from.',
+            )
+        )
     return getattr(owner, name)
 
 
@@ -172,9 +183,11 @@ def stub_razor_quantization():
     that half uses torch APIs which are gone. The subpackages are replaced by
     stubs; using anything in them raises an ImportError that says why.
     """
-    if (not quantization_apis_are_gone() or 'mmrazor.models' in sys.modules
-            or any(isinstance(finder, _StubFinder)
-                   for finder in sys.meta_path)):
+    if (
+        not quantization_apis_are_gone()
+        or 'mmrazor.models' in sys.modules
+        or any(isinstance(finder, _StubFinder) for finder in sys.meta_path)
+    ):
         return
     sys.meta_path.insert(0, _StubFinder())
 
@@ -182,11 +195,11 @@ def stub_razor_quantization():
 def quantization_apis_are_gone():
     """Whether this torch lacks what mmrazor's quantization half imports."""
     import torch
+
     return int(torch.__version__.split('.')[0]) >= 2
 
 
 class _UnavailableMeta(type):
-
     def __call__(cls, *args, **kwargs):
         raise ImportError(NO_QUANTIZATION)
 
@@ -208,12 +221,9 @@ class _StubModule(types.ModuleType):
 
 
 class _StubFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-
     def find_spec(self, fullname, path=None, target=None):
-        if any(fullname == name or fullname.startswith(f'{name}.')
-               for name in RAZOR_QUANTIZATION):
-            return importlib.machinery.ModuleSpec(fullname, self,
-                                                  is_package=True)
+        if any(fullname == name or fullname.startswith(f'{name}.') for name in RAZOR_QUANTIZATION):
+            return importlib.machinery.ModuleSpec(fullname, self, is_package=True)
         return None
 
     def create_module(self, spec):
@@ -232,8 +242,7 @@ def let_ssd_predict():
     where it is missing, answers the question: a loss of no custom kind. The
     head's module is left unimported until something else asks for it.
     """
-    change_when_imported(SSD_HEAD, lambda module: _set_missing_loss_cls(
-        module.SSDHead))
+    change_when_imported(SSD_HEAD, lambda module: _set_missing_loss_cls(module.SSDHead))
 
 
 def score_voc_in_threads():
@@ -244,8 +253,7 @@ def score_voc_in_threads():
     release them, and may wait forever: a validation hung that way. Threads
     give the same numbers, from numpy, on data that need not be copied.
     """
-    change_when_imported(MEAN_AP, lambda module: setattr(
-        module, 'Pool', ThreadPool))
+    change_when_imported(MEAN_AP, lambda module: setattr(module, 'Pool', ThreadPool))
 
 
 def change_when_imported(name, change):
@@ -253,8 +261,7 @@ def change_when_imported(name, change):
     module = sys.modules.get(name)
     if module is not None:
         change(module)
-    elif not any(getattr(finder, 'name', None) == name
-                 for finder in sys.meta_path):
+    elif not any(getattr(finder, 'name', None) == name for finder in sys.meta_path):
         sys.meta_path.insert(0, _Changer(name, change))
 
 
@@ -282,8 +289,7 @@ class _Changer(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname, path=None, target=None):
         if fullname != self.name:
             return None
-        found = (finder.find_spec(fullname, path, target)
-                 for finder in sys.meta_path if finder is not self)
+        found = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
         spec = next(filter(None, found), None)
         if spec is None or spec.loader is None:
             return spec

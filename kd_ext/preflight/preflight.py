@@ -43,8 +43,7 @@ class Preflight:
         samples = []
         for index in spread(len(data), 4 * images):
             sample = data[index]
-            if sample is not None and len(
-                    sample['data_samples'].gt_instances):
+            if sample is not None and len(sample['data_samples'].gt_instances):
                 samples.append(sample)
             if len(samples) == images:
                 break
@@ -54,29 +53,36 @@ class Preflight:
     def classes(self):
         """list[Finding] on the class lists."""
         distiller, names = self.model.distiller, class_names(self.cfg)
-        return [finding for name, mapped in distiller.classes.items()
-                for finding in compare_classes(
-                    names, mapped, [term for term in distiller.by_class
-                                    if distiller.teacher_of[term] == name])]
+        return [
+            finding
+            for name, mapped in distiller.classes.items()
+            for finding in compare_classes(
+                names, mapped, [term for term in distiller.by_class if distiller.teacher_of[term] == name]
+            )
+        ]
 
     def sizes(self):
         """list[Finding] on a teacher smaller than its student."""
         count = _parameters(self.model.student)
-        return [Finding(False, (
-            f'The {_named(name)} has {_parameters(teacher):,} parameters and '
-            f'the student {count:,}: are they swapped?'))
+        return [
+            Finding(
+                False,
+                (
+                    f'The {_named(name)} has {_parameters(teacher):,} parameters and '
+                    f'the student {count:,}: are they swapped?'
+                ),
+            )
             for name, teacher in self.model.teachers.items()
-            if _parameters(teacher) < count]
+            if _parameters(teacher) < count
+        ]
 
     def teachers(self, thorough=True):
         """The :class:`TeacherScore` of each teacher: dict."""
         scores = {}
         for name, teacher in self.model.teachers.items():
-            classes = data_map(class_names(self.cfg),
-                               self.model.distiller.classes[name])
+            classes = data_map(class_names(self.cfg), self.model.distiller.classes[name])
             with undisturbed(teacher):
-                scores[name] = TeacherScore(self.model, name, self.batches,
-                                            classes, thorough)
+                scores[name] = TeacherScore(self.model, name, self.batches, classes, thorough)
         return scores
 
     def step(self):
@@ -87,37 +93,46 @@ class Preflight:
 
     def short(self):
         """The checks that take seconds: list[Finding]."""
-        return [*self.classes(), *self.sizes(), *_findings(
-            self.teachers(thorough=False).values())]
+        return [*self.classes(), *self.sizes(), *_findings(self.teachers(thorough=False).values())]
 
     def run(self):
         """All checks, shown on the way: list[Finding]."""
         findings = [*self.classes(), *self.sizes()]
-        self.console.print(f'matches\n{self.model.distiller.matches}\n',
-                           markup=False, highlight=False, soft_wrap=True)
-        with self.watch.part('the teacher\'s own loss'):
+        self.console.print(f'matches\n{self.model.distiller.matches}\n', markup=False, highlight=False, soft_wrap=True)
+        with self.watch.part("the teacher's own loss"):
             scores = self.teachers()
         for name, score in scores.items():
-            self.console.print(_table(
-                f'the {_named(name)}\'s own loss on {len(score.batches)} '
-                'images', ('inputs', 'loss'),
-                ((kind, f'{loss:.3f}') for kind, loss in score.rows())))
+            self.console.print(
+                _table(
+                    f"the {_named(name)}'s own loss on {len(score.batches)} images",
+                    ('inputs', 'loss'),
+                    ((kind, f'{loss:.3f}') for kind, loss in score.rows()),
+                )
+            )
         with self.watch.part('the terms of a step'):
             step = self.step()
-        self.console.print(_table(
-            'one step', ('', 'value', 'share', 'gradient norm'),
-            ((name, f'{value:.4f}', f'{share:.1%}', f'{norm:.3g}')
-             for name, value, share, norm in step.rows())))
+        self.console.print(
+            _table(
+                'one step',
+                ('', 'value', 'share', 'gradient norm'),
+                ((name, f'{value:.4f}', f'{share:.1%}', f'{norm:.3g}') for name, value, share, norm in step.rows()),
+            )
+        )
         with self.watch.part('the cost of a step'):
             costs = step.costs()
-        self.console.print(_table(
-            'a step of two small images', ('', f'seconds{_threads()}', 'MiB'),
-            ((name, f'{seconds:.2f}', '' if memory is None else
-              f'{memory:.0f}') for name, (seconds, memory) in costs.items())))
-        self.console.print(_table(
-            'this check', ('', 'seconds'), (
-                (part, f'{seconds:.1f}')
-                for part, seconds in self.watch.rows())))
+        self.console.print(
+            _table(
+                'a step of two small images',
+                ('', f'seconds{_threads()}', 'MiB'),
+                (
+                    (name, f'{seconds:.2f}', '' if memory is None else f'{memory:.0f}')
+                    for name, (seconds, memory) in costs.items()
+                ),
+            )
+        )
+        self.console.print(
+            _table('this check', ('', 'seconds'), ((part, f'{seconds:.1f}') for part, seconds in self.watch.rows()))
+        )
         return [*findings, *_findings(scores.values()), *step.findings()]
 
 
@@ -133,8 +148,7 @@ def _named(teacher):
 def _threads():
     """``, 2 threads`` on a CPU."""
     count = torch.get_num_threads()
-    return '' if torch.cuda.is_available() else (
-        f', {count} thread{"s" * (count > 1)}')
+    return '' if torch.cuda.is_available() else (f', {count} thread{"s" * (count > 1)}')
 
 
 def _parameters(model):
@@ -149,8 +163,7 @@ def _resized(cfg, size):
         for step in dataset.get('pipeline') or ():
             if str(step.get('type')).endswith('Resize') and 'scale' in step:
                 scale = step['scale']
-                larger = max(scale) if isinstance(scale, (list, tuple)) else (
-                    scale)
+                larger = max(scale) if isinstance(scale, (list, tuple)) else (scale)
                 if larger > size:
                     step['scale'] = (size, size)
     return cfg
@@ -159,8 +172,7 @@ def _resized(cfg, size):
 def _table(title, columns, rows):
     table = Table(title=title)
     for index, column in enumerate(columns):
-        table.add_column(column, justify='right' if index else 'left',
-                         overflow='fold')
+        table.add_column(column, justify='right' if index else 'left', overflow='fold')
     for row in rows:
         table.add_row(*row)
     return table

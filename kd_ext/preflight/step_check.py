@@ -24,25 +24,19 @@ class StepCheck:
         self.batch = model.data_preprocessor(batch, True)
         losses = model(**self.batch, mode='loss')
         self.total = float(model.parse_losses(losses)[0].detach())
-        self.terms = {key[len('distill.loss_'):]: value
-                      for key, value in losses.items()
-                      if key.startswith('distill.loss_')}
-        task = model.parse_losses({
-            key: value for key, value in losses.items()
-            if key.startswith('student.')})[0]
-        parameters = [p for p in model.student.parameters()
-                      if p.requires_grad]
+        self.terms = {
+            key[len('distill.loss_') :]: value for key, value in losses.items() if key.startswith('distill.loss_')
+        }
+        task = model.parse_losses({key: value for key, value in losses.items() if key.startswith('student.')})[0]
+        parameters = [p for p in model.student.parameters() if p.requires_grad]
         self.task = float(task.detach())
         self.task_gradient = _norm(task, parameters)
-        self.gradients = {name: _norm(value, parameters)
-                          for name, value in self.terms.items()}
-        self.values = {name: float(value.detach())
-                       for name, value in self.terms.items()}
+        self.gradients = {name: _norm(value, parameters) for name, value in self.terms.items()}
+        self.values = {name: float(value.detach()) for name, value in self.terms.items()}
 
     def rows(self):
         """``(term, value, share, gradient norm)`` for a table."""
-        yield 'task loss', self.task, self.task / self.total, \
-            self.task_gradient
+        yield 'task loss', self.task, self.task / self.total, self.task_gradient
         for name, value in self.values.items():
             yield name, value, value / self.total, self.gradients[name]
 
@@ -52,56 +46,72 @@ class StepCheck:
         for name, value in self.values.items():
             share, gradient = value / self.total, self.gradients[name]
             if not (math.isfinite(value) and math.isfinite(gradient)):
-                found.append(Finding(True, (
-                    f'{name} is {value} with a gradient of norm {gradient} in '
-                    'the first step.')))
+                found.append(
+                    Finding(True, (f'{name} is {value} with a gradient of norm {gradient} in the first step.'))
+                )
             elif self._weight(name) == 0:
-                found.append(Finding(False, (
-                    f'{name} has a loss_weight of 0 and teaches nothing: '
-                    'raise it, or leave the entry out.')))
+                found.append(
+                    Finding(
+                        False,
+                        (f'{name} has a loss_weight of 0 and teaches nothing: raise it, or leave the entry out.'),
+                    )
+                )
             elif gradient == 0:
-                found.append(Finding(value != 0, (
-                    f'{name} gives the student no gradient'
-                    + (': it cannot teach.' if value else ' in this step: '
-                       'these images hold nothing for it to compare.'))))
+                found.append(
+                    Finding(
+                        value != 0,
+                        (
+                            f'{name} gives the student no gradient'
+                            + (
+                                ': it cannot teach.'
+                                if value
+                                else ' in this step: these images hold nothing for it to compare.'
+                            )
+                        ),
+                    )
+                )
             elif share > DWARFS:
-                found.append(Finding(False, (
-                    f'{name} is {share:.0%} of the total loss and dwarfs the '
-                    'task: lower its loss_weight.')))
-            elif share < VANISHES and gradient < (
-                    VANISHES * self.task_gradient):
-                found.append(Finding(False, (
-                    f'{name} is {share:.1e} of the total loss and its '
-                    'gradient as small: raise its loss_weight.')))
+                found.append(
+                    Finding(
+                        False, (f'{name} is {share:.0%} of the total loss and dwarfs the task: lower its loss_weight.')
+                    )
+                )
+            elif share < VANISHES and gradient < (VANISHES * self.task_gradient):
+                found.append(
+                    Finding(
+                        False,
+                        (f'{name} is {share:.1e} of the total loss and its gradient as small: raise its loss_weight.'),
+                    )
+                )
         return found
 
     def _weight(self, name):
         """loss_weight of the entry that a term, or a part of it, is of."""
         terms = self.model.distiller.terms
-        entry = max((one for one in terms if f'{name}_'.startswith(
-            f'{one}_')), key=len)
+        entry = max((one for one in terms if f'{name}_'.startswith(f'{one}_')), key=len)
         return getattr(terms[entry].loss, 'loss_weight', None)
 
     def costs(self):
         """Seconds and MiB of one step, of the student alone and distilled."""
+
         def step(model, batch):
             losses = model(**batch, mode='loss')
             model.parse_losses(losses)[0].backward()
             model.zero_grad(set_to_none=True)
 
-        return {name: cost(lambda model=model: step(model, self.batch))
-                for name, model in (('student alone', self.model.student),
-                                    ('distilled', self.model))}
+        return {
+            name: cost(lambda model=model: step(model, self.batch))
+            for name, model in (('student alone', self.model.student), ('distilled', self.model))
+        }
 
 
 def _norm(value, parameters):
     """Norm of the gradient of ``value`` in all ``parameters``."""
     if not value.requires_grad:
-        return 0.
-    gradients = torch.autograd.grad(value, parameters, retain_graph=True,
-                                    allow_unused=True)
+        return 0.0
+    gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
     norms = [g.norm() for g in gradients if g is not None]
-    return float(torch.stack(norms).norm()) if norms else 0.
+    return float(torch.stack(norms).norm()) if norms else 0.0
 
 
 def build(cfg):

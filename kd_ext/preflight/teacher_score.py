@@ -26,14 +26,14 @@ SPREAD = [58.395, 57.12, 57.375]
 NORMALISATIONS = {
     'RGB, mean and std of torchvision': (RGB, SPREAD, True),
     'BGR, mean and std of torchvision': (RGB[::-1], SPREAD[::-1], False),
-    'BGR, mean of Caffe, std 1': ([103.53, 116.28, 123.675], [1.] * 3, False),
-    'RGB in 0..1': ([0.] * 3, [255.] * 3, True),
-    'BGR in 0..255': ([0.] * 3, [1.] * 3, False),
+    'BGR, mean of Caffe, std 1': ([103.53, 116.28, 123.675], [1.0] * 3, False),
+    'RGB in 0..1': ([0.0] * 3, [255.0] * 3, True),
+    'BGR in 0..255': ([0.0] * 3, [1.0] * 3, False),
 }
 FLOOR = 0.9  # part of the untrained loss that a teacher has to fall below
 SUSPECT, WRONG = 0.985, 0.9  # likewise, of another normalisation
 # no further image after so many seconds, once there are this many
-SECONDS, LEAST = 15., 2
+SECONDS, LEAST = 15.0, 2
 
 
 class TeacherScore:
@@ -51,8 +51,7 @@ class TeacherScore:
         batches (list[dict]): Those that were looked at, preprocessed.
     """
 
-    def __init__(self, model, name, batches, classes, thorough=True,
-                 seconds=SECONDS):
+    def __init__(self, model, name, batches, classes, thorough=True, seconds=SECONDS):
         self.student, self.teacher = model.student, model.teachers[name]
         self.batches = []
         for batch in batches:
@@ -77,17 +76,22 @@ class TeacherScore:
 
     def _adapter(self, mean, std, bgr_to_rgb):
         own = self.teacher.data_preprocessor
-        other = MODELS.build(dict(
-            type=f'mmdet.{type(own).__name__}' if type(own).__module__
-            .startswith('mmdet') else type(own), mean=mean, std=std,
-            bgr_to_rgb=bgr_to_rgb, pad_value=getattr(own, 'pad_value', 0)))
-        return InputAdapter(self.student,
-                            SimpleNamespace(data_preprocessor=other))
+        other = MODELS.build(
+            dict(
+                type=f'mmdet.{type(own).__name__}' if type(own).__module__.startswith('mmdet') else type(own),
+                mean=mean,
+                std=std,
+                bgr_to_rgb=bgr_to_rgb,
+                pad_value=getattr(own, 'pad_value', 0),
+            )
+        )
+        return InputAdapter(self.student, SimpleNamespace(data_preprocessor=other))
 
     def _is_configured(self, adapter, used):
         return adapter.flip == used.flip and bool(
             torch.allclose(adapter.scale, used.scale, rtol=1e-2)
-            and torch.allclose(adapter.shift, used.shift, atol=1e-1))
+            and torch.allclose(adapter.shift, used.shift, atol=1e-1)
+        )
 
     def _losses(self, forms, end):
         """The loss of each image in each form: (forms, images).
@@ -98,26 +102,32 @@ class TeacherScore:
         for batch in self.batches:
             if len(losses) >= LEAST and time.perf_counter() > end:
                 break
-            losses.append(torch.stack([_loss(model, adapter, batch)
-                                       for model, adapter in forms]))
-        self.batches = self.batches[:len(losses)]
+            losses.append(torch.stack([_loss(model, adapter, batch) for model, adapter in forms]))
+        self.batches = self.batches[: len(losses)]
         return torch.stack(losses, 1).double().cpu()
 
     def findings(self):
         """list[Finding]"""
         found = []
         if not self.batches:
-            return [Finding(False, (
-                'No image looked at holds a class that the teacher knows, so '
-                'its own loss says nothing.'))]
-        own, floor = float(self.configured.mean()), float(
-            self.untrained.mean())
+            return [
+                Finding(
+                    False, ('No image looked at holds a class that the teacher knows, so its own loss says nothing.')
+                )
+            ]
+        own, floor = float(self.configured.mean()), float(self.untrained.mean())
         if not own < FLOOR * floor:  # nan is no better either
-            found.append(Finding(True, (
-                f'The teacher\'s own loss on {len(self.configured)} images is '
-                f'{own:.3f}, untrained it would be {floor:.3f}: it does not '
-                'know these images. Look at teacher_ckpt, at the teacher\'s '
-                'classes and at its data_preprocessor.')))
+            found.append(
+                Finding(
+                    True,
+                    (
+                        f"The teacher's own loss on {len(self.configured)} images is "
+                        f'{own:.3f}, untrained it would be {floor:.3f}: it does not '
+                        "know these images. Look at teacher_ckpt, at the teacher's "
+                        'classes and at its data_preprocessor.'
+                    ),
+                )
+            )
         if not self.others:
             return found
         name = min(self.others, key=lambda key: float(self.others[key].mean()))
@@ -125,11 +135,17 @@ class TeacherScore:
         wins = int((best < self.configured).sum())
         gain = float(best.mean()) / own
         if gain < SUSPECT and 4 * wins >= 3 * len(best):
-            found.append(Finding(gain < WRONG, (
-                f'The teacher does better with other inputs than its config '
-                f'gives it: loss {float(best.mean()):.3f} with "{name}" '
-                f'against {own:.3f}. Look at mean, std and bgr_to_rgb of the '
-                'teacher\'s data_preprocessor.')))
+            found.append(
+                Finding(
+                    gain < WRONG,
+                    (
+                        f'The teacher does better with other inputs than its config '
+                        f'gives it: loss {float(best.mean()):.3f} with "{name}" '
+                        f'against {own:.3f}. Look at mean, std and bgr_to_rgb of the '
+                        "teacher's data_preprocessor."
+                    ),
+                )
+            )
         return found
 
     def rows(self):
@@ -148,8 +164,7 @@ def _loss(model, adapter, batch):
     heads = [model.bbox_head] if hasattr(model, 'bbox_head') else []
     inputs = adapter(batch['inputs'], batch['data_samples'])
     # rank 0 alone looks, and losses sum up over processes
-    with alone(), own_loss_mode(model, *heads), \
-            torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
+    with alone(), own_loss_mode(model, *heads), torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
         torch.manual_seed(0)  # the same sampled regions every time
         parts = model(inputs, batch['data_samples'], mode='loss')
     return model.parse_losses(parts)[0]

@@ -12,14 +12,20 @@ from typing import Callable, Dict, List, Optional, Tuple
 import torch
 
 STATUS = Path('/proc/self/status')
-MEMORY = ('Peak resident memory of the process during one run above what it '
-          'held before (VmHWM after a reset, in MiB): temporaries and the '
-          "student's gradient count, the inputs do not.")
+MEMORY = (
+    'Peak resident memory of the process during one run above what it '
+    'held before (VmHWM after a reset, in MiB): temporaries and the '
+    "student's gradient count, the inputs do not."
+)
 
 
-def interleave(candidates: Dict[str, Callable[[], None]], repeats: int,
-               slow: Dict[str, int], progress=None,
-               clock=time.perf_counter) -> Dict[str, List[float]]:
+def interleave(
+    candidates: Dict[str, Callable[[], None]],
+    repeats: int,
+    slow: Dict[str, int],
+    progress=None,
+    clock=time.perf_counter,
+) -> Dict[str, List[float]]:
     """Seconds of every run of every candidate.
 
     Each repeat runs all candidates one after the other, so that whatever
@@ -43,8 +49,7 @@ def interleave(candidates: Dict[str, Callable[[], None]], repeats: int,
             progress()
     for name, runs in slow.items():
         if name in candidates:
-            times[name] = [_seconds(candidates[name], clock)
-                           for _ in range(runs)]
+            times[name] = [_seconds(candidates[name], clock) for _ in range(runs)]
     return times
 
 
@@ -68,10 +73,14 @@ def summarise(times: Dict[str, List[float]], unit: str) -> Dict[str, dict]:
         ratios = [value / one for value, one in zip(values, times[unit])]
         low, high = quartiles(values)
         rows[name] = dict(
-            runs=len(values), median_ms=1e3 * statistics.median(values),
-            quartile_low_ms=1e3 * low, quartile_high_ms=1e3 * high,
-            min_ms=1e3 * min(values), ratio=statistics.median(ratios),
-            ratio_quartiles=list(quartiles(ratios)))
+            runs=len(values),
+            median_ms=1e3 * statistics.median(values),
+            quartile_low_ms=1e3 * low,
+            quartile_high_ms=1e3 * high,
+            min_ms=1e3 * min(values),
+            ratio=statistics.median(ratios),
+            ratio_quartiles=list(quartiles(ratios)),
+        )
     return rows
 
 
@@ -123,10 +132,14 @@ def machine() -> dict:
         match = re.search(r'model name\s*: (.+)', info.read_text())
         cpu = match.group(1) if match else cpu
     return dict(
-        cpu=cpu, cores=os.cpu_count(), threads=torch.get_num_threads(),
-        gpu=(torch.cuda.get_device_name() if torch.cuda.is_available()
-             else None),
-        load_average=round(os.getloadavg()[0], 2), torch=torch.__version__,
-        python=platform.python_version(), system=platform.platform(),
+        cpu=cpu,
+        cores=os.cpu_count(),
+        threads=torch.get_num_threads(),
+        gpu=(torch.cuda.get_device_name() if torch.cuda.is_available() else None),
+        load_average=round(os.getloadavg()[0], 2),
+        torch=torch.__version__,
+        python=platform.python_version(),
+        system=platform.platform(),
         blas='MKL' if torch.backends.mkl.is_available() else 'other',
-        memory=MEMORY)
+        memory=MEMORY,
+    )

@@ -8,6 +8,18 @@ from kd_ext.taps.watch import Watch
 
 TAPS['pre_relu'] = PreReluTap
 
-__all__ = ['ForwardDone', 'ModuleTap', 'PartTap', 'PreReluTap', 'Reading',
-           'Recorder', 'RegionTap', 'Regions', 'TAPS', 'Watch', 'build_tap',
-           'find_head', 'run_own_loss']
+__all__ = [
+    'ForwardDone',
+    'ModuleTap',
+    'PartTap',
+    'PreReluTap',
+    'Reading',
+    'Recorder',
+    'RegionTap',
+    'Regions',
+    'TAPS',
+    'Watch',
+    'build_tap',
+    'find_head',
+    'run_own_loss',
+]

@@ -19,8 +19,7 @@ from kd_ext.errors import expected
 from kd_ext.taps.recorder import as_tensors
 from kd_ext.taps.tap import PartTap
 
-ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.SiLU,
-               nn.Hardswish, Swish)
+ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.SiLU, nn.Hardswish, Swish)
 LOOK_SIZE = 64
 
 
@@ -52,9 +51,7 @@ class PreReluTap(PartTap):
     def norms(self, model, role):
         """The BN whose output a level is, or None: list."""
         source = self.source(model, role)
-        return [stage.norm and source.backbone.get_submodule(stage.norm)
-                for stage in source.stages]
-
+        return [stage.norm and source.backbone.get_submodule(stage.norm) for stage in source.stages]
 
 
 def find_stages(backbone, role='student'):
@@ -66,20 +63,20 @@ def find_stages(backbone, role='student'):
     calls = []
 
     def record(name):
-        return lambda module, args, output: calls.append(
-            (name, module, args[0] if args else None, output))
+        return lambda module, args, output: calls.append((name, module, args[0] if args else None, output))
 
-    handles = [module.register_forward_hook(record(name))
-               for name, module in backbone.named_modules()
-               if not list(module.children())]
+    handles = [
+        module.register_forward_hook(record(name))
+        for name, module in backbone.named_modules()
+        if not list(module.children())
+    ]
     try:
         with probing(backbone) as image:
             maps = backbone(image[..., :LOOK_SIZE, :LOOK_SIZE])
     finally:
         for handle in handles:
             handle.remove()
-    return [_stage(calls, level, role)
-            for level in as_tensors(maps, 'backbone')]
+    return [_stage(calls, level, role) for level in as_tensors(maps, 'backbone')]
 
 
 def _stage(calls, level, role):
@@ -89,14 +86,16 @@ def _stage(calls, level, role):
     if acts:
         activation, module, level, _ = acts[-1]
         if [call for call in calls if call[1] is module][-1] is not acts[-1]:
-            raise ValueError(expected(
-                "at='pre_relu'", f'read from a {role} each of whose stages '
-                'ends in an activation of its own',
-                f'backbone.{activation}, which runs again after the stage',
-                "Use at='backbone'."))
+            raise ValueError(
+                expected(
+                    "at='pre_relu'",
+                    f'read from a {role} each of whose stages ends in an activation of its own',
+                    f'backbone.{activation}, which runs again after the stage',
+                    "Use at='backbone'.",
+                )
+            )
     # an in-place activation or sum leaves the tensor the one it was
-    norms = [name for name, module, _, output in calls
-             if output is level and isinstance(module, _BatchNorm)]
+    norms = [name for name, module, _, output in calls if output is level and isinstance(module, _BatchNorm)]
     return Stage(activation, norms[-1] if norms else None)
 
 
@@ -122,8 +121,7 @@ class _Handle:
             return lambda module, args: seen.__setitem__(level, args[0])
 
         def deliver(module, args, output):
-            levels = [seen.pop(level, maps) for level, maps in
-                      enumerate(as_tensors(output, 'backbone'))]
+            levels = [seen.pop(level, maps) for level, maps in enumerate(as_tensors(output, 'backbone'))]
             hook(module, args, tuple(levels))
 
         for level, stage in enumerate(stages):

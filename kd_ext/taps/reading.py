@@ -18,14 +18,11 @@ class Reading:
     """
 
     def __init__(self, taps, model, role, stop_after=None, own=None):
-        self.maps = Recorder({key: tap.source(model, role)
-                              for key, tap in taps.items()
-                              if not tap.of_regions}, stop_after)
-        self.heads = {key: tap.head(model, role)
-                      for key, tap in taps.items() if tap.of_regions}
-        self._watches = {key: head.watch() for key, head in
-                         self.heads.items()
-                         if own is None or key in own}
+        self.maps = Recorder(
+            {key: tap.source(model, role) for key, tap in taps.items() if not tap.of_regions}, stop_after
+        )
+        self.heads = {key: tap.head(model, role) for key, tap in taps.items() if tap.of_regions}
+        self._watches = {key: head.watch() for key, head in self.heads.items() if own is None or key in own}
         self._regions = {}
         self._stack = contextlib.ExitStack()
 
@@ -39,8 +36,7 @@ class Reading:
         done = self._stack.__exit__(*error)
         if error[0] is None:
             # here, because the gradient mode is that of the pass
-            self._regions = {key: self.heads[key].regions(watch)
-                             for key, watch in self._watches.items()}
+            self._regions = {key: self.heads[key].regions(watch) for key, watch in self._watches.items()}
         return done
 
     def levels(self, key):
@@ -53,5 +49,4 @@ class Reading:
 
     def place(self, key, features, regions):
         """Reads a tap at the regions of another model, with their labels."""
-        self._regions[key] = self.heads[key].at(
-            features, regions.places)._replace(labels=regions.labels)
+        self._regions[key] = self.heads[key].at(features, regions.places)._replace(labels=regions.labels)

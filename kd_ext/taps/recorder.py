@@ -34,8 +34,7 @@ class Recorder:
 
     def __enter__(self):
         for name, module in self.sources.items():
-            self._handles.append(
-                module.register_forward_hook(self._hook(name)))
+            self._handles.append(module.register_forward_hook(self._hook(name)))
         return self
 
     def __exit__(self, kind, error, traceback):
@@ -51,8 +50,8 @@ class Recorder:
             for tensor in as_tensors(output, name):
                 self._versions.append((name, tensor, tensor._version))
             if self.stop_after is not None and all(
-                    len(self.outputs[key]) >= count
-                    for key, count in self.stop_after.items()):
+                len(self.outputs[key]) >= count for key, count in self.stop_after.items()
+            ):
                 raise ForwardDone
 
         return record
@@ -70,18 +69,24 @@ class Recorder:
         """
         for key, tensor, version in self._versions:
             if key == name and tensor._version != version:
-                raise RuntimeError(expected(
-                    f'the output of {name!r}', 'left as it was put out',
-                    'a tensor that a later in-place layer overwrote',
-                    'Tap the layer after it, or build that layer with '
-                    'inplace=False.'))
-        levels = tuple(tensor for output in self.outputs[name]
-                       for tensor in as_tensors(output, name))
+                raise RuntimeError(
+                    expected(
+                        f'the output of {name!r}',
+                        'left as it was put out',
+                        'a tensor that a later in-place layer overwrote',
+                        'Tap the layer after it, or build that layer with inplace=False.',
+                    )
+                )
+        levels = tuple(tensor for output in self.outputs[name] for tensor in as_tensors(output, name))
         if not levels:
-            raise RuntimeError(expected(
-                f'module {name!r}', 'run by every training step',
-                'no call of its forward',
-                'Tap a module that the detector calls.'))
+            raise RuntimeError(
+                expected(
+                    f'module {name!r}',
+                    'run by every training step',
+                    'no call of its forward',
+                    'Tap a module that the detector calls.',
+                )
+            )
         return levels
 
 
@@ -92,8 +97,9 @@ def as_tensors(output, name):
     if isinstance(output, dict):
         output = tuple(output.values())
     if isinstance(output, (tuple, list)):
-        return tuple(tensor for item in output if item is not None
-                     for tensor in as_tensors(item, name))
-    raise TypeError(expected(
-        f'the output of {name!r}', 'made of tensors', type(output).__name__,
-        'Tap a module that puts out tensors.'))
+        return tuple(tensor for item in output if item is not None for tensor in as_tensors(item, name))
+    raise TypeError(
+        expected(
+            f'the output of {name!r}', 'made of tensors', type(output).__name__, 'Tap a module that puts out tensors.'
+        )
+    )

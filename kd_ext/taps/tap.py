@@ -43,21 +43,23 @@ class ModuleTap:
         names = [name for name, _ in model.named_modules() if name]
         return expected(
             f"at='{self.path}'",
-            f'a tap ({", ".join(TAPS)}) or the path of a module of the {role} '
-            f'{type(model).__name__}', 'neither',
-            near_matches(self.path, [*TAPS, *names]))
+            f'a tap ({", ".join(TAPS)}) or the path of a module of the {role} {type(model).__name__}',
+            'neither',
+            near_matches(self.path, [*TAPS, *names]),
+        )
 
 
 class PartTap(ModuleTap):
     """A part that detectors keep under a fixed attribute."""
 
     def _missing(self, model, role):
-        parts = [name for name, _ in model.named_children()
-                 if name != 'data_preprocessor']
+        parts = [name for name, _ in model.named_children() if name != 'data_preprocessor']
         return expected(
-            f"at='{self.path}'", f'a part of the {role} '
-            f'{type(model).__name__}', f'one made of {", ".join(parts)}',
-            f'Tap another part, or take another {role}.')
+            f"at='{self.path}'",
+            f'a part of the {role} {type(model).__name__}',
+            f'one made of {", ".join(parts)}',
+            f'Tap another part, or take another {role}.',
+        )
 
 
 class RegionTap:
@@ -75,19 +77,16 @@ class RegionTap:
 
     def __init__(self, stage=None, levels=None):
         if levels is not None and not isinstance(levels, (tuple, list)):
-            levels = (levels, )
-        for name, values in (('stage', None if stage is None else (stage, )),
-                             ('levels', levels)):
-            if values is not None and (not values or not all(
-                    type(value) is int and value >= 0 for value in values)):
-                raise ValueError(expected(
-                    name, 'whole numbers >= 0' if name == 'levels' else
-                    'a whole number >= 0', repr(values)))
+            levels = (levels,)
+        for name, values in (('stage', None if stage is None else (stage,)), ('levels', levels)):
+            if values is not None and (not values or not all(type(value) is int and value >= 0 for value in values)):
+                raise ValueError(
+                    expected(name, 'whole numbers >= 0' if name == 'levels' else 'a whole number >= 0', repr(values))
+                )
         self.stage, self.levels = stage, levels
         self.key = 'regions' + ''.join(
-            f'_{name}{value}' for name, value in (('stage', stage),
-                                                  ('levels', levels))
-            if value is not None)
+            f'_{name}{value}' for name, value in (('stage', stage), ('levels', levels)) if value is not None
+        )
 
     def head(self, model, role):
         """The :class:`Head` to watch.
@@ -98,8 +97,7 @@ class RegionTap:
         return find_head(model, role, self.stage, self.levels)
 
 
-TAPS = dict(backbone=PartTap, neck=PartTap, embedding=RegionTap,
-            logits=RegionTap)
+TAPS = dict(backbone=PartTap, neck=PartTap, embedding=RegionTap, logits=RegionTap)
 
 
 def build_tap(at, stage=None, levels=None):
@@ -108,8 +106,6 @@ def build_tap(at, stage=None, levels=None):
     ``stage`` and ``levels`` concern region taps alone.
     """
     if not isinstance(at, str) or not at:
-        raise ValueError(expected(
-            'at', f'a tap ({", ".join(TAPS)}) or a dotted module path',
-            repr(at)))
+        raise ValueError(expected('at', f'a tap ({", ".join(TAPS)}) or a dotted module path', repr(at)))
     kind = TAPS.get(at, ModuleTap)
     return kind(stage, levels) if kind is RegionTap else kind(at)

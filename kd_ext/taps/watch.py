@@ -37,9 +37,11 @@ class Watch:
                 continue
             modules = [target] if isinstance(target, nn.Module) else target
             for module in dict.fromkeys(modules):  # a shared one once
-                self._undo.append(module.register_forward_hook(
-                    lambda module, args, output, name=name: self._keep(
-                        name, args, output)).remove)
+                self._undo.append(
+                    module.register_forward_hook(
+                        lambda module, args, output, name=name: self._keep(name, args, output)
+                    ).remove
+                )
         return self
 
     def __exit__(self, *error):

@@ -31,27 +31,30 @@ def read_checkpoint(path, key='teacher_ckpt'):
         tuple[dict, dict]: The state dict, and the meta data beside it.
     """
     if '://' not in path and not os.path.isfile(path):
-        raise FileNotFoundError(expected(
-            key, 'a file or URL', repr(path),
-            'Download or train it first, or correct the path.'))
+        raise FileNotFoundError(
+            expected(key, 'a file or URL', repr(path), 'Download or train it first, or correct the path.')
+        )
     if path.endswith(CONFIGS):
-        raise ValueError(expected(
-            key, 'a checkpoint', f'the config {path!r}',
-            'The config belongs to teacher, the .pth file here.'))
+        raise ValueError(
+            expected(key, 'a checkpoint', f'the config {path!r}', 'The config belongs to teacher, the .pth file here.')
+        )
     try:
         content = CheckpointLoader.load_checkpoint(path, 'cpu', logger=None)
         state = content.get('state_dict', content)
-        state = {key[7:] if key.startswith('module.') else key: value
-                 for key, value in state.items()}
+        state = {key[7:] if key.startswith('module.') else key: value for key, value in state.items()}
         if not any(isinstance(v, torch.Tensor) for v in state.values()):
             raise ValueError('it holds no tensors')
     except pickle.UnpicklingError as error:
         raise ValueError(refusal(key, error, path)) from error
     except Exception as error:
-        raise ValueError(expected(
-            key, 'a readable checkpoint with a state dict',
-            f'{path!r} ({type(error).__name__}: {str(error)[:300]})',
-            'Fetch or train it again.')) from error
+        raise ValueError(
+            expected(
+                key,
+                'a readable checkpoint with a state dict',
+                f'{path!r} ({type(error).__name__}: {str(error)[:300]})',
+                'Fetch or train it again.',
+            )
+        ) from error
     return state, content.get('meta') or {}
 
 
@@ -65,40 +68,50 @@ def load_teacher(teacher, path, allow_mismatch=False, role='teacher'):
     key = checkpoint_key(role)
     state, meta = read_checkpoint(path, key)
     own = teacher.state_dict()
-    reshaped = [name for name, value in state.items()
-                if name in own and own[name].shape != value.shape]
-    shapes = {name: f'{tuple(state.pop(name).shape)} in the file, '
-                    f'{tuple(own[name].shape)} in the model'
-              for name in reshaped}
+    reshaped = [name for name, value in state.items() if name in own and own[name].shape != value.shape]
+    shapes = {
+        name: f'{tuple(state.pop(name).shape)} in the file, {tuple(own[name].shape)} in the model' for name in reshaped
+    }
     try:
         result = teacher.load_state_dict(state, strict=False)
     except RuntimeError as error:  # some detectors rename keys while loading
-        raise ValueError(expected(
-            key, f'a checkpoint of {type(teacher).__name__}',
-            f'{path!r} ({str(error)[:300]})', 'Name the config that it was '
-            'trained with.')) from error
+        raise ValueError(
+            expected(
+                key,
+                f'a checkpoint of {type(teacher).__name__}',
+                f'{path!r} ({str(error)[:300]})',
+                'Name the config that it was trained with.',
+            )
+        ) from error
     report = dict(
-        missing=[name for name in result.missing_keys if name not in shapes
-                 and not name.endswith('num_batches_tracked')],
-        unexpected=list(result.unexpected_keys), reshaped=reshaped)
-    report['matched'] = [name for name in own if name not in shapes
-                         and name not in result.missing_keys]
-    text = (f'{role}: {len(report["matched"])} of {len(own)} keys matched, '
-            + ', '.join(f'{len(report[kind])} {kind}' for kind in
-                        ('missing', 'unexpected', 'reshaped'))
-            + f' ({path})')
+        missing=[
+            name for name in result.missing_keys if name not in shapes and not name.endswith('num_batches_tracked')
+        ],
+        unexpected=list(result.unexpected_keys),
+        reshaped=reshaped,
+    )
+    report['matched'] = [name for name in own if name not in shapes and name not in result.missing_keys]
+    text = (
+        f'{role}: {len(report["matched"])} of {len(own)} keys matched, '
+        + ', '.join(f'{len(report[kind])} {kind}' for kind in ('missing', 'unexpected', 'reshaped'))
+        + f' ({path})'
+    )
     if any(report[kind] for kind in ('missing', 'unexpected', 'reshaped')):
         if not allow_mismatch:
-            raise ValueError(_mismatch(teacher, role, path, report,
-                                       shapes))
+            raise ValueError(_mismatch(teacher, role, path, report, shapes))
         print_log(text, 'current', 30)
     else:
         print_log(text, 'current')
     damaged = bad_weights(teacher)
     if damaged:
-        raise ValueError(expected(
-            key, 'of finite weights', f'{path!r} with {damaged} that are not',
-            'Its training diverged: take an earlier checkpoint.'))
+        raise ValueError(
+            expected(
+                key,
+                'of finite weights',
+                f'{path!r} with {damaged} that are not',
+                'Its training diverged: take an earlier checkpoint.',
+            )
+        )
     teacher.class_names = _class_names(meta)
     teacher._is_init = True  # MMEngine's init_weights leaves it alone
     return report
@@ -106,8 +119,7 @@ def load_teacher(teacher, path, allow_mismatch=False, role='teacher'):
 
 def _class_names(meta):
     """Names of the classes that a checkpoint was trained on, or None."""
-    names = (meta.get('dataset_meta') or {}).get('classes',
-                                                 meta.get('CLASSES'))
+    names = (meta.get('dataset_meta') or {}).get('classes', meta.get('CLASSES'))
     return None if names is None else list(names)
 
 
@@ -119,15 +131,15 @@ def _mismatch(teacher, role, path, report, shapes):
     if shapes:
         key = next(iter(shapes))
         samples.append(f'reshaped: {key} ({shapes[key]})')
-    remedy = ('Is it the checkpoint of another architecture, or of another '
-              'number of classes?')
+    remedy = 'Is it the checkpoint of another architecture, or of another number of classes?'
     if role.startswith('teacher'):
-        remedy += (' Correct teacher or teacher_ckpt; to go on all the same, '
-                   'set allow_teacher_mismatch=True.')
+        remedy += ' Correct teacher or teacher_ckpt; to go on all the same, set allow_teacher_mismatch=True.'
     return expected(
-        checkpoint_key(role), f'the weights of the {role.partition(".")[0]} '
-        f'{type(teacher).__name__}',
+        checkpoint_key(role),
+        f'the weights of the {role.partition(".")[0]} {type(teacher).__name__}',
         f'{path!r} with {len(report["matched"])} keys matched, '
         f'{len(report["missing"])} missing, {len(report["unexpected"])} '
         f'unexpected, {len(report["reshaped"])} of another shape '
-        f'({"; ".join(samples)})', remedy)
+        f'({"; ".join(samples)})',
+        remedy,
+    )

@@ -49,28 +49,30 @@ class ClassMap:
         own = _places('the student', self.student)
         self.aliases = {}
         for name, other in (aliases or {}).items():
-            for side, word, known in (('student', name, own),
-                                      ('teacher', other, places)):
+            for side, word, known in (('student', name, own), ('teacher', other, places)):
                 if _plain(word) not in known:
-                    raise ValueError(expected(
-                        'classes.aliases', 'names of the student\'s classes '
-                        'with the teacher\'s names for them',
-                        f'{word!r}, which is no class of the {side}',
-                        near_matches(word, getattr(self, side) or ())))
+                    raise ValueError(
+                        expected(
+                            'classes.aliases',
+                            "names of the student's classes with the teacher's names for them",
+                            f'{word!r}, which is no class of the {side}',
+                            near_matches(word, getattr(self, side) or ()),
+                        )
+                    )
             self.aliases[_plain(name)] = _plain(other)
         self.index = None
         if self.student is not None and self.teacher is not None:
             self.index = self.find(self.student, places)
         self.same = self.index is None or (
-            len(self.student) == len(self.teacher)
-            and self.index.tolist() == list(range(len(self.student))))
+            len(self.student) == len(self.teacher) and self.index.tolist() == list(range(len(self.student)))
+        )
 
     def find(self, names, places):
         """Place of each of these names in another list, or ``UNKNOWN``."""
         plain = [_plain(name) for name in names]
         return torch.tensor(
-            [places.get(self.aliases.get(name), places.get(name, UNKNOWN))
-             for name in plain], dtype=torch.long)
+            [places.get(self.aliases.get(name), places.get(name, UNKNOWN)) for name in plain], dtype=torch.long
+        )
 
     @property
     def common(self):
@@ -84,13 +86,13 @@ class ClassMap:
 
     def describe(self):
         """``classes: 18 of 20 known to the teacher (80), not a, b``."""
-        unknown = [name for name, place in zip(self.student, self.index)
-                   if place < 0]
-        text = (f'classes: {len(self.common)} of the student\'s '
-                f'{len(self.student)} are among the teacher\'s '
-                f'{len(self.teacher)}')
-        return text + (f', not {", ".join(unknown[:8])}'
-                       + (', ...' if unknown[8:] else '') if unknown else '')
+        unknown = [name for name, place in zip(self.student, self.index) if place < 0]
+        text = (
+            f"classes: {len(self.common)} of the student's "
+            f"{len(self.student)} are among the teacher's "
+            f'{len(self.teacher)}'
+        )
+        return text + (f', not {", ".join(unknown[:8])}' + (', ...' if unknown[8:] else '') if unknown else '')
 
     def check(self, num_classes, teacher_classes):
         """That the lists are as long as the heads say.
@@ -99,24 +101,29 @@ class ClassMap:
             ValueError: They are not, or the heads differ and no names say
                 how.
         """
-        for role, names, count in (('student', self.student, num_classes),
-                                   ('teacher', self.teacher,
-                                    teacher_classes)):
+        for role, names, count in (('student', self.student, num_classes), ('teacher', self.teacher, teacher_classes)):
             # names that nothing is mapped by may be of any number
             if self.index is not None and len(names) != count:
-                raise ValueError(expected(
-                    f'the class names of the {role}', f'{count}, as its head '
-                    'has classes', f'{len(names)}: {", ".join(names[:4])}, '
-                    '...', f'Correct classes=dict({role}=[...]).'))
+                raise ValueError(
+                    expected(
+                        f'the class names of the {role}',
+                        f'{count}, as its head has classes',
+                        f'{len(names)}: {", ".join(names[:4])}, ...',
+                        f'Correct classes=dict({role}=[...]).',
+                    )
+                )
         if self.index is None and num_classes != teacher_classes:
-            missing = [f'{role}=[...]' for role in ('student', 'teacher')
-                       if getattr(self, role) is None]
-            raise ValueError(expected(
-                'teacher and student', 'of the same classes where terms are '
-                'by class', f'{num_classes} classes in the student and '
-                f'{teacher_classes} in the teacher', 'Give the model the '
-                f'names to map them by: classes=dict({", ".join(missing)}), '
-                "or take terms at 'embedding', 'neck' or 'backbone'."))
+            missing = [f'{role}=[...]' for role in ('student', 'teacher') if getattr(self, role) is None]
+            raise ValueError(
+                expected(
+                    'teacher and student',
+                    'of the same classes where terms are by class',
+                    f'{num_classes} classes in the student and {teacher_classes} in the teacher',
+                    'Give the model the '
+                    f'names to map them by: classes=dict({", ".join(missing)}), '
+                    "or take terms at 'embedding', 'neck' or 'backbone'.",
+                )
+            )
 
     def columns(self, background):
         """Columns of the logits of both that mean the same.
@@ -130,8 +137,7 @@ class ClassMap:
         own = self.common
         other = self.index[own].tolist()
         if background:
-            own, other = [*own, len(self.student)], [*other,
-                                                     len(self.teacher)]
+            own, other = [*own, len(self.student)], [*other, len(self.teacher)]
         return own, other
 
     def rows(self, means: Tensor, names) -> Tensor:
@@ -142,7 +148,7 @@ class ClassMap:
         """
         index = self.find(self.student, _places('the class means', names))
         found = means[index.clamp(min=0)] * (index >= 0)[:, None]
-        return torch.cat([found, means[len(names):]])
+        return torch.cat([found, means[len(names) :]])
 
     def labels_to_teacher(self, labels: Tensor) -> Tensor:
         """The teacher's labels (N,), ``-1`` where it knows no such class."""
@@ -177,7 +183,11 @@ def _places(whose, names):
     """Place of each plain name in a list."""
     plain = [_plain(name) for name in names or ()]
     if len(set(plain)) < len(plain):
-        raise ValueError(expected(
-            f'the class names of {whose}', 'without one twice',
-            ', '.join(sorted({n for n in plain if plain.count(n) > 1}))))
+        raise ValueError(
+            expected(
+                f'the class names of {whose}',
+                'without one twice',
+                ', '.join(sorted({n for n in plain if plain.count(n) > 1})),
+            )
+        )
     return {name: index for index, name in enumerate(plain)}

@@ -36,8 +36,7 @@ class TeacherPass:
         self.classes = classes
         maps = [tap for tap in taps.values() if not tap.of_regions]
         self.shallow = all(isinstance(tap, PartTap) for tap in maps)
-        self.shared = [key for key, tap in taps.items()
-                       if tap.of_regions and key not in self.own]
+        self.shared = [key for key, tap in taps.items() if tap.of_regions and key not in self.own]
         self.waits = bool(self.own) or not (self.shallow or self.shared)
         self._reading = self._features = None
 
@@ -53,8 +52,7 @@ class TeacherPass:
         """
         stop_after = None
         if not self.shared and not self.own:
-            stop_after = (seen_S.maps.calls() if self.waits else
-                          dict.fromkeys(self.taps, 1))
+            stop_after = seen_S.maps.calls() if self.waits else dict.fromkeys(self.taps, 1)
         reading = Reading(self.taps, teacher, 'teacher', stop_after, self.own)
         with reading, Watch(extract=(teacher, 'extract_feat')) as watch:
             self._run(teacher, inputs, data_samples, reading)
@@ -84,8 +82,7 @@ class TeacherPass:
             with contextlib.ExitStack() as stack:
                 stack.enter_context(own_loss_mode(teacher, *heads))
                 stack.enter_context(torch.random.fork_rng(devices))
-                teacher(inputs, self.classes.to_teacher(data_samples),
-                        mode='loss')
+                teacher(inputs, self.classes.to_teacher(data_samples), mode='loss')
         elif self.shared and self.shallow:
             teacher.extract_feat(inputs)
         else:

@@ -26,8 +26,7 @@ def checkpoint_digest(checkpoint, model):
     there is none either, that of the weights.
     """
     if '://' in checkpoint:
-        checkpoint = os.path.join(torch.hub.get_dir(), 'checkpoints',
-                                  os.path.basename(urlparse(checkpoint).path))
+        checkpoint = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(checkpoint).path))
     total = hashlib.sha256()
     if os.path.isfile(checkpoint):
         with open(checkpoint, 'rb') as file:
@@ -36,8 +35,5 @@ def checkpoint_digest(checkpoint, model):
         return total.hexdigest()
     for key, value in model.state_dict().items():
         total.update(key.encode())
-        total.update(value.cpu().contiguous().view(-1).view(
-            torch.uint8).numpy().tobytes() if value.numel() else b'')
+        total.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b'')
     return total.hexdigest()
-
-

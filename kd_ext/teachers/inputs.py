@@ -22,9 +22,11 @@ class InputAdapter:
         self.scale = std_s / std_t
         self.shift = (mean_s - mean_t) / std_t
         self.pad_value = _pad_value(target)
-        self.same = (not self.flip and bool(torch.allclose(
-            self.scale, torch.ones(()), atol=1e-6)) and bool(torch.allclose(
-                self.shift, torch.zeros(()), atol=1e-6)))
+        self.same = (
+            not self.flip
+            and bool(torch.allclose(self.scale, torch.ones(()), atol=1e-6))
+            and bool(torch.allclose(self.shift, torch.zeros(()), atol=1e-6))
+        )
 
     def __call__(self, inputs, data_samples=None):
         """(B, 3, H, W) in the student's units -> in the teacher's."""
@@ -35,29 +37,25 @@ class InputAdapter:
         # addcmul keeps this one pass over the images
         shape = (1, -1, 1, 1)
         shift = self.shift.to(inputs).view(shape)
-        outputs = torch.addcmul(shift, inputs,
-                                self.scale.to(inputs).view(shape))
+        outputs = torch.addcmul(shift, inputs, self.scale.to(inputs).view(shape))
         for image, sample in zip(outputs, data_samples or ()):
             size = sample.metainfo.get('img_shape')
             if size is not None:
-                image[:, size[0]:] = self.pad_value
-                image[:, :, size[1]:] = self.pad_value
+                image[:, size[0] :] = self.pad_value
+                image[:, :, size[1] :] = self.pad_value
         return outputs
 
 
 def _flips(preprocessor):  # mmdet's name, mmseg's name
-    return any(getattr(preprocessor, name, False)
-               for name in ('_channel_conversion', 'channel_conversion'))
+    return any(getattr(preprocessor, name, False) for name in ('_channel_conversion', 'channel_conversion'))
 
 
 def _pad_value(preprocessor):  # both pad what is normalised already
-    return float(getattr(preprocessor, 'pad_value',
-                         getattr(preprocessor, 'pad_val', 0)))
+    return float(getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0)))
 
 
 def _statistics(preprocessor):
     if not getattr(preprocessor, '_enable_normalize', False):
         return torch.zeros(3), torch.ones(3)
-    mean, std = (getattr(preprocessor, name).flatten().cpu().float()
-                 for name in ('mean', 'std'))
+    mean, std = (getattr(preprocessor, name).flatten().cpu().float() for name in ('mean', 'std'))
     return mean.expand(3).clone(), std.expand(3).clone()

@@ -16,7 +16,7 @@ def stride_of(shape):
     """Stride of a probed map (B, C, H, W); None for other shapes."""
     if len(shape) != 4:
         return None
-    return 2**round(math.log2(PROBE_SIZE / shape[3]))
+    return 2 ** round(math.log2(PROBE_SIZE / shape[3]))
 
 
 def pair_levels(name, wanted, student, teacher, least=1):
@@ -51,16 +51,12 @@ def pair_levels(name, wanted, student, teacher, least=1):
 
 
 def _by_stride_or_order(student, teacher, least):
-    ours, theirs = ([stride_of(shape) for shape in shapes]
-                    for shapes in (student, teacher))
-    in_order = ([(level, level) for level in range(len(ours))]
-                if len(ours) == len(theirs) else [])
-    known = all(None not in strides and len({*strides}) == len(strides)
-                for strides in (ours, theirs))
+    ours, theirs = ([stride_of(shape) for shape in shapes] for shapes in (student, teacher))
+    in_order = [(level, level) for level in range(len(ours))] if len(ours) == len(theirs) else []
+    known = all(None not in strides and len({*strides}) == len(strides) for strides in (ours, theirs))
     if not known:
         return in_order
-    pairs = [(level, theirs.index(stride))
-             for level, stride in enumerate(ours) if stride in theirs]
+    pairs = [(level, theirs.index(stride)) for level, stride in enumerate(ours) if stride in theirs]
     if not pairs and least == 1:
         return in_order
     return pairs
@@ -70,30 +66,33 @@ def _named(name, wanted, student, teacher):
     counts = len(student), len(teacher)
     if not isinstance(wanted, (tuple, list)):
         wanted = [wanted]
-    pairs = [(level, level) if isinstance(level, int) else level
-             for level in wanted]
+    pairs = [(level, level) if isinstance(level, int) else level for level in wanted]
     if not pairs or not all(
-            isinstance(pair, (tuple, list)) and len(pair) == 2
-            and all(type(level) is int and 0 <= level < count
-                    for level, count in zip(pair, counts))
-            for pair in pairs):
-        raise ValueError(expected(
-            f'distill.{name}.levels', f'within 0..{min(counts) - 1}, or pairs '
-            'of a student and a teacher level', tuple(wanted),
-            f'There the student has {counts[0]} levels and the teacher '
-            f'{counts[1]}.'))
+        isinstance(pair, (tuple, list))
+        and len(pair) == 2
+        and all(type(level) is int and 0 <= level < count for level, count in zip(pair, counts))
+        for pair in pairs
+    ):
+        raise ValueError(
+            expected(
+                f'distill.{name}.levels',
+                f'within 0..{min(counts) - 1}, or pairs of a student and a teacher level',
+                tuple(wanted),
+                f'There the student has {counts[0]} levels and the teacher {counts[1]}.',
+            )
+        )
     return [tuple(pair) for pair in pairs]
 
 
 def _too_few(name, student, teacher, least):
-    needs = ('levels that can be paired' if least == 1 else
-             f'levels of which {least} or more can be paired')
-    sides = [f'the {role}\'s {_strides(shapes)}' for role, shapes in (
-        ('student', student), ('teacher', teacher))]
+    needs = 'levels that can be paired' if least == 1 else f'levels of which {least} or more can be paired'
+    sides = [f"the {role}'s {_strides(shapes)}" for role, shapes in (('student', student), ('teacher', teacher))]
     return expected(
-        f'distill.{name}', f'read at {needs} by stride', ' and '.join(sides),
-        'Name pairs of a student and a teacher level, '
-        'levels=((0, 1), (1, 2)), or tap another place.')
+        f'distill.{name}',
+        f'read at {needs} by stride',
+        ' and '.join(sides),
+        'Name pairs of a student and a teacher level, levels=((0, 1), (1, 2)), or tap another place.',
+    )
 
 
 def _strides(shapes):
@@ -111,10 +110,10 @@ def unpaired(pairs, student, teacher):
     """``student 16; teacher 4, 64``: strides of what has no partner."""
     texts = []
     for role, shapes, used in (
-            ('student', student, {i for i, _ in pairs}),
-            ('teacher', teacher, {j for _, j in pairs})):
-        left = [str(stride_of(shape) or tuple(shape)) for level, shape
-                in enumerate(shapes) if level not in used]
+        ('student', student, {i for i, _ in pairs}),
+        ('teacher', teacher, {j for _, j in pairs}),
+    ):
+        left = [str(stride_of(shape) or tuple(shape)) for level, shape in enumerate(shapes) if level not in used]
         if left:
             texts.append(f'{role} {", ".join(left)}')
     return '; '.join(texts)

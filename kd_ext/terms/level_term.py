@@ -62,29 +62,32 @@ class LevelTerm(nn.Module):
 
     needs_teacher = True
 
-    def __init__(self, name, loss, tap, student, teacher, settings=(),
-                 model=None, others=()):
+    def __init__(self, name, loss, tap, student, teacher, settings=(), model=None, others=()):
         super().__init__()
         settings = dict(settings)
         self.name, self.key = name, tap.key
         self.loss = build_loss(name, loss)
         if asks(self.loss):
-            raise ValueError(expected(
-                f'distill.{name}.at', "'embedding', where regions have "
-                f'labels, as {type(self.loss).__name__} needs them',
-                repr(tap.key)))
-        self.pairs = pair_levels(name, settings.get('levels'), student,
-                                 teacher, getattr(self.loss, 'least_levels',
-                                                  1))
+            raise ValueError(
+                expected(
+                    f'distill.{name}.at',
+                    f"'embedding', where regions have labels, as {type(self.loss).__name__} needs them",
+                    repr(tap.key),
+                )
+            )
+        self.pairs = pair_levels(name, settings.get('levels'), student, teacher, getattr(self.loss, 'least_levels', 1))
         self.relates = getattr(self.loss, 'relates_levels', False)
         self.weights = self._level_weights(settings.get('level_weights'))
         connector = settings.get('connector')
         if hasattr(self.loss, 'setup'):
-            widths = [(teacher[j] if connector else student[i])[1]
-                      for i, j in self.pairs]
-            set_up(f'distill.{name}.at', self.loss, num_levels=len(self.pairs),
-                   student_widths=widths,
-                   teacher_widths=[teacher[j][1] for _, j in self.pairs])
+            widths = [(teacher[j] if connector else student[i])[1] for i, j in self.pairs]
+            set_up(
+                f'distill.{name}.at',
+                self.loss,
+                num_levels=len(self.pairs),
+                student_widths=widths,
+                teacher_widths=[teacher[j][1] for _, j in self.pairs],
+            )
         self.shares = connector if isinstance(connector, str) else None
         if self.shares:
             # parameters of the other entry: registered there alone, as an
@@ -93,21 +96,29 @@ class LevelTerm(nn.Module):
         else:
             self.connectors = self._student_side(connector, student, teacher)
         self.teacher_connectors = teacher_connectors(
-            name, settings.get('teacher_connector'), tap, model,
+            name,
+            settings.get('teacher_connector'),
+            tap,
+            model,
             [j for _, j in self.pairs],
-            [teacher[j][1] for _, j in self.pairs])
+            [teacher[j][1] for _, j in self.pairs],
+        )
 
     def _level_weights(self, weights):
         if weights is None:
-            return [1.] * len(self.pairs)
+            return [1.0] * len(self.pairs)
         if not isinstance(weights, (tuple, list)):
-            weights = (weights, )
+            weights = (weights,)
         if self.relates or len(weights) != len(self.pairs):
-            raise ValueError(expected(
-                f'distill.{self.name}.level_weights',
-                'left out, as this loss relates levels' if self.relates
-                else f'{len(self.pairs)} numbers, one per pair of levels',
-                tuple(weights)))
+            raise ValueError(
+                expected(
+                    f'distill.{self.name}.level_weights',
+                    'left out, as this loss relates levels'
+                    if self.relates
+                    else f'{len(self.pairs)} numbers, one per pair of levels',
+                    tuple(weights),
+                )
+            )
         return [check_weight('level_weights', value) for value in weights]
 
     def _student_side(self, connector, student, teacher):
@@ -115,24 +126,30 @@ class LevelTerm(nn.Module):
         if connector is None and getattr(self.loss, 'fits_widths', False):
             return nn.ModuleList()
         return nn.ModuleList(
-            Connector.between(student[i], teacher[j], connector,
-                              f'distill.{self.name}.connector')
-            for i, j in self.pairs)
+            Connector.between(student[i], teacher[j], connector, f'distill.{self.name}.connector')
+            for i, j in self.pairs
+        )
 
     def _shared(self, other, others):
         known = [key for key in others if isinstance(others[key], LevelTerm)]
         if other not in known:
-            raise ValueError(expected(
-                f'distill.{self.name}.connector', 'a config, or the name of '
-                'an entry above it', repr(other), near_matches(other, known)
-                if known else 'No entry above reads feature maps.'))
+            raise ValueError(
+                expected(
+                    f'distill.{self.name}.connector',
+                    'a config, or the name of an entry above it',
+                    repr(other),
+                    near_matches(other, known) if known else 'No entry above reads feature maps.',
+                )
+            )
         term = others[other]
-        if not term.connectors or (term.key, term.pairs) != (self.key,
-                                                             self.pairs):
-            raise ValueError(expected(
-                f'distill.{self.name}.connector', 'of an entry that reads the '
-                'same levels at the same place through connectors',
-                repr(other)))
+        if not term.connectors or (term.key, term.pairs) != (self.key, self.pairs):
+            raise ValueError(
+                expected(
+                    f'distill.{self.name}.connector',
+                    'of an entry that reads the same levels at the same place through connectors',
+                    repr(other),
+                )
+            )
         return term.connectors
 
     def describe(self, student, teacher):
@@ -140,11 +157,10 @@ class LevelTerm(nn.Module):
         for index, (i, j) in enumerate(self.pairs):
             how = ()
             if self.shares:
-                how = (f'of {self.shares}', )
+                how = (f'of {self.shares}',)
             elif self.connectors:
                 how = self.connectors[index].describe(student[i], teacher[j])
-            yield Match(self.name, side(self.key, i, student[i]),
-                        side(self.key, j, teacher[j]), *how)
+            yield Match(self.name, side(self.key, i, student[i]), side(self.key, j, teacher[j]), *how)
         left = unpaired(self.pairs, student, teacher)
         if left:
             yield f'{self.name}: strides without a partner: {left}'
@@ -152,44 +168,33 @@ class LevelTerm(nn.Module):
     def connected(self, student, teacher):
         """Pairs of features to compare, in fp32: list of two tensors."""
         pairs = [(student[i], teacher[j]) for i, j in self.pairs]
-        with naming(f'distill.{self.name}', 'read where there is what its '
-                    'connectors take', pairs):
+        with naming(f'distill.{self.name}', 'read where there is what its connectors take', pairs):
             if self.teacher_connectors:
-                pairs = [(low, connector(high)) for connector, (low, high)
-                         in zip(self.teacher_connectors, pairs)]
+                pairs = [(low, connector(high)) for connector, (low, high) in zip(self.teacher_connectors, pairs)]
             if self.connectors:
-                pairs = [(connector(*pair), pair[1]) for connector, pair
-                         in zip(self.connectors, pairs)]
+                pairs = [(connector(*pair), pair[1]) for connector, pair in zip(self.connectors, pairs)]
         return [upcast(pair) for pair in pairs]
 
     def forward(self, student, teacher, class_means=None):
         """Named loss terms from the readings of both passes."""
-        pairs = self.connected(student.levels(self.key),
-                               teacher.levels(self.key))
+        pairs = self.connected(student.levels(self.key), teacher.levels(self.key))
         with torch.autocast(pairs[0][0].device.type, enabled=False):
             if self.relates:
-                value = run_loss(self.name, self.loss,
-                                 *(tuple(side) for side in zip(*pairs)))
+                value = run_loss(self.name, self.loss, *(tuple(side) for side in zip(*pairs)))
             else:
-                value = _add(self.weights, [
-                    run_loss(self.name, self.loss, *pair) for pair in pairs])
+                value = _add(self.weights, [run_loss(self.name, self.loss, *pair) for pair in pairs])
         return named_terms(self.name, value)
 
     def fault(self, student, teacher, class_means=None):
         """Where this term stops being finite, in words, or None."""
         student = student.levels(self.key)
         teacher = teacher.levels(self.key)
-        for (i, j), pair in zip(self.pairs,
-                                self.connected(student, teacher)):
-            for role, levels, index, feature in (
-                    ('student', student, i, pair[0]),
-                    ('teacher', teacher, j, pair[1])):
-                for kind, value in (('feature', levels[index]),
-                                    ('connected feature', feature)):
+        for (i, j), pair in zip(self.pairs, self.connected(student, teacher)):
+            for role, levels, index, feature in (('student', student, i, pair[0]), ('teacher', teacher, j, pair[1])):
+                for kind, value in (('feature', levels[index]), ('connected feature', feature)):
                     bad = count_bad(value)
                     if bad:
-                        return (f'level {index} of {self.key!r}: {bad} of the '
-                                f'{role} {kind}')
+                        return f'level {index} of {self.key!r}: {bad} of the {role} {kind}'
             if not self.relates:
                 values = named_terms('', self.loss(*pair)).values()
                 if not all(bool(torch.isfinite(v).all()) for v in values):
@@ -199,6 +204,5 @@ class LevelTerm(nn.Module):
 
 def _add(weights, values):
     if isinstance(values[0], dict):
-        return {key: _add(weights, [value[key] for value in values])
-                for key in values[0]}
+        return {key: _add(weights, [value[key] for value in values]) for key in values[0]}
     return sum(weight * value for weight, value in zip(weights, values))

@@ -78,8 +78,7 @@ class Matches:
             else:
                 self.notes.append(f'{item} of {of}' if of else item)
         if left:
-            self.notes.append(f'{term.name}: {left:,} parameters in '
-                              f'{type(term.loss).__name__}')
+            self.notes.append(f'{term.name}: {left:,} parameters in {type(term.loss).__name__}')
 
     def __iter__(self):
         yield from map(str, self.rows)
@@ -88,23 +87,34 @@ class Matches:
     def table(self):
         """The rows as a table of rich: 80 columns where names are short."""
         from rich.table import Table
-        table = Table('entry', 'student', 'shape', 'stride', 'teacher',
-                      'shape', 'stride', 'connector', 'added', box=None,
-                      pad_edge=False, padding=(0, 2, 0, 0))
+
+        table = Table(
+            'entry',
+            'student',
+            'shape',
+            'stride',
+            'teacher',
+            'shape',
+            'stride',
+            'connector',
+            'added',
+            box=None,
+            pad_edge=False,
+            padding=(0, 2, 0, 0),
+        )
         for row in self.rows:
-            sides = [(side.where + of, side.size, str(side.stride or '-'))
-                     for side, of in ((row.student, ''), (
-                         row.teacher, f' of {row.of}' if row.of else ''))]
-            table.add_row(row.entry, *sides[0], *sides[1],
-                          row.connector or 'none', f'{row.parameters:,}')
+            sides = [
+                (side.where + of, side.size, str(side.stride or '-'))
+                for side, of in ((row.student, ''), (row.teacher, f' of {row.of}' if row.of else ''))
+            ]
+            table.add_row(row.entry, *sides[0], *sides[1], row.connector or 'none', f'{row.parameters:,}')
         return table
 
     def __str__(self):
         from rich.console import Console
+
         # as wide as it gets: a log wraps nothing
         console = Console(file=io.StringIO(), width=1000, color_system=None)
         console.print(self.table())
         rows = [line.rstrip() for line in console.file.getvalue().splitlines()]
-        return '\n'.join([
-            *rows, *self.notes,
-            f'{self.added:,} added parameters, in training alone'])
+        return '\n'.join([*rows, *self.notes, f'{self.added:,} added parameters, in training alone'])

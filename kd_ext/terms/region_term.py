@@ -34,8 +34,7 @@ class RegionTerm(nn.Module):
             or logits of another kind.
     """
 
-    def __init__(self, name, loss, at, key, student, teacher, shared, width,
-                 classes, connector=None):
+    def __init__(self, name, loss, at, key, student, teacher, shared, width, classes, connector=None):
         super().__init__()
         self.name, self.key, self.at = name, key, at
         self.loss = loss
@@ -51,50 +50,66 @@ class RegionTerm(nn.Module):
             if not classes.same:
                 self.columns = self._columns(student, classes)
                 own = width = len(self.columns[0])
-        set_up(f'distill.{name}.at', self.loss,
-               num_classes=student.num_classes, width=width,
-               use_sigmoid=student.use_sigmoid)
-        self.connector = Connector.between((1, own), (1, width), connector,
-                                           f'distill.{name}.connector')
+        set_up(
+            f'distill.{name}.at',
+            self.loss,
+            num_classes=student.num_classes,
+            width=width,
+            use_sigmoid=student.use_sigmoid,
+        )
+        self.connector = Connector.between((1, own), (1, width), connector, f'distill.{name}.connector')
         how = self.connector.describe((1, own), (1, width))
         source = 'the same regions' if self.needs_teacher else 'class means'
         if not shared:
             source = f'class means of {teacher.family} regions'
-        self.match = Match(
-            name, Side(f'{at} of {student.family} regions', (own, )),
-            Side(source, (width, )), *how)
+        self.match = Match(name, Side(f'{at} of {student.family} regions', (own,)), Side(source, (width,)), *how)
 
     def _without_teacher(self, student, teacher):
-        pair = (f'the {student.family} regions of {student.name} and the '
-                f'{teacher.family} regions of {teacher.name}')
+        pair = f'the {student.family} regions of {student.name} and the {teacher.family} regions of {teacher.name}'
         if 'class_means' not in self.asked:
-            raise ValueError(expected(
-                f'distill.{self.name}', 'read where teacher and student have '
-                'regions in common', pair, 'kd_ext.NCKDLoss and kd_ext.NDLoss '
-                "work there; others at 'neck' and 'backbone' do."))
-        print_log(f'distill.{self.name}: {pair} have no places in common; '
-                  'the norms of the class means stand in for the teacher\'s',
-                  'current', 30)
+            raise ValueError(
+                expected(
+                    f'distill.{self.name}',
+                    'read where teacher and student have regions in common',
+                    pair,
+                    "kd_ext.NCKDLoss and kd_ext.NDLoss work there; others at 'neck' and 'backbone' do.",
+                )
+            )
+        print_log(
+            f'distill.{self.name}: {pair} have no places in common; '
+            "the norms of the class means stand in for the teacher's",
+            'current',
+            30,
+        )
 
     def _check_logits(self, student, teacher):
-        sides = [(head.num_logits - head.num_classes, 'sigmoid'
-                  if head.use_sigmoid else 'softmax')
-                 for head in (student, teacher)]
+        sides = [
+            (head.num_logits - head.num_classes, 'sigmoid' if head.use_sigmoid else 'softmax')
+            for head in (student, teacher)
+        ]
         if sides[0] != sides[1]:
-            text = [f'{head.num_logits} {kind} logits of {head.num_classes} '
-                    'classes' for head, (_, kind) in zip((student, teacher),
-                                                         sides)]
-            raise ValueError(expected(
-                f'distill.{self.name}', 'read from logits of one kind',
-                f'{text[0]} in the student and {text[1]} in the teacher',
-                "Use at='embedding' or at='neck' there."))
+            text = [
+                f'{head.num_logits} {kind} logits of {head.num_classes} classes'
+                for head, (_, kind) in zip((student, teacher), sides)
+            ]
+            raise ValueError(
+                expected(
+                    f'distill.{self.name}',
+                    'read from logits of one kind',
+                    f'{text[0]} in the student and {text[1]} in the teacher',
+                    "Use at='embedding' or at='neck' there.",
+                )
+            )
 
     def _columns(self, student, classes):
         if 'labels' in self.asked:
-            raise ValueError(expected(
-                f'distill.{self.name}', 'of teacher and student with the same '
-                'classes, as its loss takes logits and labels',
-                classes.describe()))
+            raise ValueError(
+                expected(
+                    f'distill.{self.name}',
+                    'of teacher and student with the same classes, as its loss takes logits and labels',
+                    classes.describe(),
+                )
+            )
         return classes.columns(student.num_logits > student.num_classes)
 
     def describe(self):
@@ -113,8 +128,7 @@ class RegionTerm(nn.Module):
             own, other = self.columns
             preds_S = preds_S[:, own]
             preds_T = None if preds_T is None else preds_T[:, other]
-        with naming(f'distill.{self.name}', 'read where there is what its '
-                    'connector takes', (preds_S, preds_T)):
+        with naming(f'distill.{self.name}', 'read where there is what its connector takes', (preds_S, preds_T)):
             preds_S = self.connector(preds_S, preds_T)
         named = dict(labels=regions.labels, class_means=class_means)
         return upcast((preds_S, preds_T)), {k: named[k] for k in self.asked}
@@ -124,16 +138,16 @@ class RegionTerm(nn.Module):
         (preds_S, preds_T), named = self._inputs(student, teacher, class_means)
         pair = (preds_S, preds_T) if self.in_pairs else (preds_S,)
         with torch.autocast(preds_S.device.type, enabled=False):
-            return named_terms(self.name, run_loss(self.name, self.loss, *pair,
-                                                   **named))
+            return named_terms(self.name, run_loss(self.name, self.loss, *pair, **named))
 
     def fault(self, student, teacher, class_means=None):
         """Where this term stops being finite, in words, or None."""
         (preds_S, preds_T), named = self._inputs(student, teacher, class_means)
         for what, value in (
-                ('the student\'s regions', preds_S),
-                ('the teacher\'s regions', preds_T),
-                ('the teacher\'s class means', named.get('class_means'))):
+            ("the student's regions", preds_S),
+            ("the teacher's regions", preds_T),
+            ("the teacher's class means", named.get('class_means')),
+        ):
             bad = count_bad(value) if value is not None else ''
             if bad:
                 return f'{self.at}: {bad} of {what}'

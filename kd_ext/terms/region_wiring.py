@@ -55,18 +55,14 @@ class RegionWiring:
         kind, loss = loss['type'], build_loss(name, loss)
         wants_means = 'class_means' in asks(loss)
         if wants_means and at != 'embedding':
-            raise ValueError(expected(
-                f'distill.{name}.at', "'embedding', which class means are of",
-                repr(at)))
+            raise ValueError(expected(f'distill.{name}.at', "'embedding', which class means are of", repr(at)))
         if not wants_means and 'class_means' in settings:
-            raise ValueError(expected(
-                f'distill.{name}', 'without class_means, which '
-                f'{kind} does not take', 'class_means='))
+            raise ValueError(
+                expected(f'distill.{name}', f'without class_means, which {kind} does not take', 'class_means=')
+            )
         source = settings.get('class_means', ONLINE)
         if not isinstance(source, (str, os.PathLike)):
-            raise ValueError(expected(
-                f'distill.{name}.class_means', f'a file, or {ONLINE!r}',
-                repr(source)))
+            raise ValueError(expected(f'distill.{name}.class_means', f'a file, or {ONLINE!r}', repr(source)))
         own = wants_means and source == ONLINE and not shared
         if at == 'logits' or own or (wants_means and source != ONLINE):
             self.by_class.add(name)
@@ -76,14 +72,14 @@ class RegionWiring:
                 return None
         if wants_means:
             self._add_means(name, source, tap.key, student, width, shared)
-        return RegionTerm(name, loss, at, tap.key, student, teacher, shared,
-                          width, self.classes, settings.get('connector'))
+        return RegionTerm(
+            name, loss, at, tap.key, student, teacher, shared, width, self.classes, settings.get('connector')
+        )
 
     def _pair(self, tap):
         """Heads of both models, and whether they have places in common."""
         if tap.key not in self._heads:
-            heads = {role: tap.head(model, role)
-                     for role, model in self.models.items()}
+            heads = {role: tap.head(model, role) for role, model in self.models.items()}
             student, teacher = heads['student'], heads['teacher']
             shared = teacher.shares_places(student)
             if shared and student.family == 'dense':
@@ -100,23 +96,23 @@ class RegionWiring:
         if source == ONLINE:
             means = self.prefix + key
             if means not in self.class_means:
-                self.class_means[means] = OnlineClassMeans(student.num_labels,
-                                                           width)
+                self.class_means[means] = OnlineClassMeans(student.num_labels, width)
             self.means_of[name] = means
             self.online[means] = key
             if not shared:
                 self.own.add(key)
             return
         if source not in self._files:
-            found = load_class_means(source).of_classes(
-                student.num_classes, self.classes, source)
+            found = load_class_means(source).of_classes(student.num_classes, self.classes, source)
             if found.shape[1] != width:
-                raise ValueError(expected(
-                    f'distill.{name}.class_means',
-                    f'of width {width}, as the teacher\'s embeddings are',
-                    f'{found.shape[1]} in {source!r}',
-                    'Compute them with this teacher: '
-                    'tools/class_means.py CONFIG CHECKPOINT.'))
+                raise ValueError(
+                    expected(
+                        f'distill.{name}.class_means',
+                        f"of width {width}, as the teacher's embeddings are",
+                        f'{found.shape[1]} in {source!r}',
+                        'Compute them with this teacher: tools/class_means.py CONFIG CHECKPOINT.',
+                    )
+                )
             self._files[source] = f'{self.prefix}file{len(self._files)}'
             self.class_means[self._files[source]] = StoredClassMeans(found)
         self.means_of[name] = self._files[source]

@@ -17,8 +17,7 @@ from mmengine.logging import MessageHub, print_log
 
 from kd_ext.errors import expected, near_matches
 
-DEFAULTS = dict(begin=0, warmup=0, decay=None, end=None, final=0.,
-                by_epoch=False)
+DEFAULTS = dict(begin=0, warmup=0, decay=None, end=None, final=0.0, by_epoch=False)
 DECAYS = ('linear', 'cosine')
 
 
@@ -47,8 +46,7 @@ class Schedule:
         ValueError: A time or a factor is out of its range.
     """
 
-    def __init__(self, name, begin=0, warmup=0, decay=None, end=None,
-                 final=0., by_epoch=False):
+    def __init__(self, name, begin=0, warmup=0, decay=None, end=None, final=0.0, by_epoch=False):
         self.place = f'distill.{name}.schedule'
         if not isinstance(by_epoch, bool):
             self._refuse('by_epoch', 'True or False', by_epoch)
@@ -61,61 +59,61 @@ class Schedule:
         if not is_number(final) or not 0 <= final <= 1:
             self._refuse('final', 'a number in [0, 1]', final)
         if decay is None and final:
-            self._refuse('final', 'left out without decay', final,
-                         "Say decay='linear' or decay='cosine'.")
+            self._refuse('final', 'left out without decay', final, "Say decay='linear' or decay='cosine'.")
         if decay is not None and end is None:
-            self._refuse('end', f'given with decay={decay!r}', end,
-                         'It is where final is reached.')
+            self._refuse('end', f'given with decay={decay!r}', end, 'It is where final is reached.')
         self.decay, self.final = decay, float(final)
         if self.end is not None and self.end <= self.begin + self.warmup:
-            self._refuse('end', 'after begin + warmup = '
-                         f'{self.begin + self.warmup}', end)
+            self._refuse('end', f'after begin + warmup = {self.begin + self.warmup}', end)
         self._fits = False
 
     @classmethod
     def of(cls, name, cfg):
         """From ``schedule=`` of an entry, a dict or None."""
         if cfg is not None and not isinstance(cfg, dict):
-            raise ValueError(expected(
-                f'distill.{name}.schedule', 'a dict of '
-                f'{", ".join(DEFAULTS)}', repr(cfg)))
+            raise ValueError(expected(f'distill.{name}.schedule', f'a dict of {", ".join(DEFAULTS)}', repr(cfg)))
         for key in cfg or {}:
             if key not in DEFAULTS:
-                raise ValueError(expected(
-                    f'distill.{name}.schedule', 'made of '
-                    f'{", ".join(DEFAULTS)}', repr(key),
-                    near_matches(key, DEFAULTS)))
+                raise ValueError(
+                    expected(
+                        f'distill.{name}.schedule',
+                        f'made of {", ".join(DEFAULTS)}',
+                        repr(key),
+                        near_matches(key, DEFAULTS),
+                    )
+                )
         return cls(name, **(cfg or {}))
 
     def _refuse(self, key, rule, value, remedy=''):
-        raise ValueError(expected(f'{self.place}.{key}', rule, repr(value),
-                                  remedy))
+        raise ValueError(expected(f'{self.place}.{key}', rule, repr(value), remedy))
 
     def _time(self, key, value):
         whole = self.by_epoch or isinstance(value, int)
         if not is_number(value) or value < 0 or not whole:
-            self._refuse(key, 'a number of epochs >= 0' if self.by_epoch else
-                         'a whole number of iterations >= 0', value,
-                         '' if self.by_epoch or not is_number(value) or
-                         value < 0 else 'by_epoch=True takes fractions.')
+            self._refuse(
+                key,
+                'a number of epochs >= 0' if self.by_epoch else 'a whole number of iterations >= 0',
+                value,
+                '' if self.by_epoch or not is_number(value) or value < 0 else 'by_epoch=True takes fractions.',
+            )
         return value
 
     def factor(self):
         """f at the iteration that runs now."""
         now = self._now()
-        return 1. if now is None else self.at(now)
+        return 1.0 if now is None else self.at(now)
 
     def at(self, now):
         """f at a time."""
         if now < self.begin:
-            return 0.
+            return 0.0
         if self.end is not None and now >= self.end:
             return self.final
         full = self.begin + self.warmup
         if now < full:
             return (now - self.begin) / self.warmup
         if self.decay is None:
-            return 1.
+            return 1.0
         past = (now - full) / (self.end - full)
         if self.decay == 'cosine':
             past = (1 - math.cos(math.pi * past)) / 2
@@ -131,14 +129,17 @@ class Schedule:
             # exactly whole at the start of an epoch
             now, last = now * info['max_epochs'] / last, info['max_epochs']
         if last and not self._fits and self.begin >= last:
-            print_log(f'{self.place}: begins at {self.begin} of {last} '
-                      f'{"epochs" if self.by_epoch else "iterations"}: the '
-                      'term never acts', 'current', 30)
+            print_log(
+                f'{self.place}: begins at {self.begin} of {last} '
+                f'{"epochs" if self.by_epoch else "iterations"}: the '
+                'term never acts',
+                'current',
+                30,
+            )
         self._fits = True
         return now
 
 
 def is_number(value):
     """A finite number, and no truth value."""
-    return (isinstance(value, (int, float)) and not isinstance(value, bool)
-            and math.isfinite(value))
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -50,10 +50,14 @@ class Weighting(nn.Module):
         if balance is None:
             return
         if not is_number(balance) or not 0 < balance < 10:
-            raise ValueError(expected(
-                f'distill.{name}.balance', 'a number > 0 and < 10',
-                repr(balance), 'It is the share of the task loss, 0.2 for a '
-                'fifth; leave it out for a weight that stays.'))
+            raise ValueError(
+                expected(
+                    f'distill.{name}.balance',
+                    'a number > 0 and < 10',
+                    repr(balance),
+                    'It is the share of the task loss, 0.2 for a fifth; leave it out for a weight that stays.',
+                )
+            )
         self.register_buffer('means', torch.zeros(2))  # of task loss and term
         self.register_buffer('steps', torch.zeros((), dtype=torch.long))
 
@@ -75,8 +79,7 @@ class Weighting(nn.Module):
         factor = torch.full_like(total, self.schedule.factor())
         if self.balance is not None:
             factor = factor * self._balanced(task_loss, total)
-        return {**{key: value * factor for key, value in terms.items()},
-                f'factor_{self.name}': factor}
+        return {**{key: value * factor for key, value in terms.items()}, f'factor_{self.name}': factor}
 
     def idle(self, terms):
         """The same keys for terms that are off."""

@@ -36,7 +36,7 @@ METHODS = {
 # LD trains under a GFL of its own
 TEACHERS = {'LD': 'GFL'}
 # untrained ones put out zeros nearly
-FADING = ('RTMDet-Ins', )
+FADING = ('RTMDet-Ins',)
 
 
 def outcome(head, method):
@@ -48,9 +48,7 @@ def outcome(head, method):
     """
     MessageHub.get_current_instance().update_info('epoch', 9)
     try:
-        model = tiny.distill(
-            zoo.detector(head), zoo.detector(TEACHERS.get(head, head), 8),
-            term=METHODS[method])
+        model = tiny.distill(zoo.detector(head), zoo.detector(TEACHERS.get(head, head), 8), term=METHODS[method])
     except ValueError as error:
         return _reason(str(error))
     if head in FADING:
@@ -61,24 +59,19 @@ def outcome(head, method):
     for _ in range(1 + bool(model.distiller.class_means)):
         model.zero_grad()
         losses = tiny.losses(model, zoo.batch(head))
-        terms = {key: value for key, value in losses.items()
-                 if key.startswith('distill.loss_')}
+        terms = {key: value for key, value in losses.items() if key.startswith('distill.loss_')}
         assert all(bool(torch.isfinite(v)) for v in terms.values()), terms
         sum(terms.values()).backward(retain_graph=True)
-        taught = sum(p.grad.abs().sum() for p in model.student.parameters()
-                     if p.grad is not None)
+        taught = sum(p.grad.abs().sum() for p in model.student.parameters() if p.grad is not None)
         assert float(taught) > 0, terms
-        own = [p.grad is not None
-               for p in model.distiller.parameters() if p.requires_grad]
+        own = [p.grad is not None for p in model.distiller.parameters() if p.requires_grad]
         assert all(own)
         # two passes of one graph: the total is what the optimizer sees
         total, _ = model.parse_losses(losses)
         total.backward()
-    idle = {name for name, p in model.student.named_parameters()
-            if p.grad is None}
+    idle = {name for name, p in model.student.named_parameters() if p.grad is None}
     assert idle <= unused_alone(head), idle
-    heads = {term: getattr(term, 'needs_teacher', True)
-             for term in model.distiller.terms.values()}
+    heads = {term: getattr(term, 'needs_teacher', True) for term in model.distiller.terms.values()}
     if head in TEACHERS:
         return f'yes, with {TEACHERS[head]} for a teacher'
     return YES if all(heads.values()) or method == 'NCKD' else BY_MEANS
@@ -89,7 +82,7 @@ def settle(teacher, head):
     data = teacher.data_preprocessor(zoo.batch(head), True)
     for module in teacher.modules():
         if isinstance(module, _BatchNorm):
-            module.momentum = 1.
+            module.momentum = 1.0
     teacher.train()
     with torch.no_grad():
         teacher(**data, mode='tensor')
@@ -119,15 +112,13 @@ def _reason(text):
 
 def run(heads):
     """Cells of some detectors: dict[head, dict[method, outcome]]."""
-    return {head: {method: outcome(head, method) for method in METHODS}
-            for head in heads}
+    return {head: {method: outcome(head, method) for method in METHODS} for head in heads}
 
 
 def table(cells):
     """The README's table in Markdown."""
     notes = []
-    lines = ['| detector | ' + ' | '.join(METHODS) + ' |',
-             '|---' * (len(METHODS) + 1) + '|']
+    lines = ['| detector | ' + ' | '.join(METHODS) + ' |', '|---' * (len(METHODS) + 1) + '|']
     for head, row in cells.items():
         marks = []
         for method in METHODS:
@@ -137,8 +128,7 @@ def table(cells):
                 continue
             if cell not in notes:
                 notes.append(cell)
-            marks.append(f'{cell.partition(":")[0].partition(",")[0]} '
-                         f'({notes.index(cell) + 1})')
+            marks.append(f'{cell.partition(":")[0].partition(",")[0]} ({notes.index(cell) + 1})')
         lines.append(f'| {head} | ' + ' | '.join(marks) + ' |')
     lines.append('')
     for index, note in enumerate(notes):

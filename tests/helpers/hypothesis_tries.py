@@ -15,6 +15,10 @@ FACTOR = float(os.environ.get('KD_EXT_TRIES', 0))
 def tries(count):
     """Settings of a property that is tried on ``count`` inputs."""
     return settings(
-        max_examples=int(count * (FACTOR or 1)), derandomize=not FACTOR,
-        print_blob=True, deadline=None, database=None,
-        suppress_health_check=list(HealthCheck))
+        max_examples=int(count * (FACTOR or 1)),
+        derandomize=not FACTOR,
+        print_blob=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )

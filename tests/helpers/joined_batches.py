@@ -10,45 +10,62 @@ from mmengine.dist import all_reduce_params, get_world_size
 from tests.helpers import detector_zoo as zoo
 from tests.helpers import tiny_detectors as tiny
 
-CONNECTED = dict(at='pre_relu',
-                 connector=dict(type='kd_ext.ConvBNConnector'))
+CONNECTED = dict(at='pre_relu', connector=dict(type='kd_ext.ConvBNConnector'))
 ND = dict(type='kd_ext.NDLoss', at='embedding')
 NCKD = dict(type='kd_ext.NCKDLoss', at='embedding')
 KL = dict(type='kd_ext.LogitKLLoss', at='logits')
 
 # (student, teacher, entries): equal on one process and on several
 CASES = dict(
-    dense=('FCOS', dict(
-        nd=ND, balanced=dict(ND, class_balanced=True), nckd=NCKD, kl=KL)),
-    roi=('Faster R-CNN', dict(
-        nd=ND, balanced=dict(ND, class_balanced=True,
-                             include_background=False),
-        nckd=dict(NCKD, include_background=True), kl=KL)),
+    dense=('FCOS', dict(nd=ND, balanced=dict(ND, class_balanced=True), nckd=NCKD, kl=KL)),
+    roi=(
+        'Faster R-CNN',
+        dict(
+            nd=ND,
+            balanced=dict(ND, class_balanced=True, include_background=False),
+            nckd=dict(NCKD, include_background=True),
+            kl=KL,
+        ),
+    ),
     queries=('DETR', dict(nd=ND, nckd=NCKD)),  # the teacher reads its own
-    maps=('FCOS', dict(
-        lipschitz=dict(type='kd_ext.LipschitzLoss', **CONNECTED),
-        relative=dict(type='kd_ext.LipschitzLoss', at='backbone',
-                      relative=True),
-        ofd=dict(type='mmrazor.OFDLoss', at='pre_relu',
-                 connector='lipschitz', mul_factor=1e3, teacher_connector=dict(
-                     type='kd_ext.RunningMarginConnector')),
-        margins=dict(type='mmrazor.OFDLoss', at='pre_relu', mul_factor=1e3,
-                     teacher_connector=dict(
-                         type='mmrazor.OFDTeacherConnector')),
-        review=dict(type='kd_ext.ReviewKDLoss', at='neck', mid_channels=8),
-        cwd=dict(type='mmrazor.ChannelWiseDivergence', at='neck'))),
-    weighted=('DETR', dict(  # its task loss is float64, and equal as well
-        nd=dict(ND, balance=0.2, schedule=dict(warmup=4)),
-        nckd=dict(NCKD, schedule=dict(begin=1)),
-        cwd=dict(type='mmrazor.ChannelWiseDivergence', at='neck',
-                 balance=0.5))))
+    maps=(
+        'FCOS',
+        dict(
+            lipschitz=dict(type='kd_ext.LipschitzLoss', **CONNECTED),
+            relative=dict(type='kd_ext.LipschitzLoss', at='backbone', relative=True),
+            ofd=dict(
+                type='mmrazor.OFDLoss',
+                at='pre_relu',
+                connector='lipschitz',
+                mul_factor=1e3,
+                teacher_connector=dict(type='kd_ext.RunningMarginConnector'),
+            ),
+            margins=dict(
+                type='mmrazor.OFDLoss',
+                at='pre_relu',
+                mul_factor=1e3,
+                teacher_connector=dict(type='mmrazor.OFDTeacherConnector'),
+            ),
+            review=dict(type='kd_ext.ReviewKDLoss', at='neck', mid_channels=8),
+            cwd=dict(type='mmrazor.ChannelWiseDivergence', at='neck'),
+        ),
+    ),
+    weighted=(
+        'DETR',
+        dict(  # its task loss is float64, and equal as well
+            nd=dict(ND, balance=0.2, schedule=dict(warmup=4)),
+            nckd=dict(NCKD, schedule=dict(begin=1)),
+            cwd=dict(type='mmrazor.ChannelWiseDivergence', at='neck', balance=0.5),
+        ),
+    ),
+)
 # what relates the images of one process: the mean over processes
 APART = dict(
     intra=('FCOS', dict(rcka=tiny.rcka())),
-    inter=('FCOS', dict(rcka=tiny.rcka(inter_weight=2., center=False))),
+    inter=('FCOS', dict(rcka=tiny.rcka(inter_weight=2.0, center=False))),
     pkd=('FCOS', dict(pkd=dict(type='mmrazor.PKDLoss', at='neck'))),
-    lcka=('Faster R-CNN', dict(
-        lcka=dict(type='kd_ext.LogitCKALoss', at='logits'))))
+    lcka=('Faster R-CNN', dict(lcka=dict(type='kd_ext.LogitCKALoss', at='logits'))),
+)
 
 
 def detectors(name):
@@ -63,7 +80,7 @@ def detectors(name):
     pair = tiny.faster_rcnn(), tiny.faster_rcnn(8, width=24)
     for model in pair:  # few proposals, all of them sampled
         model.train_cfg.rpn_proposal.update(nms_pre=40, max_per_img=30)
-        model.train_cfg.rcnn.sampler.update(num=400, pos_fraction=1.)
+        model.train_cfg.rcnn.sampler.update(num=400, pos_fraction=1.0)
     return pair
 
 
@@ -77,8 +94,7 @@ def images(step):
     for sample in data['data_samples'][2:] if step == 1 else ():
         sample.gt_instances = sample.gt_instances[:0]
     # unlike numbers of regions on the two processes
-    data['data_samples'][0].gt_instances = (
-        data['data_samples'][0].gt_instances[:1])
+    data['data_samples'][0].gt_instances = data['data_samples'][0].gt_instances[:1]
     for sample in data['data_samples']:
         sample.gt_instances.bboxes = sample.gt_instances.bboxes.double()
     return data
@@ -88,8 +104,7 @@ def nms_in_float():
     """mmcv's NMS knows no float64: it says which boxes stay, no more."""
     op = importlib.import_module('mmcv.ops.nms').NMSop
     apply = op.apply
-    return mock.patch.object(op, 'apply', lambda boxes, scores, *rest: apply(
-        boxes.float(), scores.float(), *rest))
+    return mock.patch.object(op, 'apply', lambda boxes, scores, *rest: apply(boxes.float(), scores.float(), *rest))
 
 
 def build(case):
@@ -125,17 +140,18 @@ def steps(case, part):
         data = {key: value[part] for key, value in images(step).items()}
         with nms_in_float():
             losses = tiny.losses(model, data)
-        terms = {key: value for key, value in losses.items()
-                 if key.startswith('distill.loss_')}
+        terms = {key: value for key, value in losses.items() if key.startswith('distill.loss_')}
         model.zero_grad()
         sum(terms.values()).backward()
-        record = {f'grad {name}': p.grad.clone()
-                  for name, p in model.named_parameters()
-                  if p.grad is not None}
-        record.update({key: value.detach() for key, value in losses.items()
-                       if key.startswith(('distill.loss', 'distill.factor'))})
-        record.update({f'state {key}': value.clone().double() for key, value
-                       in model.distiller.named_buffers()})
+        record = {f'grad {name}': p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        record.update(
+            {
+                key: value.detach()
+                for key, value in losses.items()
+                if key.startswith(('distill.loss', 'distill.factor'))
+            }
+        )
+        record.update({f'state {key}': value.clone().double() for key, value in model.distiller.named_buffers()})
         if get_world_size() > 1:
             for name in sorted(record):
                 all_reduce_params([record[name]], op='mean')

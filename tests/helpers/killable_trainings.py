@@ -11,10 +11,21 @@ import time
 
 _CONTEXT = multiprocessing.get_context('forkserver')
 # imported once, in a process that computes nothing: its children start fast
-_CONTEXT.set_forkserver_preload([
-    'kd_ext', 'kd_ext.algorithms', 'kd_ext.cli', 'kd_ext.losses',
-    'kd_ext.connectors', 'mmdet.datasets', 'mmdet.engine', 'mmdet.evaluation',
-    'mmdet.models', 'mmdet.visualization', 'mmrazor.models'])
+_CONTEXT.set_forkserver_preload(
+    [
+        'kd_ext',
+        'kd_ext.algorithms',
+        'kd_ext.cli',
+        'kd_ext.losses',
+        'kd_ext.connectors',
+        'mmdet.datasets',
+        'mmdet.engine',
+        'mmdet.evaluation',
+        'mmdet.models',
+        'mmdet.visualization',
+        'mmrazor.models',
+    ]
+)
 KILLED = -signal.SIGKILL
 
 
@@ -26,8 +37,7 @@ def apart(function, *args, timeout=120):
         and what it printed.
     """
     with tempfile.NamedTemporaryFile('r') as output:
-        process = _CONTEXT.Process(target=_run, args=(
-            output.name, function, *args))
+        process = _CONTEXT.Process(target=_run, args=(output.name, function, *args))
         process.start()
         process.join(timeout)
         if process.is_alive():
@@ -40,6 +50,7 @@ def _run(output, function, *args):
     import torch
 
     from kd_ext.cli import run
+
     output = os.open(output, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(output, stream)
@@ -47,7 +58,7 @@ def _run(output, function, *args):
     run(lambda: function(*args))
 
 
-def go_on(config, kill_at=None, delay=0.):
+def go_on(config, kill_at=None, delay=0.0):
     """Trains as ``tools/train.py CONFIG --resume`` does.
 
     With ``kill_at`` the process is killed ``delay`` seconds after the start
@@ -61,7 +72,6 @@ def go_on(config, kill_at=None, delay=0.):
     timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL))
 
     class Kill(Hook):
-
         def before_train_iter(self, runner, batch_idx, data_batch=None):
             if runner.iter == kill_at:
                 timer.start()
@@ -83,14 +93,12 @@ def go_on_dying(config, name):
     from mmengine.fileio.backends import local_backend
 
     class Half(io.FileIO):
-
         def write(self, content):
-            super().write(content[:len(content) // 2])
+            super().write(content[: len(content) // 2])
             os.kill(os.getpid(), signal.SIGKILL)
 
     def opened(path, *args, **kwargs):
-        return (Half(path, 'w') if name in str(path)
-                else open(path, *args, **kwargs))
+        return Half(path, 'w') if name in str(path) else open(path, *args, **kwargs)
 
     local_backend.open = opened
     go_on(config)
@@ -105,6 +113,7 @@ def go_on_limited(config, size):
 def go_on_without_worker(config, at):
     """Trains where a data worker is killed at an iteration."""
     from mmengine.runner import Runner
+
     original = Runner.call_hook
 
     def call_hook(self, name, **kwargs):

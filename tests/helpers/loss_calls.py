@@ -46,7 +46,7 @@ class Loss(NamedTuple):
 
     call: Callable
     kind: str
-    floor: Optional[float] = 0.
+    floor: Optional[float] = 0.0
     scales: bool = False
 
 
@@ -68,14 +68,14 @@ def _first(build):
 def _review(batch):
     loss = ReviewKDLoss(*PYRAMID, mid_channels=3)
     levels = batch.student if isinstance(batch.student, tuple) else ()
-    double = any(getattr(maps, 'dtype', None) == torch.float64
-                 for maps in levels)
+    double = any(getattr(maps, 'dtype', None) == torch.float64 for maps in levels)
     return loss.double() if double else loss
 
 
 def _nd(**settings):
     return lambda batch: NDLoss(num_classes=K, **settings)(
-        batch.student[0], batch.teacher[0], batch.labels, batch.means)
+        batch.student[0], batch.teacher[0], batch.labels, batch.means
+    )
 
 
 def _nckd(batch):
@@ -92,38 +92,27 @@ def _rcka(**settings):
 
 LOSSES = {
     'RCKA intra': Loss(_rcka(), 'maps', None, scales=True),
-    'RCKA inter': Loss(_rcka(intra_weight=0., inter_weight=1.), 'maps', None,
-                       scales=True),
-    'RCKA both, not centred': Loss(
-        _rcka(inter_weight=1., center=False), 'maps', None, scales=True),
-    'logit CKA': Loss(_first(lambda batch: LogitCKALoss()), 'logits', None,
-                      scales=True),
-    'logit CKA, not centred': Loss(
-        _first(lambda batch: LogitCKALoss(center=False)), 'logits', None,
-        scales=True),
+    'RCKA inter': Loss(_rcka(intra_weight=0.0, inter_weight=1.0), 'maps', None, scales=True),
+    'RCKA both, not centred': Loss(_rcka(inter_weight=1.0, center=False), 'maps', None, scales=True),
+    'logit CKA': Loss(_first(lambda batch: LogitCKALoss()), 'logits', None, scales=True),
+    'logit CKA, not centred': Loss(_first(lambda batch: LogitCKALoss(center=False)), 'logits', None, scales=True),
     'logit CKA of maps': Loss(
-        lambda batch: sum(map(LogitCKALoss(), batch.student, batch.teacher)),
-        'maps', None, scales=True),
-    'KL': Loss(_first(lambda batch: LogitKLLoss(tau=2.)), 'logits'),
-    'KL of sigmoids': Loss(
-        _first(lambda batch: LogitKLLoss(use_sigmoid=True)), 'logits'),
-    'HCL': Loss(lambda batch: sum(map(hcl_loss, batch.student,
-                                      batch.teacher)), 'maps'),
+        lambda batch: sum(map(LogitCKALoss(), batch.student, batch.teacher)), 'maps', None, scales=True
+    ),
+    'KL': Loss(_first(lambda batch: LogitKLLoss(tau=2.0)), 'logits'),
+    'KL of sigmoids': Loss(_first(lambda batch: LogitKLLoss(use_sigmoid=True)), 'logits'),
+    'HCL': Loss(lambda batch: sum(map(hcl_loss, batch.student, batch.teacher)), 'maps'),
     'ReviewKD': Loss(_features(_review), 'pyramid', None),
     'ND': Loss(_nd(), 'regions', None),
-    'ND of foreground, by class': Loss(
-        _nd(include_background=False, class_balanced=True), 'regions', None),
+    'ND of foreground, by class': Loss(_nd(include_background=False, class_balanced=True), 'regions', None),
     'ND without teacher': Loss(
-        lambda batch: nd_loss(batch.student[0], None, batch.labels,
-                              batch.means), 'regions', None),
-    'NC1': Loss(lambda batch: nc1_loss(
-        batch.student[0], batch.labels, batch.means), 'regions', None),
-    'NC2': Loss(lambda batch: nc2_loss(batch.student[0], batch.teacher[0]),
-                'logits', scales=True),
+        lambda batch: nd_loss(batch.student[0], None, batch.labels, batch.means), 'regions', None
+    ),
+    'NC1': Loss(lambda batch: nc1_loss(batch.student[0], batch.labels, batch.means), 'regions', None),
+    'NC2': Loss(lambda batch: nc2_loss(batch.student[0], batch.teacher[0]), 'logits', scales=True),
     'NCKD': Loss(_nckd, 'regions', None),
     'Lipschitz': Loss(_features(lambda batch: LipschitzLoss(4)), 'stages'),
-    'relative Lipschitz': Loss(
-        _features(lambda batch: LipschitzLoss(4, relative=True)), 'stages'),
+    'relative Lipschitz': Loss(_features(lambda batch: LipschitzLoss(4, relative=True)), 'stages'),
 }
 
 
@@ -135,8 +124,7 @@ def value_of(name, batch):
 
 def gradients(name, batch):
     """The loss, and its gradients in the student's tensors."""
-    leaves = tuple(tensor.detach().requires_grad_()
-                   for tensor in batch.student)
+    leaves = tuple(tensor.detach().requires_grad_() for tensor in batch.student)
     value = value_of(name, batch._replace(student=leaves))
     grads = torch.autograd.grad(value, leaves, allow_unused=True)
     return value.detach(), grads

@@ -34,11 +34,11 @@ def laid_out(tensor, layout):
     if layout == 'permuted':
         return tensor.t().contiguous().t()
     if layout == 'sliced':
-        wide = tensor.new_full((*tensor.shape[:-1], 2 * tensor.shape[-1]), 7.)
+        wide = tensor.new_full((*tensor.shape[:-1], 2 * tensor.shape[-1]), 7.0)
         wide[..., ::2] = tensor
         return wide[..., ::2]
     if layout == 'offset':
-        long = tensor.new_full((tensor.numel() + 3, ), 7.)
+        long = tensor.new_full((tensor.numel() + 3,), 7.0)
         long[3:] = tensor.flatten()
         return long[3:].view(tensor.shape)
     if layout == 'expanded':
@@ -51,10 +51,9 @@ def tensors(draw, shape, dtype=None, exponents=(-4, 4)):
     """A tensor of this shape: any fill, dtype, layout, scale and sign."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     values = _filled(draw(st.sampled_from(FILLS)), shape, generator)
-    scale = 10.**draw(st.integers(*exponents))
+    scale = 10.0 ** draw(st.integers(*exponents))
     dtype = dtype or draw(st.sampled_from(DTYPES))
-    return laid_out((values * scale).to(dtype),
-                    draw(st.sampled_from(LAYOUTS)))
+    return laid_out((values * scale).to(dtype), draw(st.sampled_from(LAYOUTS)))
 
 
 sizes = st.integers(1, 7)
@@ -65,17 +64,14 @@ widths = st.integers(1, 5)
 @st.composite
 def _maps(draw, dtype=None, exponents=(-4, 4)):
     """One or two levels, alike on both sides."""
-    shapes = [(draw(batches), draw(widths), draw(sizes), draw(sizes))
-              for _ in range(draw(st.integers(1, 2)))]
-    return Batch(*(tuple(draw(tensors(shape, dtype, exponents))
-                         for shape in shapes) for _ in range(2)))
+    shapes = [(draw(batches), draw(widths), draw(sizes), draw(sizes)) for _ in range(draw(st.integers(1, 2)))]
+    return Batch(*(tuple(draw(tensors(shape, dtype, exponents)) for shape in shapes) for _ in range(2)))
 
 
 @st.composite
 def _logits(draw, dtype=None, exponents=(-4, 4)):
     shape = draw(st.integers(1, 6)), draw(widths)
-    return Batch(*((draw(tensors(shape, dtype, exponents)), )
-                   for _ in range(2)))
+    return Batch(*((draw(tensors(shape, dtype, exponents)),) for _ in range(2)))
 
 
 @st.composite
@@ -94,28 +90,27 @@ def _stages(draw, dtype=None, exponents=(-4, 4)):
 
 @st.composite
 def _pyramid(draw, dtype=None, exponents=(-4, 4)):
-    """Levels of any sizes with more than one value a channel, which BN needs.
-    """
+    """Levels of any sizes with more than one value a channel, which BN needs."""
     images = draw(st.integers(2, 3))
-    return Batch(*(tuple(
-        draw(tensors((images, width, draw(sizes), draw(sizes)), dtype,
-                     exponents)) for width in side) for side in PYRAMID))
+    return Batch(
+        *(
+            tuple(draw(tensors((images, width, draw(sizes), draw(sizes)), dtype, exponents)) for width in side)
+            for side in PYRAMID
+        )
+    )
 
 
 @st.composite
 def _regions(draw, dtype=None, exponents=(-4, 4)):
     """Embeddings, labels (ignored and unknown ones too), K + 1 means."""
     count = draw(st.integers(1, 6))
-    sides = [(draw(tensors((count, D), dtype, exponents)), )
-             for _ in range(2)]
-    labels = draw(st.lists(st.integers(-1, K + 1), min_size=count,
-                           max_size=count))
+    sides = [(draw(tensors((count, D), dtype, exponents)),) for _ in range(2)]
+    labels = draw(st.lists(st.integers(-1, K + 1), min_size=count, max_size=count))
     means = draw(tensors((K + 1, D), dtype and torch.float32, exponents))
     return Batch(*sides, torch.tensor(labels), means)
 
 
-KINDS = dict(maps=_maps, logits=_logits, stages=_stages, pyramid=_pyramid,
-             regions=_regions)
+KINDS = dict(maps=_maps, logits=_logits, stages=_stages, pyramid=_pyramid, regions=_regions)
 
 
 def batch_of(kind, **settings):
@@ -125,5 +120,4 @@ def batch_of(kind, **settings):
 
 def each(batch, change):
     """A batch with ``change`` made to every feature tensor."""
-    return batch._replace(student=tuple(map(change, batch.student)),
-                          teacher=tuple(map(change, batch.teacher)))
+    return batch._replace(student=tuple(map(change, batch.student)), teacher=tuple(map(change, batch.teacher)))

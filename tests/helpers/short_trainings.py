@@ -12,7 +12,7 @@ from tests.helpers.data_sets import ROOT
 from tests.helpers.tiny_detectors import build, fcos, rcka
 
 CLASSES = 6
-STUDENT = fcos(num_classes=CLASSES, **{'test_cfg.score_thr': 0.})
+STUDENT = fcos(num_classes=CLASSES, **{'test_cfg.score_thr': 0.0})
 TEACHER = fcos(8, width=24, num_classes=CLASSES)  # needs projectors
 
 
@@ -28,26 +28,35 @@ def config(shapes, work_dir, teacher_ckpt, epochs=2, **changes):
     """A whole training config with a tiny distilled student."""
     cfg = Config.fromfile(ROOT / 'configs/fcos_r18_shapes.py')
     root = str(shapes)
-    cfg.merge_from_dict({
-        'train_dataloader.dataset.data_root': root,
-        'val_dataloader.dataset.data_root': root,
-        'val_evaluator.ann_file': f'{root}/annotations/instances_val.json',
-        'train_dataloader.batch_size': 4,
-        'train_dataloader.num_workers': 0,
-        'train_dataloader.persistent_workers': False,
-        'val_dataloader.num_workers': 0,
-        'val_dataloader.persistent_workers': False,
-        # MMEngine does not restore random states on resuming
-        'train_dataloader.dataset.pipeline.2.prob': 0.,
-        'train_cfg.max_epochs': epochs, 'train_cfg.val_interval': 1,
-        'default_hooks.checkpoint.max_keep_ckpts': -1,
-        'log_level': 'ERROR', 'work_dir': str(work_dir)})
+    cfg.merge_from_dict(
+        {
+            'train_dataloader.dataset.data_root': root,
+            'val_dataloader.dataset.data_root': root,
+            'val_evaluator.ann_file': f'{root}/annotations/instances_val.json',
+            'train_dataloader.batch_size': 4,
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'val_dataloader.num_workers': 0,
+            'val_dataloader.persistent_workers': False,
+            # MMEngine does not restore random states on resuming
+            'train_dataloader.dataset.pipeline.2.prob': 0.0,
+            'train_cfg.max_epochs': epochs,
+            'train_cfg.val_interval': 1,
+            'default_hooks.checkpoint.max_keep_ckpts': -1,
+            'log_level': 'ERROR',
+            'work_dir': str(work_dir),
+        }
+    )
     cfg.custom_hooks = []
     cfg.test_dataloader = cfg.val_dataloader
     cfg.test_evaluator = cfg.val_evaluator
     cfg.model = dict(
-        type='kd_ext.DetectionDistill', student=STUDENT, teacher=TEACHER,
-        teacher_ckpt=teacher_ckpt, distill=dict(rcka=rcka()))
+        type='kd_ext.DetectionDistill',
+        student=STUDENT,
+        teacher=TEACHER,
+        teacher_ckpt=teacher_ckpt,
+        distill=dict(rcka=rcka()),
+    )
     cfg.merge_from_dict(changes)
     cfg.experiment_name = f'test_{abs(hash(str(work_dir)))}'
     return cfg
@@ -64,8 +73,14 @@ def command(*args, timeout=280):
     """Runs a tool as a user would: the completed process, output as text."""
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'COLUMNS': '200'}
     return subprocess.run(
-        [sys.executable, *map(str, args)], cwd=ROOT, env=env, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout)
+        [sys.executable, *map(str, args)],
+        cwd=ROOT,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout,
+    )
 
 
 def scored_alone(cfg, checkpoint):
@@ -80,8 +95,7 @@ def scored_alone(cfg, checkpoint):
     """
     cfg.model.init_cfg = None
     runner = Runner.from_cfg(cfg)
-    runner.model.load_state_dict(torch.load(checkpoint)['state_dict'],
-                                 strict=True)
+    runner.model.load_state_dict(torch.load(checkpoint)['state_dict'], strict=True)
     found, predict = [], runner.model.val_step
 
     def val_step(data):

@@ -7,8 +7,7 @@ from kd_ext.teachers.build import are_several
 from tests.helpers.tiny_detectors import batch
 
 SHARE = 8
-WIDTHS = ('in_channels', 'out_channels', 'feat_channels', 'base_channels',
-          'fc_out_channels', 'conv_out_channels')
+WIDTHS = ('in_channels', 'out_channels', 'feat_channels', 'base_channels', 'fc_out_channels', 'conv_out_channels')
 # these are small, or have fixed widths, as they are
 AS_THEY_ARE = ('bccd', 'shapes', 'ssd300')
 
@@ -23,13 +22,10 @@ def shrink(cfg):
             if isinstance(item, dict):
                 shrink(item)
         if key in WIDTHS:
-            cfg[key] = ([width // SHARE for width in value]
-                        if isinstance(value, (list, tuple))
-                        else value // SHARE)
+            cfg[key] = [width // SHARE for width in value] if isinstance(value, (list, tuple)) else value // SHARE
     backbone = cfg.get('backbone', {})
     if backbone.get('type') == 'MobileNetV2':  # its widths are in its code
-        cfg['neck']['in_channels'] = [
-            width * SHARE for width in cfg['neck']['in_channels']]
+        cfg['neck']['in_channels'] = [width * SHARE for width in cfg['neck']['in_channels']]
     if cfg.get('type') in ('ResNet', 'ResNeXt'):
         cfg['base_channels'] = 64 // SHARE
         if 'groups' in cfg:
@@ -41,12 +37,10 @@ def distilled(cfg, name):
     """The model of a config with an untrained teacher, shrunken."""
     model = copy.deepcopy(cfg.model)
     several = are_several(model.teacher)
-    model.teacher_ckpt = (dict.fromkeys(model.teacher, 'random') if several
-                          else 'random')
+    model.teacher_ckpt = dict.fromkeys(model.teacher, 'random') if several else 'random'
     if not any(part in name for part in AS_THEY_ARE):
         teachers = model.teacher if several else dict(one=model.teacher)
-        teachers = {key: shrink(model_config(one, 'teacher'))
-                    for key, one in teachers.items()}
+        teachers = {key: shrink(model_config(one, 'teacher')) for key, one in teachers.items()}
         model.teacher = teachers if several else teachers['one']
         model.student = shrink(model.student)
     return model
@@ -63,9 +57,10 @@ def data(name):
 
 def _add_masks(samples):
     from mmdet.structures.mask import BitmapMasks
+
     for sample in samples:
         instances, (height, width) = sample.gt_instances, sample.img_shape
         masks = instances.bboxes.new_zeros(len(instances), height, width)
         for mask, box in zip(masks, instances.bboxes.long().tolist()):
-            mask[box[1]:box[3], box[0]:box[2]] = 1
+            mask[box[1] : box[3], box[0] : box[2]] = 1
         instances.masks = BitmapMasks(masks.byte().numpy(), height, width)

@@ -12,6 +12,5 @@ def put(iteration, max_iters=100, max_epochs=10):
         for key in INFO:
             hub.runtime_info.pop(key, None)
         return
-    values = (iteration, iteration * max_epochs // max_iters, max_iters,
-              max_epochs)
+    values = (iteration, iteration * max_epochs // max_iters, max_iters, max_epochs)
     hub.update_info_dict(dict(zip(INFO, values)))

@@ -13,25 +13,35 @@ CONV_BN = dict(type='kd_ext.ConvBNConnector')
 FOUR, THREE, TWO = (4, 8, 16, 32), (8, 16, 32), (8, 16)
 
 
-@pytest.mark.parametrize(('student', 'teacher', 'strides'), [
-    ('R18', 'R34', FOUR), ('R18', 'R50', FOUR),
-    ('R18', 'R50 of 8, 16, 32', THREE), ('X50', 'R50', FOUR),
-    ('MobileNetV2', 'R50', FOUR), ('Swin', 'R50', FOUR),
-    ('Res2Net', 'R50', FOUR), ('ResNeSt', 'R50', FOUR),
-    ('RegNet', 'R50', FOUR), ('EfficientNet', 'R50', FOUR),
-    ('HRNet', 'R50', FOUR), ('PVT', 'R50', FOUR), ('PVTv2', 'R50', FOUR),
-    ('CSPNeXt', 'R50', THREE),
-    ('PVT', 'Swin', FOUR), ('CSPDarknet', 'R50', THREE),
-    ('SSDVGG', 'R50', TWO), ('MobileNetV2', 'SSDVGG', TWO),
-])
+@pytest.mark.parametrize(
+    ('student', 'teacher', 'strides'),
+    [
+        ('R18', 'R34', FOUR),
+        ('R18', 'R50', FOUR),
+        ('R18', 'R50 of 8, 16, 32', THREE),
+        ('X50', 'R50', FOUR),
+        ('MobileNetV2', 'R50', FOUR),
+        ('Swin', 'R50', FOUR),
+        ('Res2Net', 'R50', FOUR),
+        ('ResNeSt', 'R50', FOUR),
+        ('RegNet', 'R50', FOUR),
+        ('EfficientNet', 'R50', FOUR),
+        ('HRNet', 'R50', FOUR),
+        ('PVT', 'R50', FOUR),
+        ('PVTv2', 'R50', FOUR),
+        ('CSPNeXt', 'R50', THREE),
+        ('PVT', 'Swin', FOUR),
+        ('CSPDarknet', 'R50', THREE),
+        ('SSDVGG', 'R50', TWO),
+        ('MobileNetV2', 'SSDVGG', TWO),
+    ],
+)
 def test_one_step(student, teacher, strides):
-    model = distill(detector(student), detector(teacher),
-                    lipschitz=LIPSCHITZ)
+    model = distill(detector(student), detector(teacher), lipschitz=LIPSCHITZ)
     term = model.distiller.terms['lipschitz']
     assert not term.connectors and len(term.pairs) == len(strides)
     with model.distiller.reading(model.student) as seen:
-        model.student.eval().backbone(
-            torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE))
+        model.student.eval().backbone(torch.zeros(1, 3, PROBE_SIZE, PROBE_SIZE))
     maps = seen.levels('backbone')
     assert tuple(stride_of(maps[i].shape) for i, _ in term.pairs) == strides
     model.train()
@@ -51,15 +61,29 @@ def test_identical_models(amp):
     with torch.autocast('cpu', torch.bfloat16, enabled=amp):
         value = losses(model)['distill.loss_lipschitz']
     value.backward()
-    assert float(value.detach()) == 0.
-    grads = [p.grad for p in model.student.backbone.parameters()
-             if p.grad is not None]
+    assert float(value.detach()) == 0.0
+    grads = [p.grad for p in model.student.backbone.parameters() if p.grad is not None]
     assert grads and not any(bool(grad.any()) for grad in grads)
 
 
-@pytest.mark.parametrize('student', [
-    'R18', 'X50', 'Res2Net', 'ResNeSt', 'RegNet', 'MobileNetV2',
-    'EfficientNet', 'HRNet', 'PVT', 'PVTv2', 'Swin', 'CSPNeXt', 'CSPDarknet'])
+@pytest.mark.parametrize(
+    'student',
+    [
+        'R18',
+        'X50',
+        'Res2Net',
+        'ResNeSt',
+        'RegNet',
+        'MobileNetV2',
+        'EfficientNet',
+        'HRNet',
+        'PVT',
+        'PVTv2',
+        'Swin',
+        'CSPNeXt',
+        'CSPDarknet',
+    ],
+)
 def test_one_step_at_the_neck(student):
     model = distill(detector(student), detector('R50'), rcka=rcka())
     model.train()
@@ -71,24 +95,25 @@ def test_one_step_at_the_neck(student):
 
 
 def test_no_two_pairs():
-    with pytest.raises(ValueError, match=r"Expected distill\.lipschitz to be "
-                       r"read at levels of which 2 or more.*student's strides "
-                       r"4, 8 and the teacher's strides 16, 32"):
-        distill(detector('R18 of 4, 8'), detector('R18 of 16, 32'),
-                lipschitz=LIPSCHITZ)
-    model = distill(detector('R18 of 4, 8'), detector('R18 of 16, 32'),
-                    lipschitz=dict(LIPSCHITZ, levels=(0, 1)))
+    with pytest.raises(
+        ValueError,
+        match=r'Expected distill\.lipschitz to be '
+        r"read at levels of which 2 or more.*student's strides "
+        r"4, 8 and the teacher's strides 16, 32",
+    ):
+        distill(detector('R18 of 4, 8'), detector('R18 of 16, 32'), lipschitz=LIPSCHITZ)
+    model = distill(detector('R18 of 4, 8'), detector('R18 of 16, 32'), lipschitz=dict(LIPSCHITZ, levels=(0, 1)))
     assert model.distiller.terms['lipschitz'].pairs == [(0, 0), (1, 1)]
 
 
 def test_wrong_number_of_weights_is_told_before_training():
     with pytest.raises(ValueError, match='stage_weights to be 2 numbers'):
-        distill(lipschitz=dict(LIPSCHITZ, stage_weights=(1., 1., 1.)))
+        distill(lipschitz=dict(LIPSCHITZ, stage_weights=(1.0, 1.0, 1.0)))
 
 
-@pytest.mark.parametrize('connector', [CONV_BN, dict(
-    type='mmrazor.ConvModuleConnector', norm_cfg=dict(type='BN'),
-    act_cfg=None)])
+@pytest.mark.parametrize(
+    'connector', [CONV_BN, dict(type='mmrazor.ConvModuleConnector', norm_cfg=dict(type='BN'), act_cfg=None)]
+)
 def test_connectors_when_asked_for(connector):
     model = distill(lipschitz=dict(LIPSCHITZ, connector=connector))
     term = model.distiller.terms['lipschitz']
@@ -101,10 +126,8 @@ def test_connectors_when_asked_for(connector):
 def test_strides_are_told():
     model = distill(teacher=detector('R50'), lipschitz=LIPSCHITZ)
     assert list(model.distiller.matches) == [
-        'lipschitz: backbone[0] (8, 40, 40) stride 8 <- '
-        'backbone[1] (32, 40, 40) stride 8',
-        'lipschitz: backbone[1] (16, 20, 20) stride 16 <- '
-        'backbone[2] (64, 20, 20) stride 16',
-        'lipschitz: backbone[2] (32, 10, 10) stride 32 <- '
-        'backbone[3] (128, 10, 10) stride 32',
-        'lipschitz: strides without a partner: teacher 4']
+        'lipschitz: backbone[0] (8, 40, 40) stride 8 <- backbone[1] (32, 40, 40) stride 8',
+        'lipschitz: backbone[1] (16, 20, 20) stride 16 <- backbone[2] (64, 20, 20) stride 16',
+        'lipschitz: backbone[2] (32, 10, 10) stride 32 <- backbone[3] (128, 10, 10) stride 32',
+        'lipschitz: strides without a partner: teacher 4',
+    ]

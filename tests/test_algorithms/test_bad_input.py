@@ -24,14 +24,12 @@ def test_module_prefix_is_taken_off(tmp_path):
     path = tmp_path / 'ddp.pth'
     torch.save({f'module.{key}': value for key, value in state.items()}, path)
     model = distill(teacher_ckpt=str(path))
-    assert torch.equal(model.teacher.backbone.conv1.weight,
-                       state['backbone.conv1.weight'])
+    assert torch.equal(model.teacher.backbone.conv1.weight, state['backbone.conv1.weight'])
 
 
 @pytest.mark.parametrize('value', [None, ''])
 def test_checkpoint_left_out(value):
-    with pytest.raises(ValueError, match='Expected teacher_ckpt to be the '
-                       'path or URL'):
+    with pytest.raises(ValueError, match='Expected teacher_ckpt to be the path or URL'):
         distill(teacher_ckpt=value)
 
 
@@ -52,53 +50,70 @@ def test_checkpoint_cut_short(tmp_path, checkpoint):
     with open(checkpoint, 'rb') as stream:
         content = stream.read()
     path = tmp_path / 'half.pth'
-    path.write_bytes(content[:len(content) // 2])
+    path.write_bytes(content[: len(content) // 2])
     with pytest.raises(ValueError, match='readable checkpoint'):
         distill(teacher_ckpt=str(path))
 
 
 def test_checkpoint_of_another_architecture(checkpoint):
-    with pytest.raises(ValueError, match=r'\d+ missing, \d+ unexpected.*'
-                       'allow_teacher_mismatch=True'):
-        distill(teacher=fcos(8, **{'backbone.depth': 34}),
-                teacher_ckpt=checkpoint)
+    with pytest.raises(
+        ValueError,
+        match=r'\d+ missing, \d+ unexpected.*'
+        'allow_teacher_mismatch=True',
+    ):
+        distill(teacher=fcos(8, **{'backbone.depth': 34}), teacher_ckpt=checkpoint)
 
 
 def test_checkpoint_of_another_class_count(checkpoint):
-    with pytest.raises(ValueError, match=r'of another shape.*conv_cls.*'
-                       r'\(3, 16, 3, 3\) in the file, \(5, 16, 3, 3\)'):
+    with pytest.raises(
+        ValueError,
+        match=r'of another shape.*conv_cls.*'
+        r'\(3, 16, 3, 3\) in the file, \(5, 16, 3, 3\)',
+    ):
         distill(teacher=fcos(8, num_classes=5), teacher_ckpt=checkpoint)
 
 
 def test_mismatch_allowed_by_the_config(checkpoint):
-    model = build(dict(
-        type='kd_ext.DetectionDistill', student=fcos(),
-        teacher=fcos(8, num_classes=5), teacher_ckpt=checkpoint,
-        allow_teacher_mismatch=True, distill=dict(rcka=rcka())))
-    assert torch.equal(model.teacher.backbone.conv1.weight,
-                       torch.load(checkpoint)['state_dict'][
-                           'backbone.conv1.weight'])
+    model = build(
+        dict(
+            type='kd_ext.DetectionDistill',
+            student=fcos(),
+            teacher=fcos(8, num_classes=5),
+            teacher_ckpt=checkpoint,
+            allow_teacher_mismatch=True,
+            distill=dict(rcka=rcka()),
+        )
+    )
+    assert torch.equal(
+        model.teacher.backbone.conv1.weight, torch.load(checkpoint)['state_dict']['backbone.conv1.weight']
+    )
 
 
-@pytest.mark.parametrize(('teacher', 'match'), [
-    ('configs/fcos_r18_shape.py', 'Did you mean: .*fcos_r18'),
-    ('nowhere/fcos.py', "folder 'nowhere' does not exist"),
-    ('mmdet::fcos/fcos_r1001_fpn.py', 'Did you mean: .*fcos'),
-    ('mmdit::fcos/fcos_r50.py', 'a config that can be read'),
-    (3, 'Expected teacher to be a config path'),
-])
+@pytest.mark.parametrize(
+    ('teacher', 'match'),
+    [
+        ('configs/fcos_r18_shape.py', 'Did you mean: .*fcos_r18'),
+        ('nowhere/fcos.py', "folder 'nowhere' does not exist"),
+        ('mmdet::fcos/fcos_r1001_fpn.py', 'Did you mean: .*fcos'),
+        ('mmdit::fcos/fcos_r50.py', 'a config that can be read'),
+        (3, 'Expected teacher to be a config path'),
+    ],
+)
 def test_teacher_config_not_found(teacher, match):
     with pytest.raises((FileNotFoundError, TypeError), match=match):
         distill(teacher=teacher)
 
 
-@pytest.mark.parametrize(('at', 'match'), [
-    ('nek', 'Did you mean: neck'),
-    ('backbone.layer9', r'Did you mean: .*backbone\.layer'),
-    ('bbox_head.cls_conv.0', r'Did you mean: .*bbox_head\.cls_convs\.0'),
-    ('', 'Expected at to be a tap'),
-    (None, 'Expected at to be a tap'),
-])
+@pytest.mark.parametrize(
+    ('at', 'match'),
+    [
+        ('nek', 'Did you mean: neck'),
+        ('backbone.layer9', r'Did you mean: .*backbone\.layer'),
+        ('bbox_head.cls_conv.0', r'Did you mean: .*bbox_head\.cls_convs\.0'),
+        ('', 'Expected at to be a tap'),
+        (None, 'Expected at to be a tap'),
+    ],
+)
 def test_unknown_tap_or_module(at, match):
     with pytest.raises(ValueError, match=match):
         distill(rcka=rcka(at=at))
@@ -106,8 +121,7 @@ def test_unknown_tap_or_module(at, match):
 
 def test_module_of_one_model_only():
     with pytest.raises(ValueError, match='module of the teacher FCOS'):
-        distill(student=fcos(**{'bbox_head.stacked_convs': 2}),
-                rcka=rcka(at='bbox_head.cls_convs.1'))
+        distill(student=fcos(**{'bbox_head.stacked_convs': 2}), rcka=rcka(at='bbox_head.cls_convs.1'))
 
 
 @pytest.mark.parametrize('levels', [(3,), (-1,), (0, 7), (), ('0',)])
@@ -123,23 +137,31 @@ def test_name_that_makes_no_log_key(name):
 
 
 def _distill_named(name):
-    return build(dict(
-        type='kd_ext.DetectionDistill', student=fcos(), teacher=fcos(8),
-        teacher_ckpt='random', distill={name: rcka()}))
+    return build(
+        dict(
+            type='kd_ext.DetectionDistill',
+            student=fcos(),
+            teacher=fcos(8),
+            teacher_ckpt='random',
+            distill={name: rcka()},
+        )
+    )
 
 
-@pytest.mark.parametrize(('entry', 'match'), [
-    (dict(at='neck'), 'a dict with type and at'),
-    (dict(type='kd_ext.RCKALoss'), 'told where to read'),
-    (dict(type='kd_ext.RCKLoss', at='neck'), r'Did you mean: kd_ext\.RCKALo'),
-    (dict(type='mmrazor.PKDLos', at='neck'), r'Did you mean: mmrazor\.PKD'),
-    (rcka(patch=3), "arguments of RCKALoss.*'patch'"),
-    (rcka(patch_size=0), 'patch_size to be a whole number'),
-    (rcka(loss_weight=-1), 'loss_weight to be a finite number >= 0'),
-    (dict(type='mmdet.FPN', at='neck', in_channels=[1], out_channels=1,
-          num_outs=1), 'a loss whose forward takes'),
-    (dict(type='mmrazor.DKDLoss', at='neck'), 'forward takes|registered'),
-])
+@pytest.mark.parametrize(
+    ('entry', 'match'),
+    [
+        (dict(at='neck'), 'a dict with type and at'),
+        (dict(type='kd_ext.RCKALoss'), 'told where to read'),
+        (dict(type='kd_ext.RCKLoss', at='neck'), r'Did you mean: kd_ext\.RCKALo'),
+        (dict(type='mmrazor.PKDLos', at='neck'), r'Did you mean: mmrazor\.PKD'),
+        (rcka(patch=3), "arguments of RCKALoss.*'patch'"),
+        (rcka(patch_size=0), 'patch_size to be a whole number'),
+        (rcka(loss_weight=-1), 'loss_weight to be a finite number >= 0'),
+        (dict(type='mmdet.FPN', at='neck', in_channels=[1], out_channels=1, num_outs=1), 'a loss whose forward takes'),
+        (dict(type='mmrazor.DKDLoss', at='neck'), 'forward takes|registered'),
+    ],
+)
 def test_entries_that_cannot_be_built(entry, match):
     with pytest.raises(ValueError, match=match):
         distill(rcka=entry)
@@ -148,5 +170,6 @@ def test_entries_that_cannot_be_built(entry, match):
 @pytest.mark.parametrize('value', [None, {}, 'rcka', [rcka()]])
 def test_no_entries(value):
     with pytest.raises(ValueError, match='at least one named loss'):
-        build(dict(type='kd_ext.DetectionDistill', student=fcos(),
-                   teacher=fcos(8), teacher_ckpt='random', distill=value))
+        build(
+            dict(type='kd_ext.DetectionDistill', student=fcos(), teacher=fcos(8), teacher_ckpt='random', distill=value)
+        )

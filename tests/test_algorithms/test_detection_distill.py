@@ -10,8 +10,7 @@ from tests.helpers.tiny_detectors import batch, build, distill, faster_rcnn, fco
 
 
 def task_and_terms(losses):
-    return ({k for k in losses if k.startswith('student.')},
-            {k for k in losses if k.startswith('distill.')})
+    return ({k for k in losses if k.startswith('student.')}, {k for k in losses if k.startswith('distill.')})
 
 
 def test_terms_are_named_and_counted_by_mmengine():
@@ -24,8 +23,7 @@ def test_terms_are_named_and_counted_by_mmengine():
     term = float(values['distill.loss_rcka'].detach())
     assert term > 0
     assert float(total.detach()) == pytest.approx(parts + term, rel=1e-6)
-    assert float(values['distill.share_rcka']) == pytest.approx(
-        term / (parts + term), rel=1e-5)
+    assert float(values['distill.share_rcka']) == pytest.approx(term / (parts + term), rel=1e-5)
 
 
 def test_gradient_reaches_the_student_backbone_and_not_the_teacher():
@@ -33,14 +31,12 @@ def test_gradient_reaches_the_student_backbone_and_not_the_teacher():
     losses(model)['distill.loss_rcka'].backward()
     weight = model.student.backbone.conv1.weight
     assert weight.grad is not None and weight.grad.abs().sum() > 0
-    assert all(p.grad is None and not p.requires_grad
-               for p in model.teacher.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in model.teacher.parameters())
 
 
 def test_teacher_equal_to_the_student_leaves_nothing_to_learn():
     student = build(fcos())
-    model = distill(student=student, teacher=copy.deepcopy(student),
-                    teacher_ckpt=None)
+    model = distill(student=student, teacher=copy.deepcopy(student), teacher_ckpt=None)
     model.eval()  # same batch norm mode as the teacher
     assert float(losses(model)['distill.loss_rcka'].detach()) < 1e-5
 
@@ -66,9 +62,9 @@ def test_teacher_is_no_parameter_no_state_no_module_and_no_copy():
     assert copied.teacher is model.teacher
     assert copied.student is not model.student
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    assert not {id(p) for group in optimizer.param_groups
-                for p in group['params']} & {
-                    id(p) for p in model.teacher.parameters()}
+    assert not {id(p) for group in optimizer.param_groups for p in group['params']} & {
+        id(p) for p in model.teacher.parameters()
+    }
 
 
 @pytest.mark.parametrize('at', ['backbone', 'neck'])
@@ -76,25 +72,27 @@ def test_teacher_runs_only_as_far_as_the_taps_ask(at):
     model = distill(rcka=rcka(at=at))
     ran = []
     for name in ('neck', 'bbox_head'):
-        getattr(model.teacher, name).register_forward_pre_hook(
-            lambda module, args, name=name: ran.append(name))
+        getattr(model.teacher, name).register_forward_pre_hook(lambda module, args, name=name: ran.append(name))
     losses(model)
     assert ran == (['neck'] if at == 'neck' else [])
 
 
-@pytest.mark.parametrize('teacher, entry, order', [
-    (fcos, rcka(), 'TS'),
-    (fcos, dict(type='kd_ext.NDLoss', at='embedding'), 'TS'),
-    # how often a module runs is known from the student
-    (fcos, rcka(at='bbox_head.cls_convs.0'), 'ST'),
-    # its own loss on regions of its own might change the samples
-    (faster_rcnn, dict(type='kd_ext.NCKDLoss', at='embedding'), 'ST')])
+@pytest.mark.parametrize(
+    'teacher, entry, order',
+    [
+        (fcos, rcka(), 'TS'),
+        (fcos, dict(type='kd_ext.NDLoss', at='embedding'), 'TS'),
+        # how often a module runs is known from the student
+        (fcos, rcka(at='bbox_head.cls_convs.0'), 'ST'),
+        # its own loss on regions of its own might change the samples
+        (faster_rcnn, dict(type='kd_ext.NCKDLoss', at='embedding'), 'ST'),
+    ],
+)
 def test_teacher_runs_before_the_student_where_it_can(teacher, entry, order):
     # what it drops is then not on top of the student's activations
     model, ran = distill(teacher=teacher(8), kd=entry), []
     for role, one in (('T', model.teacher), ('S', model.student)):
-        one.backbone.register_forward_pre_hook(
-            lambda module, args, role=role: ran.append(role))
+        one.backbone.register_forward_pre_hook(lambda module, args, role=role: ran.append(role))
     losses(model)
     assert ''.join(ran) == order
 
@@ -108,8 +106,7 @@ def test_no_hook_stays_on_either_model():
 
 def test_student_of_a_seed_is_the_same_without_distillation():
     alone, model = build(fcos(), seed=3), distill(seed=3)
-    for (name, one), (key, two) in zip(alone.state_dict().items(),
-                                       model.state_dict().items()):
+    for (name, one), (key, two) in zip(alone.state_dict().items(), model.state_dict().items()):
         assert name == key and torch.equal(one, two)
 
 
@@ -123,9 +120,7 @@ def test_widths_and_sizes_are_connected_automatically():
     teacher.neck.in_channels = [8, 16, 32]
     teacher.backbone.out_indices = (0, 1, 2)  # strides 4, 8, 16
     model = distill(teacher=teacher, rcka=rcka(levels=(0, 1, 2)))
-    assert [tuple(c.projector.weight.shape)
-            for c in model.distiller.terms['rcka'].connectors] == [
-                (24, 16, 1, 1)] * 3
+    assert [tuple(c.projector.weight.shape) for c in model.distiller.terms['rcka'].connectors] == [(24, 16, 1, 1)] * 3
     losses(model)['distill.loss_rcka'].backward()
     for parameter in model.distiller.parameters():
         assert parameter.grad is not None
@@ -148,8 +143,9 @@ def test_head_module_gives_a_level_a_call():
 
 def test_razor_losses_in_the_same_place():
     model = distill(
-        pkd=dict(type='mmrazor.PKDLoss', at='neck', loss_weight=2.),
-        cwd=dict(type='mmrazor.ChannelWiseDivergence', at='neck', levels=(0,)))
+        pkd=dict(type='mmrazor.PKDLoss', at='neck', loss_weight=2.0),
+        cwd=dict(type='mmrazor.ChannelWiseDivergence', at='neck', levels=(0,)),
+    )
     values = losses(model)
     for name in ('pkd', 'cwd'):
         value = values[f'distill.loss_{name}']
@@ -157,34 +153,37 @@ def test_razor_losses_in_the_same_place():
 
 
 def test_loss_that_relates_levels_gets_them_all():
-    model = distill(lipschitz=dict(
-        type='kd_ext.LipschitzLoss', at='backbone', relative=True))
+    model = distill(lipschitz=dict(type='kd_ext.LipschitzLoss', at='backbone', relative=True))
     losses(model)['distill.loss_lipschitz'].backward()
     assert model.student.backbone.conv1.weight.grad.abs().sum() > 0
 
 
 def test_rcka_in_razors_configurable_distiller():
-    model = build(dict(
-        type='mmrazor.SingleTeacherDistill',
-        architecture=fcos(), teacher=fcos(8),
-        distiller=dict(
-            type='mmrazor.ConfigurableDistiller',
-            student_recorders=dict(fpn=dict(
-                type='mmrazor.ModuleOutputs', source='neck')),
-            teacher_recorders=dict(fpn=dict(
-                type='mmrazor.ModuleOutputs', source='neck')),
-            distill_losses=dict(loss_rcka=dict(
-                type='kd_ext.RCKALoss', patch_size=2)),
-            loss_forward_mappings=dict(loss_rcka=dict(
-                preds_S=dict(from_student=True, recorder='fpn'),
-                preds_T=dict(from_student=False, recorder='fpn'))))))
+    model = build(
+        dict(
+            type='mmrazor.SingleTeacherDistill',
+            architecture=fcos(),
+            teacher=fcos(8),
+            distiller=dict(
+                type='mmrazor.ConfigurableDistiller',
+                student_recorders=dict(fpn=dict(type='mmrazor.ModuleOutputs', source='neck')),
+                teacher_recorders=dict(fpn=dict(type='mmrazor.ModuleOutputs', source='neck')),
+                distill_losses=dict(loss_rcka=dict(type='kd_ext.RCKALoss', patch_size=2)),
+                loss_forward_mappings=dict(
+                    loss_rcka=dict(
+                        preds_S=dict(from_student=True, recorder='fpn'),
+                        preds_T=dict(from_student=False, recorder='fpn'),
+                    )
+                ),
+            ),
+        )
+    )
     value = losses(model)['distill.loss_rcka']
     assert float(value.detach()) > 0 and value.requires_grad
 
 
 def test_two_stage_student_under_a_one_stage_teacher():
-    model = distill(student=faster_rcnn(), teacher=fcos(8),
-                    rcka=rcka(levels=(0, 1)))
+    model = distill(student=faster_rcnn(), teacher=fcos(8), rcka=rcka(levels=(0, 1)))
     values = losses(model)
     assert 'student.loss_rpn_cls' in values
     assert float(values['distill.loss_rcka'].detach()) > 0
@@ -194,8 +193,7 @@ def test_stopped_distillation_costs_no_teacher_and_keeps_every_gradient():
     model = distill(teacher=fcos(8, width=24))
     model.distillation_stopped = True
     ran = []
-    model.teacher.backbone.register_forward_pre_hook(
-        lambda *args: ran.append(1))
+    model.teacher.backbone.register_forward_pre_hook(lambda *args: ran.append(1))
     values = losses(model)
     model.parse_losses(values)[0].backward()
     assert not ran
@@ -208,9 +206,9 @@ def test_razors_stop_hook():
     from unittest.mock import Mock
 
     from mmrazor.engine.hooks import StopDistillHook
+
     model = distill()
-    StopDistillHook(stop_epoch=2).before_train_epoch(
-        Mock(model=model, epoch=2))
+    StopDistillHook(stop_epoch=2).before_train_epoch(Mock(model=model, epoch=2))
     assert model.distillation_stopped
 
 
@@ -224,14 +222,19 @@ def test_losses_compute_in_fp32_under_autocast():
 
 def test_nan_in_a_feature_names_loss_level_and_iteration():
     from mmengine.logging import MessageHub
+
     model = distill()
     MessageHub.get_current_instance().update_info('iter', 17)
     with torch.no_grad():
         model.student.neck.fpn_convs[1].conv.bias[0] = float('nan')
     data = model.data_preprocessor(batch(), True)
-    with pytest.raises(FloatingPointError, match=(
+    with pytest.raises(
+        FloatingPointError,
+        match=(
             r"loss_rcka at iteration 17 .*level 1 of 'neck': .*student "
-            'feature')):
+            'feature'
+        ),
+    ):
         model(**data, mode='loss')
 
 
@@ -239,13 +242,11 @@ def test_nan_in_the_teacher_is_named():
     model = distill()
     with torch.no_grad():
         model.teacher.neck.fpn_convs[2].conv.bias[0] = float('nan')
-    with pytest.raises(FloatingPointError,
-                       match="level 2 of 'neck': .*teacher feature"):
+    with pytest.raises(FloatingPointError, match="level 2 of 'neck': .*teacher feature"):
         losses(model)
 
 
 class TestInputAdapter:
-
     def preprocessed(self, **changes):
         cfg = fcos()
         cfg.data_preprocessor.update(changes)
@@ -260,16 +261,12 @@ class TestInputAdapter:
 
     def test_teacher_sees_what_its_own_preprocessor_makes(self):
         student = self.preprocessed()
-        teacher = self.preprocessed(mean=[103.5, 116.3, 123.7],
-                                    std=[1., 2., 3.], bgr_to_rgb=False,
-                                    pad_value=7)
+        teacher = self.preprocessed(mean=[103.5, 116.3, 123.7], std=[1.0, 2.0, 3.0], bgr_to_rgb=False, pad_value=7)
         adapt = InputAdapter(student, teacher)
         seen = student.data_preprocessor(batch(), True)
         wanted = teacher.data_preprocessor(batch(), True)
         assert not torch.allclose(seen['inputs'], wanted['inputs'])
-        torch.testing.assert_close(
-            adapt(seen['inputs'], seen['data_samples']), wanted['inputs'],
-            rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(adapt(seen['inputs'], seen['data_samples']), wanted['inputs'], rtol=1e-4, atol=1e-4)
 
     def test_student_without_normalisation(self):
         student = self.preprocessed(mean=None, std=None, bgr_to_rgb=False)
@@ -277,13 +274,14 @@ class TestInputAdapter:
         seen = student.data_preprocessor(batch(), True)
         wanted = teacher.data_preprocessor(batch(), True)
         torch.testing.assert_close(
-            InputAdapter(student, teacher)(seen['inputs'],
-                                           seen['data_samples']),
-            wanted['inputs'], rtol=1e-4, atol=1e-4)
+            InputAdapter(student, teacher)(seen['inputs'], seen['data_samples']),
+            wanted['inputs'],
+            rtol=1e-4,
+            atol=1e-4,
+        )
 
     def test_the_students_batch_is_not_changed(self):
-        adapt = InputAdapter(self.preprocessed(),
-                             self.preprocessed(std=[1., 2., 3.]))
+        adapt = InputAdapter(self.preprocessed(), self.preprocessed(std=[1.0, 2.0, 3.0]))
         seen = self.preprocessed().data_preprocessor(batch(), True)
         before = seen['inputs'].clone()
         adapt(seen['inputs'], seen['data_samples'])

@@ -8,12 +8,12 @@ from tests.helpers import joined_batches as joined
 from tests.helpers.two_processes import on_two
 
 pytestmark = pytest.mark.slow
-BODY = '''
+BODY = """
 from tests.helpers import joined_batches as joined
 torch.save({case: joined.steps(case, slice(2 * rank, 2 * rank + 2))
             for case in (*joined.CASES, *joined.APART)},
            f'{sys.argv[1]}.{rank}')
-'''
+"""
 # terms above 0 in three steps. NC2 needs two classes; in the second step the
 # other process has no box
 ABOVE = dict(dense=13, roi=12, queries=9, maps=18, weighted=6)
@@ -30,33 +30,33 @@ def two(tmp_path_factory):
     return [torch.load(folder / f'records.{rank}') for rank in (0, 1)]
 
 
-def same(got, wanted, balanced=0.):
+def same(got, wanted, balanced=0.0):
     assert len(got) == len(wanted) == 3
     for step, record in enumerate(wanted):
         assert got[step].keys() == record.keys()
         for name, value in record.items():
-            assert_close(got[step][name], value, rtol=1e-9,
-                         atol=1e-11 + balanced * float(value.abs().max()),
-                         msg=lambda text, where=(step, name):
-                         f'{where}: {text}')
+            assert_close(
+                got[step][name],
+                value,
+                rtol=1e-9,
+                atol=1e-11 + balanced * float(value.abs().max()),
+                msg=lambda text, where=(step, name): f'{where}: {text}',
+            )
 
 
 @pytest.mark.parametrize('case', joined.CASES)
 def test_equals_the_joined_batch(case, two):
     wanted = joined.steps(case, slice(None))
     for rank in two:
-        same(rank[case], wanted, BALANCED.get(case, 0.))
-    terms = [float(value) for record in wanted for name, value
-             in record.items() if name.startswith('distill.loss_')]
+        same(rank[case], wanted, BALANCED.get(case, 0.0))
+    terms = [float(value) for record in wanted for name, value in record.items() if name.startswith('distill.loss_')]
     assert sum(value > 0 for value in terms) >= ABOVE[case]
 
 
 @pytest.mark.parametrize('case', joined.APART)
 def test_relates_the_images_of_one_process(case, two):
     halves = [joined.steps(case, part) for part in (slice(2), slice(2, 4))]
-    wanted = [{name: (value + second[name]) / 2
-               for name, value in first.items()}
-              for first, second in zip(*halves)]
+    wanted = [{name: (value + second[name]) / 2 for name, value in first.items()} for first, second in zip(*halves)]
     for rank in two:
         same(rank[case], wanted)
     # so it is another loss than on the joined batch, by nature

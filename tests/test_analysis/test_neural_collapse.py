@@ -26,7 +26,7 @@ def etf(classes=K, width=D):
 
 
 def regions(count=200, classes=K):
-    labels = torch.randint(-1, classes + 1, (count, ))
+    labels = torch.randint(-1, classes + 1, (count,))
     return torch.rand(count, D) + etf(K + 1)[labels].float(), labels
 
 
@@ -40,23 +40,21 @@ def naive(embeddings, labels, rows=K):
     m = [part.mean(0) for part in h]
     g = sum(m) / rows
     total = sum(len(part) for part in h)
-    s_w = sum(torch.outer(x - m[k], x - m[k])
-              for k in range(rows) for x in h[k]) / total
+    s_w = sum(torch.outer(x - m[k], x - m[k]) for k in range(rows) for x in h[k]) / total
     s_b = sum(torch.outer(m[k] - g, m[k] - g) for k in range(rows)) / rows
-    cosines = torch.tensor([
-        torch.cosine_similarity(m[k] - g, m[j] - g, dim=0)
-        for k in range(rows) for j in range(k)])
-    return (torch.trace(s_w @ torch.linalg.pinv(s_b, rtol=1e-10)) / rows,
-            (cosines + 1 / (rows - 1)).abs().mean(),
-            cosines.std(correction=0))
+    cosines = torch.tensor([torch.cosine_similarity(m[k] - g, m[j] - g, dim=0) for k in range(rows) for j in range(k)])
+    return (
+        torch.trace(s_w @ torch.linalg.pinv(s_b, rtol=1e-10)) / rows,
+        (cosines + 1 / (rows - 1)).abs().mean(),
+        cosines.std(correction=0),
+    )
 
 
 def test_an_etf_has_collapsed():
     means = etf()
     labels = torch.arange(K).repeat(4)
     found = measure(moments(means[labels], labels), 2 * means + 1)
-    for value in (found.nc1, found.nc2, found.nc2_std, found.nc3,
-                  found.norm_spread):
+    for value in (found.nc1, found.nc2, found.nc2_std, found.nc3, found.norm_spread):
         assert abs(value) < 1e-9
     assert_close(found.norms, means.norm(dim=1))
     off = found.cosines[~torch.eye(K).bool()]
@@ -68,13 +66,13 @@ def test_an_etf_has_collapsed():
 def test_hand_worked():
     # classes at -1 and 1 on a line, each with spread 1/2 along it and 3
     # across: S_B = 1 on the line alone, S_W = 1/4 there: NC1 = 1/4 / 2
-    h = torch.tensor([[-1.5, 3.], [-.5, -3.], [.5, 3.], [1.5, -3.]])
+    h = torch.tensor([[-1.5, 3.0], [-0.5, -3.0], [0.5, 3.0], [1.5, -3.0]])
     found = measure(moments(h, torch.tensor([0, 0, 1, 1]), 2))
     assert found.nc1 == pytest.approx(1 / 8)
     assert found.nc2 == pytest.approx(0)
     # three means in a right angle: centred (2, -1), (-1, 2), (-1, -1) / 3,
     # cosines -4/5, -1/sqrt(10) twice; an ETF has -1/2
-    means = torch.tensor([[1., 0.], [0., 1.], [0., 0.]])
+    means = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
     expected = (0.3 + 2 * (0.5 - 1 / math.sqrt(10))) / 3
     assert nc2(means)[0] == pytest.approx(expected)
 
@@ -82,8 +80,7 @@ def test_hand_worked():
 def test_against_loops():
     embeddings, labels = regions()
     found = measure(moments(embeddings, labels))
-    for value, wanted in zip((found.nc1, found.nc2, found.nc2_std),
-                             naive(embeddings, labels)):
+    for value, wanted in zip((found.nc1, found.nc2, found.nc2_std), naive(embeddings, labels)):
         assert value == pytest.approx(float(wanted), rel=1e-6)
     assert found.nc1 > 0 and found.nc3 is None
 
@@ -163,8 +160,8 @@ def test_figure_and_table(tmp_path):
     student = moments(embeddings, labels)
     labels[labels == 1] = -1
     measures = dict(
-        teacher=measure(moments(etf(K + 1)[labels], labels), etf(), names),
-        student=measure(student, names=names))
+        teacher=measure(moments(etf(K + 1)[labels], labels), etf(), names), student=measure(student, names=names)
+    )
     path = tmp_path / 'collapse.png'
     draw_collapse(measures, path)
     assert path.read_bytes()[:4] == b'\x89PNG'
@@ -176,7 +173,7 @@ def test_figure_and_table(tmp_path):
     assert 'student' in text and f'{measures["student"].nc1:.4g}' in text
 
 
-WORKER = '''
+WORKER = """
 import torch, torch.distributed as dist
 from kd_ext.analysis import Moments
 dist.init_process_group('gloo')
@@ -194,7 +191,7 @@ for a, b in zip(part._state(), whole._state()):
 print('equal')
 dist.barrier()
 dist.destroy_process_group()
-'''
+"""
 
 
 @pytest.mark.slow
@@ -203,7 +200,9 @@ def test_two_processes_add_up(tmp_path):
     script.write_text(WORKER)
     root = str(Path(__file__).resolve().parents[2])
     out = subprocess.run(
-        [sys.executable, '-m', 'torch.distributed.run', '--standalone',
-         '--nproc_per_node=2', str(script)], text=True, capture_output=True,
-        env=dict(os.environ, PYTHONPATH=root, OMP_NUM_THREADS='1'))
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2', str(script)],
+        text=True,
+        capture_output=True,
+        env=dict(os.environ, PYTHONPATH=root, OMP_NUM_THREADS='1'),
+    )
     assert out.stdout.count('equal') == 2, out.stderr

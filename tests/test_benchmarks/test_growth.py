@@ -20,41 +20,40 @@ def test_every_line_runs(line):
 
 def test_every_loss_has_a_line():
     import kd_ext.losses
+
     shells = {name for name in kd_ext.losses.__all__ if name.endswith('Loss')}
     assert {line.loss for line in LINES} == set(MAKERS)
-    made = {type(make(_given(), 'cpu')[0]).__name__
-            for make in MAKERS.values()}
+    made = {type(make(_given(), 'cpu')[0]).__name__ for make in MAKERS.values()}
     assert made == shells
 
 
 def _given():
     from benchmarks.growth_model import Usual
+
     return Usual(**SMALL)
 
 
 @pytest.mark.parametrize('power', [0.5, 1, 2])
 def test_a_power_law_is_found(power):
     amounts = [1, 2, 4, 8, 16]
-    assert fit(amounts, [3 * n**power for n in amounts]) == pytest.approx(
-        power)
-    assert fit([1], [1.]) is None
+    assert fit(amounts, [3 * n**power for n in amounts]) == pytest.approx(power)
+    assert fit([1], [1.0]) is None
 
 
 def test_what_grows_faster_is_flagged():
     amounts = [1, 2, 4, 8, 16]
-    linear, squared = ([1e-3 * n**power for n in amounts]
-                       for power in (1, 2))
+    linear, squared = ([1e-3 * n**power for n in amounts] for power in (1, 2))
     nothing = [None] * 5
     assert not judge(LINE, amounts, linear, nothing)['faster']
     assert judge(LINE, amounts, squared, nothing)['faster']
     # flat at first, squared in the end
-    found = judge(LINE, amounts, [1., 1., 1., 4., 16.], nothing)
+    found = judge(LINE, amounts, [1.0, 1.0, 1.0, 4.0, 16.0], nothing)
     assert found['faster'] and found['time'] < 1.3
     assert found['time_upper_half'] == pytest.approx(2)
-    memory = [16. * n**2 for n in amounts]
+    memory = [16.0 * n**2 for n in amounts]
     assert judge(LINE, amounts, linear, memory)['faster']
     # peaks of a few pages say nothing
-    assert judge(LINE, amounts, linear, [0., 1., 0., 4., 7.])['memory'] is None
+    assert judge(LINE, amounts, linear, [0.0, 1.0, 0.0, 4.0, 7.0])['memory'] is None
 
 
 def test_pixels_of_an_image():
@@ -62,17 +61,30 @@ def test_pixels_of_an_image():
 
 
 def test_figure(tmp_path):
-    draw([dict(loss='RCKA', along='batch', amounts=[1, 2], seconds=[1., 2.],
-               time=1.)], tmp_path / 'growth.png')
+    draw([dict(loss='RCKA', along='batch', amounts=[1, 2], seconds=[1.0, 2.0], time=1.0)], tmp_path / 'growth.png')
     assert imread(tmp_path / 'growth.png').std() > 0
 
 
 def test_tool(tmp_path):
     process = subprocess.run(
-        [sys.executable, '-m', 'benchmarks.growth', '--only',
-         'KL', '--points', '3', '--repeats', '1', '--json',
-         tmp_path / 'g.json', '--plot', tmp_path / 'g.png'],
-        capture_output=True, text=True)
+        [
+            sys.executable,
+            '-m',
+            'benchmarks.growth',
+            '--only',
+            'KL',
+            '--points',
+            '3',
+            '--repeats',
+            '1',
+            '--json',
+            tmp_path / 'g.json',
+            '--plot',
+            tmp_path / 'g.png',
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert process.returncode == 0, process.stderr
     lines = json.loads((tmp_path / 'g.json').read_text())['lines']
     assert [line['along'] for line in lines] == ['regions', 'classes']

@@ -24,10 +24,17 @@ def step_cost(methods, detectors=ROI):
 
 
 def config(methods, detectors=ROI):
-    return Config(dict(model=dict(
-        type='kd_ext.DetectionDistill', student=detectors['student'](),
-        teacher=detectors['teacher'](), teacher_ckpt='file.pth',
-        distill=distill_entries(methods))))
+    return Config(
+        dict(
+            model=dict(
+                type='kd_ext.DetectionDistill',
+                student=detectors['student'](),
+                teacher=detectors['teacher'](),
+                teacher_ckpt='file.pth',
+                distill=distill_entries(methods),
+            )
+        )
+    )
 
 
 def calls_of(cost):
@@ -39,22 +46,23 @@ def calls_of(cost):
         parts['head'] = teacher.roi_head.bbox_head.fc_cls
     else:
         parts['head'] = teacher.bbox_head
-    handles = [module.register_forward_hook(
-        lambda *_, name=name: seen.append(name))
-        for name, module in parts.items()]
+    handles = [module.register_forward_hook(lambda *_, name=name: seen.append(name)) for name, module in parts.items()]
     cost.teachers()
     for handle in handles:
         handle.remove()
     return seen
 
 
-@pytest.mark.parametrize('methods, detectors, reach, calls', [
-    (['lipschitz'], ROI, 'backbone', ['backbone']),
-    (['rcka'], DENSE, 'neck', ['backbone', 'neck']),
-    (['rcka', 'lipschitz'], ROI, 'neck', ['backbone', 'neck']),
-    (['rcka', 'nd'], ROI, 'head', ['backbone', 'neck', 'head']),
-    (['kd'], DENSE, 'head', ['backbone', 'neck', 'head']),
-])
+@pytest.mark.parametrize(
+    'methods, detectors, reach, calls',
+    [
+        (['lipschitz'], ROI, 'backbone', ['backbone']),
+        (['rcka'], DENSE, 'neck', ['backbone', 'neck']),
+        (['rcka', 'lipschitz'], ROI, 'neck', ['backbone', 'neck']),
+        (['rcka', 'nd'], ROI, 'head', ['backbone', 'neck', 'head']),
+        (['kd'], DENSE, 'head', ['backbone', 'neck', 'head']),
+    ],
+)
 def test_bare_teacher_runs_as_far_as_needed(methods, detectors, reach, calls):
     cost = step_cost(methods, detectors)
     assert cost.reaches() == {'teacher': reach}
@@ -67,8 +75,7 @@ def test_bare_teacher_does_what_the_step_does(detectors):
     cost = step_cost(['rcka', 'nd'], detectors)
     with torch.no_grad():
         levels = cost.model.teacher.extract_feat(cost.inputs['teacher'])
-    assert_close(cost.seen['rcka'][1].levels('neck'), tuple(levels),
-                 check_stride=False)
+    assert_close(cost.seen['rcka'][1].levels('neck'), tuple(levels), check_stride=False)
 
 
 def test_terms_are_those_of_the_step():
@@ -76,11 +83,9 @@ def test_terms_are_those_of_the_step():
     assert set(cost.terms()) == set(cost.model.distiller.terms)
     for name, args in cost.seen.items():
         value = cost.model.distiller.terms[name](*args)[f'loss_{name}']
-        assert_close(float(value.detach()), cost.losses[f'loss_{name}'],
-                     rtol=1e-4, atol=1e-6)
+        assert_close(float(value.detach()), cost.losses[f'loss_{name}'], rtol=1e-4, atol=1e-6)
         assert value.requires_grad
-    shares = sum(value for key, value in cost.losses.items()
-                 if key.startswith('share_'))
+    shares = sum(value for key, value in cost.losses.items() if key.startswith('share_'))
     assert_close(shares, 1 - cost.losses['task'] / cost.losses['total'])
 
 
@@ -88,16 +93,13 @@ def test_runs_leave_no_gradient():
     cost = step_cost(['rcka', 'nd', 'nckd', 'lipschitz'])
     for run in (*cost.parts().values(), *cost.terms().values()):
         run()
-    leaves = [leaf for args in cost.seen.values()
-              for leaf in args[0].tensors()]
-    assert all(tensor.grad is None
-               for tensor in (*cost.model.parameters(), *leaves))
+    leaves = [leaf for args in cost.seen.values() for leaf in args[0].tensors()]
+    assert all(tensor.grad is None for tensor in (*cost.model.parameters(), *leaves))
 
 
 def test_matched_features_are_counted_once():
     # both entries read the same maps
-    once, twice = (step_cost(methods, DENSE).memory()['matched']
-                   for methods in (['rcka'], ['rcka', 'pkd']))
+    once, twice = (step_cost(methods, DENSE).memory()['matched'] for methods in (['rcka'], ['rcka', 'pkd']))
     levels = step_cost(['rcka'], DENSE).seen['rcka'][1].levels('neck')
     assert once == sum(one.numel() for one in levels) * 4 / 2**20
     assert twice < 2 * once
@@ -105,9 +107,16 @@ def test_matched_features_are_counted_once():
 
 def test_overhead_by_hand():
     # 12 to 10, 33 to 30 and 100 to 80 s: ratios 1.2, 1.1 and 1.25
-    found = overhead(dict(student=[6., 20., 60.], teacher=[4., 10., 20.],
-                          distilled=[12., 33., 100.], rcka=[1., 2., 3.],
-                          nd=[.5, .5, .5]), ['rcka', 'nd'])
+    found = overhead(
+        dict(
+            student=[6.0, 20.0, 60.0],
+            teacher=[4.0, 10.0, 20.0],
+            distilled=[12.0, 33.0, 100.0],
+            rcka=[1.0, 2.0, 3.0],
+            nd=[0.5, 0.5, 0.5],
+        ),
+        ['rcka', 'nd'],
+    )
     assert found['ratio'] == 1.2
     # 2, 3 and 20 s more, of which 1.5, 2.5 and 3.5 s are terms
     assert found['extra_ms'] == 3e3
@@ -116,9 +125,9 @@ def test_overhead_by_hand():
 
 
 def test_memory_by_hand():
-    weights = dict(student=10., teachers=30., matched=5.)
-    found = memory_bound(dict(student=55., distilled=70.), weights)
-    assert found == pytest.approx(dict(used=110., allowed=110., ratio=1.))
+    weights = dict(student=10.0, teachers=30.0, matched=5.0)
+    found = memory_bound(dict(student=55.0, distilled=70.0), weights)
+    assert found == pytest.approx(dict(used=110.0, allowed=110.0, ratio=1.0))
     assert memory_bound(dict(student=None, distilled=None), weights) is None
 
 
@@ -128,8 +137,7 @@ def test_rivals_compute_the_same():
     values = []
     for rival in pkd_rivals(model).values():
         losses = rival(**batch, mode='loss')
-        values.append(float(sum(value for key, value in losses.items()
-                                if 'loss_pkd' in key).detach()))
+        values.append(float(sum(value for key, value in losses.items() if 'loss_pkd' in key).detach()))
     assert values[0] > 0
     assert_close(values[1:], values[:1] * 2)
 
@@ -158,14 +166,27 @@ def test_tool(tmp_path):
     path, out = tmp_path / 'tiny.py', tmp_path / 'step.json'
     config(['rcka', 'nckd']).dump(path)
     process = subprocess.run(
-        [sys.executable, '-m', 'benchmarks.step', path,
-         '--size', '64x96', '--repeats', '1', '--threads', '1', '--razor',
-         '--json', out], capture_output=True, text=True)
+        [
+            sys.executable,
+            '-m',
+            'benchmarks.step',
+            path,
+            '--size',
+            '64x96',
+            '--repeats',
+            '1',
+            '--threads',
+            '1',
+            '--razor',
+            '--json',
+            out,
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert process.returncode == 0, process.stderr
     assert 'distilled / (student + teacher)' in process.stdout
     report = json.loads(out.read_text())['configs'][str(path)]
-    assert list(report['candidates'])[:3] == ['student', 'teacher',
-                                              'distilled']
-    assert {'term rcka', 'term nckd', 'mmrazor FpnTeacherDistill + PKD'} <= (
-        set(report['candidates']))
+    assert list(report['candidates'])[:3] == ['student', 'teacher', 'distilled']
+    assert {'term rcka', 'term nckd', 'mmrazor FpnTeacherDistill + PKD'} <= (set(report['candidates']))
     assert report['overhead']['ratio'] > 0

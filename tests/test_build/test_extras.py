@@ -12,9 +12,11 @@ from kd_ext.build.configs import find_config
 from kd_ext.build.extras import require_extra
 from tests.helpers.tiny_detectors import build, distill, fcos
 
-TEXT = (r"Expected mmsegmentation, which scope 'mmseg' names, to be installed "
-        r"with all that it imports, but got no {}\. Install the extra: "
-        r"pip install 'kd_ext\[seg\]'")
+TEXT = (
+    r"Expected mmsegmentation, which scope 'mmseg' names, to be installed "
+    r'with all that it imports, but got no {}\. Install the extra: '
+    r"pip install 'kd_ext\[seg\]'"
+)
 PSP = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 
 
@@ -25,15 +27,13 @@ def without(monkeypatch):
     def take(*names):
         for name in names:
             monkeypatch.setitem(sys.modules, name, None)
-        return pytest.raises(ModuleNotFoundError,
-                             match=TEXT.format(', '.join(names)))
+        return pytest.raises(ModuleNotFoundError, match=TEXT.format(', '.join(names)))
 
     return take
 
 
 @pytest.mark.parametrize('name', ['mmseg', 'mmsegmentation'])
-@pytest.mark.parametrize('missing', [
-    ('mmseg', 'ftfy', 'regex'), ('ftfy', 'regex'), ('regex',)])
+@pytest.mark.parametrize('missing', [('mmseg', 'ftfy', 'regex'), ('ftfy', 'regex'), ('regex',)])
 def test_what_is_missing_is_named(without, name, missing):
     if 'mmseg' not in missing:
         pytest.importorskip('mmseg')
@@ -47,19 +47,22 @@ def test_nothing_else_is_an_extra(without, name):
     require_extra(name)
 
 
-@pytest.mark.parametrize('read', [
-    lambda: Config.fromstring(f'_base_ = {PSP!r}', '.py'),
-    lambda: get_config(PSP),  # would call pip
-    lambda: distill(teacher=PSP),
-    lambda: distill(student=PSP),
-    lambda: distill(teacher=dict(type='mmseg.EncoderDecoder')),
-    lambda: distill(teacher=dict(type='EncoderDecoder', _scope_='mmseg')),
-    lambda: distill(teacher=dict(default_scope='mmseg', model=dict(
-        type='EncoderDecoder'))),
-    lambda: find_config(PSP),
-])
+@pytest.mark.parametrize(
+    'read',
+    [
+        lambda: Config.fromstring(f'_base_ = {PSP!r}', '.py'),
+        lambda: get_config(PSP),  # would call pip
+        lambda: distill(teacher=PSP),
+        lambda: distill(student=PSP),
+        lambda: distill(teacher=dict(type='mmseg.EncoderDecoder')),
+        lambda: distill(teacher=dict(type='EncoderDecoder', _scope_='mmseg')),
+        lambda: distill(teacher=dict(default_scope='mmseg', model=dict(type='EncoderDecoder'))),
+        lambda: find_config(PSP),
+    ],
+)
 def test_what_names_mmseg(without, monkeypatch, read):
     import subprocess
+
     monkeypatch.setattr(subprocess, 'check_call', None)
     with without('mmseg', 'ftfy', 'regex'):
         read()
@@ -68,8 +71,7 @@ def test_what_names_mmseg(without, monkeypatch, read):
 def test_default_scope_of_a_run(without, tmp_path):
     path = tmp_path / 'config.py'
     path.write_text("default_scope = 'mmseg'\nmodel = dict()\n")
-    args = argparse.Namespace(config=str(path), launcher='none',
-                              cfg_options=None, work_dir=None)
+    args = argparse.Namespace(config=str(path), launcher='none', cfg_options=None, work_dir=None)
     with without('mmseg', 'ftfy', 'regex'):
         cli.load_config(args)
 

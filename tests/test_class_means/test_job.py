@@ -14,8 +14,7 @@ from tests.helpers import class_means_by_hand as by_hand
 from tests.helpers import short_trainings as training
 from tests.helpers import tiny_detectors as tiny
 
-MODELS = dict(fcos=tiny.fcos(num_classes=6),
-              faster=tiny.faster_rcnn(num_classes=6))
+MODELS = dict(fcos=tiny.fcos(num_classes=6), faster=tiny.faster_rcnn(num_classes=6))
 WHO = dict(teacher='a', data='b')
 
 
@@ -32,8 +31,7 @@ def job(kind, shapes, tmp_path):
     data = LabelledData(training.config(shapes, tmp_path, 'random'))
 
     def make(indices=range(8), identity=WHO, **options):
-        return MeanJob(model, head, data, indices, tmp_path / 'means.pth',
-                       identity, **options)
+        return MeanJob(model, head, data, indices, tmp_path / 'means.pth', identity, **options)
 
     return make
 
@@ -47,8 +45,9 @@ def oracle(kind, root, indices):
         inputs, size, _ = by_hand.picture(path)
         parts.append(
             by_hand.fcos_regions(model, inputs, boxes, labels)
-            if kind == 'fcos' else by_hand.roi_regions(
-                model, inputs, size, boxes, labels, index))
+            if kind == 'fcos'
+            else by_hand.roi_regions(model, inputs, size, boxes, labels, index)
+        )
     return by_hand.means(parts, 6 + (kind == 'faster'))
 
 
@@ -71,8 +70,7 @@ def test_stopped_and_resumed(job, tmp_path):
     answers = iter([False, False, False, True])
     first = job()
     assert not first.run(lambda: next(answers))
-    assert [path.name for path in tmp_path.glob('*partial*')] == [
-        'means.pth.partial.0']
+    assert [path.name for path in tmp_path.glob('*partial*')] == ['means.pth.partial.0']
     second = job()
     assert second.run()
     assert second.partial.done.all()
@@ -107,8 +105,7 @@ def test_saved_now_and_then(job, tmp_path):
 
     def look():
         files = list(tmp_path.glob('*partial.0'))
-        seen.append(int(one.partials.read(files[0]).done.sum())
-                    if files else 0)
+        seen.append(int(one.partials.read(files[0]).done.sum()) if files else 0)
 
     one.run(look)
     assert seen == [0, 0, 0, 0, 3, 3, 3, 6, 6]
@@ -143,10 +140,9 @@ def partials(tmp_path):
     return Partials(tmp_path / 'means.pth', WHO, 2, 3, 6)
 
 
-def filled(partials, images, value=1.):
+def filled(partials, images, value=1.0):
     partial = partials.empty()
-    partial.sums.add(torch.full((len(images), 3), value),
-                     torch.zeros(len(images)).long())
+    partial.sums.add(torch.full((len(images), 3), value), torch.zeros(len(images)).long())
     partial.done[list(images)] = True
     return partial
 
@@ -162,8 +158,7 @@ def test_files_of_any_number_of_processes_are_merged(partials):
     assert torch.equal(again.sums.sums, merged.sums.sums)
 
 
-def test_a_crash_before_the_deletion_counts_nothing_twice(partials,
-                                                          monkeypatch):
+def test_a_crash_before_the_deletion_counts_nothing_twice(partials, monkeypatch):
     for rank in range(3):
         partials.write(rank, filled(partials, [rank]))
 
@@ -206,6 +201,5 @@ def test_files_that_cannot_be_used(partials):
     with pytest.raises(ValueError, match='can be read.*partial.1.*--fresh'):
         partials.merge()
     other = Partials(partials.out, dict(WHO, data='x'), 2, 3, 6)
-    with pytest.raises(ValueError, match='teacher, data, but got one of '
-                       'another data'):
+    with pytest.raises(ValueError, match='teacher, data, but got one of another data'):
         other.read(partials.path(0))

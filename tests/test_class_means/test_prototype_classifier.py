@@ -23,14 +23,12 @@ def classifier(means, logits=K, in_features=D, **settings):
 def test_logits_hand_worked():
     # means (2, 0), (0, 2): g = (1, 1), directions (1, -1), (-1, 1) / r2
     # s = (3, 1): z = (1, 0), cosines 1 / r2 and -1 / r2
-    layer = classifier(2 * torch.eye(2), 2, 2, scale=3.)
+    layer = classifier(2 * torch.eye(2), 2, 2, scale=3.0)
     half = 3 / math.sqrt(2)
-    assert_close(layer(torch.tensor([[3., 1.]])),
-                 torch.tensor([[half, -half]]))
+    assert_close(layer(torch.tensor([[3.0, 1.0]])), torch.tensor([[half, -half]]))
     # not centred: directions (1, 0), (0, 1), z = (3, 1) / sqrt(10)
-    layer = classifier(2 * torch.eye(2), 2, 2, scale=1., center=False)
-    assert_close(layer(torch.tensor([[3., 1.]])),
-                 torch.tensor([[3., 1.]]) / math.sqrt(10))
+    layer = classifier(2 * torch.eye(2), 2, 2, scale=1.0, center=False)
+    assert_close(layer(torch.tensor([[3.0, 1.0]])), torch.tensor([[3.0, 1.0]]) / math.sqrt(10))
 
 
 def test_against_a_loop(means):
@@ -80,7 +78,7 @@ def test_anchors_are_outside_and_classes_inside(means):
 def test_gradients(means):
     layer = classifier(means, K + 1, 3).double()
     x = torch.randn(4, 3, dtype=torch.double, requires_grad=True)
-    assert torch.autograd.gradcheck(layer, (x, ))
+    assert torch.autograd.gradcheck(layer, (x,))
     layer(x).square().sum().backward()
     for name, parameter in layer.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
@@ -93,8 +91,7 @@ def test_a_class_without_a_mean_is_learnt(means):
     layer = classifier(means)
     g = means[[0, 2, 3]].mean(0)
     x = torch.randn(5, D)
-    assert_close(layer(x)[:, 1], 10 * torch.cosine_similarity(
-        x - g, layer.learnt_rows[1:2]))
+    assert_close(layer(x)[:, 1], 10 * torch.cosine_similarity(x - g, layer.learnt_rows[1:2]))
     layer(x)[:, 1].sum().backward()
     assert layer.learnt_rows.grad[1].abs().sum() > 0
     # a single class is at g, and has no direction either
@@ -128,13 +125,12 @@ def test_half_precision(means):
         out = layer(x)
     assert out.dtype == torch.float32
     assert_close(out, layer(x), atol=0.2, rtol=0)
-    assert prototype_logits(x.bfloat16()[:, :D], means.bfloat16(),
-                            means.bfloat16()).isfinite().all()
+    assert prototype_logits(x.bfloat16()[:, :D], means.bfloat16(), means.bfloat16()).isfinite().all()
 
 
 @pytest.mark.parametrize('learn_scale', [True, False])
 def test_a_checkpoint_is_enough(means, learn_scale):
-    layer = classifier(means, K + 1, 3, scale=7.)
+    layer = classifier(means, K + 1, 3, scale=7.0)
     plain = PrototypeClassifier(3, K + 1, width=D, learn_scale=learn_scale)
     x = torch.rand(2, 3)
     with pytest.raises(RuntimeError, match='class_means to be known'):
@@ -151,10 +147,10 @@ def test_a_checkpoint_is_enough(means, learn_scale):
 
 def test_class_means_files(tmp_path, means):
     from kd_ext.class_means.stored import ClassMeans, save_class_means
+
     rows = torch.cat([means, torch.rand(1, D)])
     path = tmp_path / 'means.pth'
-    save_class_means(path, ClassMeans(rows, torch.ones(K + 1),
-                                      list('abcd')))
+    save_class_means(path, ClassMeans(rows, torch.ones(K + 1), list('abcd')))
     assert_close(classifier(path).class_means, means)
     assert_close(classifier(str(path), K + 1).class_means[:K], means)
     assert not classifier(path, K + 1).class_means[K].any()
@@ -173,20 +169,19 @@ def test_class_means_files(tmp_path, means):
 
 def test_bad_inputs(means):
     for wrong, error, message in (
-            (dict(class_means=None), ValueError, 'give width'),
-            (dict(class_means='no.pth'), FileNotFoundError, 'no file no.pth'),
-            (dict(class_means=means[:2]), ValueError, '4 or 5 rows'),
-            (dict(class_means=means[0]), ValueError, r'tensor \(R, D\)'),
-            (dict(class_means=means / 0), ValueError, 'inf or NaN'),
-            (dict(class_means=means * 0), ValueError, 'nothing but zeros'),
-            (dict(width=7), ValueError, 'width to be 6'),
-            (dict(scale=0), ValueError, 'scale to be a finite number > 0'),
-            (dict(num_anchors=2), ValueError, 'multiple of num_anchors'),
-            (dict(in_features=0), ValueError, 'in_features to be a whole')):
+        (dict(class_means=None), ValueError, 'give width'),
+        (dict(class_means='no.pth'), FileNotFoundError, 'no file no.pth'),
+        (dict(class_means=means[:2]), ValueError, '4 or 5 rows'),
+        (dict(class_means=means[0]), ValueError, r'tensor \(R, D\)'),
+        (dict(class_means=means / 0), ValueError, 'inf or NaN'),
+        (dict(class_means=means * 0), ValueError, 'nothing but zeros'),
+        (dict(width=7), ValueError, 'width to be 6'),
+        (dict(scale=0), ValueError, 'scale to be a finite number > 0'),
+        (dict(num_anchors=2), ValueError, 'multiple of num_anchors'),
+        (dict(in_features=0), ValueError, 'in_features to be a whole'),
+    ):
         with pytest.raises(error, match=message):
-            PrototypeClassifier(**{**dict(
-                in_features=D, out_features=K + 1, class_means=means),
-                **wrong})
+            PrototypeClassifier(**{**dict(in_features=D, out_features=K + 1, class_means=means), **wrong})
     with pytest.raises(ValueError, match=r'of shape \(..., 6\)'):
         classifier(means)(torch.rand(2, D, 3, 3))
     with pytest.raises(ValueError, match=r'of shape \(B, 6, H, W\)'):
@@ -195,8 +190,7 @@ def test_bad_inputs(means):
 
 def test_in_faster_rcnn_by_cls_predictor_cfg():
     cfg = faster_rcnn()
-    predictor = dict(type='kd_ext.PrototypeClassifier',
-                     class_means=torch.rand(3, 24))
+    predictor = dict(type='kd_ext.PrototypeClassifier', class_means=torch.rand(3, 24))
     cfg.roi_head.bbox_head.cls_predictor_cfg = predictor
     model = build(cfg)
     layer = model.roi_head.bbox_head.fc_cls

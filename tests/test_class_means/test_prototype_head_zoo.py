@@ -14,8 +14,7 @@ WIDTH = 12
 def wrapped(head, classifier):
     if isinstance(head, (list, tuple)):
         return [wrapped(stage, classifier) for stage in head]
-    return dict(type='kd_ext.PrototypeHead', head=head,
-                classifier=dict(classifier))
+    return dict(type='kd_ext.PrototypeHead', head=head, classifier=dict(classifier))
 
 
 def detector(name, **classifier):
@@ -31,8 +30,7 @@ def test_a_loss_step(name):
     model = tiny.build(detector(name, class_means=torch.rand(3, WIDTH)))
     layers = [m for m in model.modules() if isinstance(m, PrototypeClassifier)]
     terms = tiny.losses(model, zoo.batch(name))
-    total = sum(sum(value) if isinstance(value, list) else value
-                for key, value in terms.items() if 'loss' in key)
+    total = sum(sum(value) if isinstance(value, list) else value for key, value in terms.items() if 'loss' in key)
     total.backward()
     assert layers and total.isfinite()
     # nothing unused: DDP would wait for it

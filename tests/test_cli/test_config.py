@@ -41,26 +41,31 @@ def test_counts_are_whole_numbers(value, capsys):
     assert parser.parse_args(['--max-images', '3']).max_images == 3
     with pytest.raises(SystemExit):
         parser.parse_args(['--max-images', value])
-    assert ('argument --max-images: Expected the value to be a whole number '
-            f'of at least 1, but got {value!r}.') in capsys.readouterr().err
+    assert (
+        f'argument --max-images: Expected the value to be a whole number of at least 1, but got {value!r}.'
+    ) in capsys.readouterr().err
 
 
 def test_path_and_package_name(plain):
     assert cli_config.find_config(str(plain)) == plain
-    found = cli_config.find_config('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_'
-                                   '1x_coco.py')
+    found = cli_config.find_config('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py')
     assert found.is_file() and '.mim' in found.parts
 
 
-@pytest.mark.parametrize('name, texts', [
-    ('plain_nat.py', ['Did you mean: plain_net.py?']),
-    ('plain_net', ['plain_net.py']),
-    ('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_2x_coco.py',
-     ['In mmdet::fcos: Did you mean', 'fcos_r50-caffe_fpn_gn-head_1x_coco']),
-    ('mmdet::fcoss/x.py', ['Did you mean: fcos,']),
-    ('mmdett::fcos/x.py', ['Did you mean: mmdet,']),
-    ('mmocr::x/y.py', ['pip install mmocr']),
-])
+@pytest.mark.parametrize(
+    'name, texts',
+    [
+        ('plain_nat.py', ['Did you mean: plain_net.py?']),
+        ('plain_net', ['plain_net.py']),
+        (
+            'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_2x_coco.py',
+            ['In mmdet::fcos: Did you mean', 'fcos_r50-caffe_fpn_gn-head_1x_coco'],
+        ),
+        ('mmdet::fcoss/x.py', ['Did you mean: fcos,']),
+        ('mmdett::fcos/x.py', ['Did you mean: mmdet,']),
+        ('mmocr::x/y.py', ['pip install mmocr']),
+    ],
+)
 def test_missing_config(plain, monkeypatch, name, texts):
     monkeypatch.chdir(plain.parent)
     with pytest.raises(FileNotFoundError, match='^Expected .*but got') as info:
@@ -70,9 +75,7 @@ def test_missing_config(plain, monkeypatch, name, texts):
 
 
 def test_options_go_into_the_config(plain, tmp_path):
-    cfg = cli.load_config(arguments(
-        plain, '--launcher', 'pytorch', '--cfg-options', 'model.depth=50',
-        'values=3,4'))
+    cfg = cli.load_config(arguments(plain, '--launcher', 'pytorch', '--cfg-options', 'model.depth=50', 'values=3,4'))
     assert cfg.model.depth == 50 and cfg['values'] == [3, 4]
     assert cfg.launcher == 'pytorch'
 
@@ -99,11 +102,19 @@ def test_student_only(form, tmp_path):
     elif form == 'path':
         Config(dict(model=student)).dump(tmp_path / 'student.py')
         student = str(tmp_path / 'student.py')
-    cfg = cli.student_only(Config(dict(
-        model=dict(type='kd_ext.DetectionDistill', student=student,
-                   teacher='not/there.py', teacher_ckpt='not/there.pth'),
-        custom_hooks=[dict(type='EMAHook'), dict(type='kd_ext.AnyHook'),
-                      dict(type='mmrazor.StopDistillHook')])))
+    cfg = cli.student_only(
+        Config(
+            dict(
+                model=dict(
+                    type='kd_ext.DetectionDistill',
+                    student=student,
+                    teacher='not/there.py',
+                    teacher_ckpt='not/there.pth',
+                ),
+                custom_hooks=[dict(type='EMAHook'), dict(type='kd_ext.AnyHook'), dict(type='mmrazor.StopDistillHook')],
+            )
+        )
+    )
     assert cfg.model.to_dict() == fcos().to_dict()
     assert cfg.custom_hooks == [dict(type='EMAHook')]
 
@@ -111,16 +122,16 @@ def test_student_only(form, tmp_path):
 def test_student_only_keeps_the_preprocessor():
     student = fcos()
     own = student.pop('data_preprocessor')
-    cfg = cli.student_only(Config(dict(model=dict(
-        type='kd_ext.DetectionDistill', student=student, teacher='x',
-        data_preprocessor=own))))
+    cfg = cli.student_only(
+        Config(dict(model=dict(type='kd_ext.DetectionDistill', student=student, teacher='x', data_preprocessor=own)))
+    )
     assert cfg.model.data_preprocessor == own
 
 
 def amp_config():
-    return Config(dict(optim_wrapper=dict(
-        type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1),
-        accumulative_counts=2)))
+    return Config(
+        dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1), accumulative_counts=2))
+    )
 
 
 def test_amp_on_a_gpu(monkeypatch):
@@ -154,15 +165,15 @@ def test_mmcv_ops_take_bfloat16():
     from mmcv.ops import RoIAlign, nms
 
     from kd_ext.engine.amp import keep_ops_in_float32
+
     keep_ops_in_float32()
-    boxes = torch.tensor([[0., 0., 9., 9.], [0., 0., 9., 8.],
-                          [20., 20., 30., 30.]])
-    scores = torch.tensor([.9, .8, .7])
+    boxes = torch.tensor([[0.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 8.0], [20.0, 20.0, 30.0, 30.0]])
+    scores = torch.tensor([0.9, 0.8, 0.7])
     low = nms(boxes.bfloat16(), scores.bfloat16(), 0.5)[1]
     assert low.tolist() == nms(boxes, scores, 0.5)[1].tolist() == [0, 2]
 
     maps = torch.rand(1, 2, 8, 8).bfloat16().requires_grad_()
-    rois = torch.tensor([[0., 1., 1., 6., 6.]]).bfloat16()
+    rois = torch.tensor([[0.0, 1.0, 1.0, 6.0, 6.0]]).bfloat16()
     pooled = RoIAlign(2)(maps, rois)
     assert pooled.dtype == torch.bfloat16
     pooled.sum().backward()
@@ -183,11 +194,9 @@ def test_lr_scaling():
 
 
 def test_drawing():
-    cfg = Config(dict(default_hooks=dict(
-        visualization=dict(type='DetVisualizationHook'))))
+    cfg = Config(dict(default_hooks=dict(visualization=dict(type='DetVisualizationHook'))))
     cli.enable_drawing(cfg, show_dir='painted')
-    assert cfg.default_hooks.visualization == dict(
-        type='DetVisualizationHook', draw=True, test_out_dir='painted')
+    assert cfg.default_hooks.visualization == dict(type='DetVisualizationHook', draw=True, test_out_dir='painted')
     cli.enable_drawing(cfg, show=True, wait_time=3)
     assert cfg.default_hooks.visualization.wait_time == 3
     with pytest.raises(KeyError, match='visualization'):
@@ -196,29 +205,32 @@ def test_drawing():
 
 def test_tta_flips_once():
     pipeline = [dict(type='LoadImageFromFile'), dict(type='PackDetInputs')]
-    cfg = Config(dict(
-        model=fcos(), test_dataloader=dict(dataset=dict(
-            type='RepeatDataset', dataset=dict(pipeline=pipeline)))))
+    cfg = Config(
+        dict(model=fcos(), test_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=dict(pipeline=pipeline))))
+    )
     cli.enable_tta(cfg)
     assert cfg.model.type == 'DetTTAModel' and cfg.model.module.type == 'FCOS'
     last = cfg.test_dataloader.dataset.dataset.pipeline[-1]
     assert last.type == 'TestTimeAug'
-    assert [flip.prob for flip in last.transforms[0]] == [1., 0.]
+    assert [flip.prob for flip in last.transforms[0]] == [1.0, 0.0]
     assert 'flip' in last.transforms[1][0].meta_keys
 
 
 def test_tta_of_the_config():
-    cfg = Config(dict(
-        model=dict(type='FCOS'), tta_model=dict(type='Own'),
-        tta_pipeline=[dict(type='OwnPipeline')],
-        test_dataloader=dict(dataset=dict(pipeline=[]))))
+    cfg = Config(
+        dict(
+            model=dict(type='FCOS'),
+            tta_model=dict(type='Own'),
+            tta_pipeline=[dict(type='OwnPipeline')],
+            test_dataloader=dict(dataset=dict(pipeline=[])),
+        )
+    )
     cli.enable_tta(cfg)
     assert cfg.model == dict(type='Own', module=dict(type='FCOS'))
     assert cfg.test_dataloader.dataset.pipeline[0].type == 'OwnPipeline'
 
 
 def test_no_machine_paths():
-    for path in [*(ROOT / 'kd_ext/cli').glob('*.py'),
-                 *(ROOT / 'tools').glob('*')]:
+    for path in [*(ROOT / 'kd_ext/cli').glob('*.py'), *(ROOT / 'tools').glob('*')]:
         if path.is_file():
             assert '/work/' not in path.read_text(), path

@@ -23,15 +23,14 @@ def data(tmp_path):
 
 
 def dataset(root, **changes):
-    return {**dict(type='CocoDataset', data_root=root,
-                   ann_file='annotations/train.json',
-                   data_prefix=dict(img='images/')), **changes}
+    return {
+        **dict(type='CocoDataset', data_root=root, ann_file='annotations/train.json', data_prefix=dict(img='images/')),
+        **changes,
+    }
 
 
 def check(data_of_train, **others):
-    cli.check_data(Config(dict(
-        train_dataloader=dict(dataset=data_of_train), **others)),
-        ('train', 'val'))
+    cli.check_data(Config(dict(train_dataloader=dict(dataset=data_of_train), **others)), ('train', 'val'))
 
 
 def problems(*args, **kwargs):
@@ -44,22 +43,24 @@ def problems(*args, **kwargs):
 
 def test_all_there(data):
     check(dataset(data))
-    check(dataset('', ann_file=f'{data}/annotations/train.json',
-                  data_prefix=dict(img=f'{data}/images')))
-    check(dataset('not/there', ann_file=f'{data}/annotations/train.json',
-                  data_prefix=dict(img=f'{data}/images')))  # root is unused
+    check(dataset('', ann_file=f'{data}/annotations/train.json', data_prefix=dict(img=f'{data}/images')))
+    check(
+        dataset('not/there', ann_file=f'{data}/annotations/train.json', data_prefix=dict(img=f'{data}/images'))
+    )  # root is unused
     check(dict(type='Own'))
     cli.check_data(Config(dict(val_dataloader=None)), ('train', 'val'))
 
 
-@pytest.mark.parametrize('key, changes, value', [
-    ('ann_file', dict(ann_file='annotations/trian.json'),
-     'set/annotations/trian.json'),
-    ('data_prefix.img', dict(data_prefix=dict(img='image')), 'set/image'),
-    ('data_root', dict(data_root='not/there'), 'not/there'),
-])
+@pytest.mark.parametrize(
+    'key, changes, value',
+    [
+        ('ann_file', dict(ann_file='annotations/trian.json'), 'set/annotations/trian.json'),
+        ('data_prefix.img', dict(data_prefix=dict(img='image')), 'set/image'),
+        ('data_root', dict(data_root='not/there'), 'not/there'),
+    ],
+)
 def test_one_missing(data, key, changes, value):
-    line, = problems(dataset(data, **changes))
+    (line,) = problems(dataset(data, **changes))
     key = f'train_dataloader.dataset.{key}'
     assert line.startswith(f'Expected {key} to be an existing ')
     assert f"{value}'." in line
@@ -67,62 +68,67 @@ def test_one_missing(data, key, changes, value):
 
 
 def test_near_matches(data):
-    line, = problems(dataset(data, ann_file='annotations/trian.json'))
+    (line,) = problems(dataset(data, ann_file='annotations/trian.json'))
     assert 'Did you mean: train.json?' in line
-    line, = problems(dataset(data, ann_file='anotations/train.json'))
+    (line,) = problems(dataset(data, ann_file='anotations/train.json'))
     assert f'There is no folder {data}/anotations either.' in line
 
 
-@pytest.mark.parametrize('wrap, place', [
-    (lambda one: dict(type='RepeatDataset', times=2, dataset=one),
-     'dataset.dataset'),
-    (lambda one: dict(type='ClassBalancedDataset', dataset=dict(
-        type='RepeatDataset', dataset=one)), 'dataset.dataset.dataset'),
-    (lambda one: dict(type='MultiImageMixDataset', dataset=one, pipeline=[]),
-     'dataset.dataset'),
-    (lambda one: dict(type='ConcatDataset', datasets=[dict(type='Own'), one]),
-     'dataset.datasets.1'),
-])
+@pytest.mark.parametrize(
+    'wrap, place',
+    [
+        (lambda one: dict(type='RepeatDataset', times=2, dataset=one), 'dataset.dataset'),
+        (
+            lambda one: dict(type='ClassBalancedDataset', dataset=dict(type='RepeatDataset', dataset=one)),
+            'dataset.dataset.dataset',
+        ),
+        (lambda one: dict(type='MultiImageMixDataset', dataset=one, pipeline=[]), 'dataset.dataset'),
+        (lambda one: dict(type='ConcatDataset', datasets=[dict(type='Own'), one]), 'dataset.datasets.1'),
+    ],
+)
 def test_wrapped(data, wrap, place):
     check(wrap(dataset(data)))
-    line, = problems(wrap(dataset(data, ann_file='x.json')))
+    (line,) = problems(wrap(dataset(data, ann_file='x.json')))
     assert line.startswith(f'Expected train_dataloader.{place}.ann_file to')
 
 
-@pytest.mark.parametrize('changes', [
-    dict(ann_file='s3://bucket/train.json', data_prefix=dict()),
-    dict(data_root='https://host/set'),
-    dict(data_root='petrel:s3://bucket'),
-    dict(ann_file='x', backend_args=dict(backend='petrel')),
-    dict(ann_file='x', file_client_args=dict(backend='http')),
-])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(ann_file='s3://bucket/train.json', data_prefix=dict()),
+        dict(data_root='https://host/set'),
+        dict(data_root='petrel:s3://bucket'),
+        dict(ann_file='x', backend_args=dict(backend='petrel')),
+        dict(ann_file='x', file_client_args=dict(backend='http')),
+    ],
+)
 def test_remote_files_are_not_looked_for(data, changes):
     check(dataset(data, **changes))
 
 
-@pytest.mark.parametrize('evaluator, place', [
-    (dict(type='CocoMetric', ann_file='x.json'), 'val_evaluator'),
-    ([dict(type='VOCMetric'), dict(type='CocoMetric', ann_file='x.json')],
-     'val_evaluator.1'),
-    (dict(type='Evaluator', metrics=[dict(ann_file='x.json')]),
-     'val_evaluator.metrics.0'),
-])
+@pytest.mark.parametrize(
+    'evaluator, place',
+    [
+        (dict(type='CocoMetric', ann_file='x.json'), 'val_evaluator'),
+        ([dict(type='VOCMetric'), dict(type='CocoMetric', ann_file='x.json')], 'val_evaluator.1'),
+        (dict(type='Evaluator', metrics=[dict(ann_file='x.json')]), 'val_evaluator.metrics.0'),
+    ],
+)
 def test_metric(data, evaluator, place):
-    line, = problems(dataset(data), val_evaluator=evaluator)
+    (line,) = problems(dataset(data), val_evaluator=evaluator)
     assert line.startswith(f'Expected {place}.ann_file to be')
 
 
 def test_all_problems_at_once(data):
     lines = problems(
-        dataset(data, ann_file='a.json', data_prefix=dict(img='b')),
-        val_dataloader=dict(dataset=dataset('not/there')))
+        dataset(data, ann_file='a.json', data_prefix=dict(img='b')), val_dataloader=dict(dataset=dataset('not/there'))
+    )
     assert len(lines) == 3
 
 
 def test_checkpoint(tmp_path):
     (tmp_path / 'epoch_12.pth').touch()
-    for good in (None, str(tmp_path / 'epoch_12.pth'), 'https://host/a.pth',
-                 'torchvision://resnet50'):
+    for good in (None, str(tmp_path / 'epoch_12.pth'), 'https://host/a.pth', 'torchvision://resnet50'):
         cli.check_checkpoint('checkpoint', good)
     with pytest.raises(FileNotFoundError, match=r'Did you mean: epoch_12.pth'):
         cli.check_checkpoint('checkpoint', str(tmp_path / 'epoch_2.pth'))
@@ -138,8 +144,7 @@ def run(monkeypatch, capsys):
     def call(tool, *args):
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, args)])
         with pytest.raises(SystemExit) as info:
-            runpy.run_path(str(ROOT / f'tools/{tool}.py'),
-                           run_name='__main__')
+            runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
         return info.value.code, capsys.readouterr().err
 
     monkeypatch.delenv('KD_EXT_TRACEBACK', raising=False)
@@ -155,7 +160,8 @@ def config(tmp_path):
     path.write_text(
         "train_dataloader = dict(dataset=dict(ann_file='no/train.json'))\n"
         'test_dataloader = train_dataloader\n'
-        "model = dict(type='NoSuchModel')\n")
+        "model = dict(type='NoSuchModel')\n"
+    )
     return path
 
 
@@ -169,9 +175,13 @@ def test_train_stops_before_building(run, config, tmp_path):
 def test_as_a_command(config):
     def stderr(**env):
         done = subprocess.run(
-            [sys.executable, 'tools/train.py', str(config)], cwd=ROOT,
-            env={**os.environ, **env}, capture_output=True, text=True,
-            timeout=120)
+            [sys.executable, 'tools/train.py', str(config)],
+            cwd=ROOT,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         assert done.returncode == 1
         assert 'Expected train_dataloader.dataset.ann_file' in done.stderr
         return done.stderr
@@ -207,27 +217,32 @@ def test_train_checks_what_it_resumes_from(run, config, tmp_path):
 def fail(error):
     def main():
         raise error
+
     with pytest.raises(SystemExit) as info:
         errors.run(main)
     return info.value.code
 
 
-@pytest.mark.parametrize('kind', [
-    ValueError, TypeError, KeyError, FileNotFoundError, FloatingPointError])
+@pytest.mark.parametrize('kind', [ValueError, TypeError, KeyError, FileNotFoundError, FloatingPointError])
 def test_our_errors_are_messages(kind, capsys, monkeypatch):
     monkeypatch.delenv('KD_EXT_TRACEBACK', raising=False)
     assert fail(kind(expected('a', 'b', '"c"', 'Do d.'))) == 1
-    assert capsys.readouterr().err.startswith(
-        'Expected a to be b, but got "c". Do d.\n')
+    assert capsys.readouterr().err.startswith('Expected a to be b, but got "c". Do d.\n')
 
 
-@pytest.mark.parametrize('error', [
-    ValueError('Expected more than 1 value per channel when training'),
-    RuntimeError('Expected weight to be a vector, but got a scalar'),
-    ValueError(), KeyError('neck')])
+@pytest.mark.parametrize(
+    'error',
+    [
+        ValueError('Expected more than 1 value per channel when training'),
+        RuntimeError('Expected weight to be a vector, but got a scalar'),
+        ValueError(),
+        KeyError('neck'),
+    ],
+)
 def test_other_errors_keep_their_traceback(error):
     def main():
         raise error
+
     with pytest.raises(type(error)):
         errors.run(main)
 

@@ -23,14 +23,12 @@ STAGES, ALL = (1, 2, 3), (0, 1, 2, 3)
 @pytest.fixture
 def tool(monkeypatch):
     """Calls the tool's ``main``; what it wrote."""
-    spec = importlib.util.spec_from_file_location(
-        'lipschitz_tool', ROOT / 'tools/analysis/lipschitz.py')
+    spec = importlib.util.spec_from_file_location('lipschitz_tool', ROOT / 'tools/analysis/lipschitz.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
 
     def call(out, *args):
-        monkeypatch.setattr(sys, 'argv', [
-            'x', *map(str, args), '--out', str(out), '--workers', '0'])
+        monkeypatch.setattr(sys, 'argv', ['x', *map(str, args), '--out', str(out), '--workers', '0'])
         module.main()
         picture = (out / 'lipschitz.png').read_bytes()
         assert picture.startswith(b'\x89PNG')
@@ -51,38 +49,36 @@ def exact(model, shapes, stages, split='val'):
         for low, high in zip(maps, maps[1:]):
             pooled = F.adaptive_avg_pool2d(low, high.shape[1:])
             matrix = torch.einsum('chw,dhw->cd', pooled, high)
-            row.append(torch.linalg.svdvals(
-                matrix / high[0].numel())[0])
+            row.append(torch.linalg.svdvals(matrix / high[0].numel())[0])
         rows.append(torch.stack(row))
     return torch.stack(rows)
 
 
 def assert_numbers(found, wanted):
     numbers = found['sigma']
-    for key, value in (('mean', wanted.mean(0)), ('max', wanted.amax(0)),
-                       ('min', wanted.amin(0)),
-                       ('std', wanted.std(0, correction=0))):
-        assert_close(torch.tensor(numbers[key], dtype=torch.double), value,
-                     rtol=1e-4, atol=1e-5 * float(wanted.max()))
+    for key, value in (
+        ('mean', wanted.mean(0)),
+        ('max', wanted.amax(0)),
+        ('min', wanted.amin(0)),
+        ('std', wanted.std(0, correction=0)),
+    ):
+        assert_close(torch.tensor(numbers[key], dtype=torch.double), value, rtol=1e-4, atol=1e-5 * float(wanted.max()))
 
 
 def test_one_model(tool, shapes, tmp_path, capsys):
     files = by_hand.files(tmp_path, shapes, FASTER)
     found = tool(tmp_path / 'out', *files)
-    assert (found['split'], found['images'], found['num_iters']) == (
-        'val', 4, 30)
+    assert (found['split'], found['images'], found['num_iters']) == ('val', 4, 30)
     assert found['relative_gap'] is None
     assert list(found['models']) == ['model']
     model = found['models']['model']
     assert model['strides'] == [4, 8, 16, 32]
     assert model['widths'] == [8, 16, 32, 64]
-    assert (model['config'], model['checkpoint']) == ('teacher.py',
-                                                      'teacher.pth')
+    assert (model['config'], model['checkpoint']) == ('teacher.py', 'teacher.pth')
     assert_numbers(model, exact(by_hand.load(FASTER, files[1]), shapes, ALL))
     printed = capsys.readouterr().out
     assert '16 -> 32' in printed and 'gap' not in printed
-    some = tool(tmp_path / 'some', *files, '--split', 'train', '--max-images',
-                2, '--levels', 1, 3)
+    some = tool(tmp_path / 'some', *files, '--split', 'train', '--max-images', 2, '--levels', 1, 3)
     assert some['images'] == 2
     assert some['models']['model']['strides'] == [8, 32]
     wanted = exact(by_hand.load(FASTER, files[1]), shapes, (1, 3), 'train')
@@ -93,8 +89,9 @@ def test_student_and_teacher(tool, shapes, tmp_path, capsys):
     teacher = by_hand.files(tmp_path, shapes, FASTER)
     student = by_hand.files(tmp_path, shapes, FCOS, 'student')
     cfg = training.config(shapes, tmp_path, str(teacher[1]))
-    cfg.model.update(teacher=str(teacher[0]), student=FCOS, distill=dict(
-        lipschitz=dict(type='kd_ext.LipschitzLoss', at='backbone')))
+    cfg.model.update(
+        teacher=str(teacher[0]), student=FCOS, distill=dict(lipschitz=dict(type='kd_ext.LipschitzLoss', at='backbone'))
+    )
     cfg.dump(tmp_path / 'distilling.py')
     both = tool(tmp_path / 'a', tmp_path / 'distilling.py', student[1])
     printed = capsys.readouterr().out
@@ -107,8 +104,7 @@ def test_student_and_teacher(tool, shapes, tmp_path, capsys):
     assert_numbers(both['models']['student'], ours)
     assert_numbers(both['models']['teacher'], theirs)
     gaps = ((ours - theirs).abs() / (theirs + 1e-6)).mean(0)
-    assert_close(torch.tensor(both['relative_gap'], dtype=torch.double), gaps,
-                 rtol=1e-3, atol=1e-4)
+    assert_close(torch.tensor(both['relative_gap'], dtype=torch.double), gaps, rtol=1e-3, atol=1e-4)
     assert 'gap' in printed and f'{float(gaps[0]):.1%}' in printed
     named = tool(tmp_path / 'b', *student, '--teacher', *teacher)
     assert without_names(named) == without_names(both)
@@ -116,21 +112,19 @@ def test_student_and_teacher(tool, shapes, tmp_path, capsys):
     cfg.model.distill.lipschitz.levels = ((0, 1), (2, 3))
     cfg.dump(tmp_path / 'named.py')
     chosen = tool(tmp_path / 'c', tmp_path / 'named.py', student[1])
-    again = tool(tmp_path / 'd', *student, '--teacher', *teacher, '--levels',
-                 '0:1', '2:3')
+    again = tool(tmp_path / 'd', *student, '--teacher', *teacher, '--levels', '0:1', '2:3')
     assert without_names(again) == without_names(chosen)
     assert chosen['models']['teacher']['strides'] == [8, 32]
 
 
 def without_names(found):
-    return [found['relative_gap'], *({**model, 'config': None}
-                                     for model in found['models'].values())]
+    return [found['relative_gap'], *({**model, 'config': None} for model in found['models'].values())]
 
 
 def test_a_model_beside_itself(tool, shapes, tmp_path):
     files = by_hand.files(tmp_path, shapes, FCOS)
     found = tool(tmp_path, *files, '--teacher', *files)
-    assert found['relative_gap'] == [0., 0.]
+    assert found['relative_gap'] == [0.0, 0.0]
     assert found['models']['teacher'] == found['models']['student']
 
 
@@ -140,22 +134,22 @@ def test_errors(tool, shapes, tmp_path):
     fine.backbone.out_indices = (0, 1)
     fine.neck.in_channels = fine.neck.in_channels[:2]
     other = by_hand.files(tmp_path, shapes, fine, 'fine')
-    with pytest.raises(ValueError, match='(?s)stride 8, stride 16, stride 32.'
-                                         '*--levels 0:1 1:2'):
+    with pytest.raises(ValueError, match='(?s)stride 8, stride 16, stride 32.*--levels 0:1 1:2'):
         tool(tmp_path, *files, '--teacher', *other)
     with pytest.raises(FileNotFoundError, match='checkpoint of the teacher'):
         tool(tmp_path, *files, '--teacher', files[0], tmp_path / 'none.pth')
     with pytest.raises(ValueError, match=r'within 0\.\.2.*but got \(0, 9\)'):
         tool(tmp_path, *files, '--levels', 0, 9)
     state = torch.load(files[1])
-    for value, text in ((float('nan'), 'to be of finite weights'), (
-            3e38, r'sigmas of the model to be finite, but got .*\.(png|jpg)')):
+    for value, text in (
+        (float('nan'), 'to be of finite weights'),
+        (3e38, r'sigmas of the model to be finite, but got .*\.(png|jpg)'),
+    ):
         state['state_dict']['backbone.layer3.0.conv1.weight'][0] = value
         torch.save(state, tmp_path / 'broken.pth')
         with pytest.raises(ValueError, match=text):
             tool(tmp_path, files[0], tmp_path / 'broken.pth')
-    for wrong in (('--max-images', 0), ('--iterations', 0),
-                  ('--levels', 'a'), ('--levels', '0:1:2')):
+    for wrong in (('--max-images', 0), ('--iterations', 0), ('--levels', 'a'), ('--levels', '0:1:2')):
         with pytest.raises(SystemExit):
             tool(tmp_path, *files, *wrong)
 
@@ -165,8 +159,7 @@ def test_help(tool, tmp_path, capsys):
         tool(tmp_path, '--help')
     assert done.value.code == 0
     printed = capsys.readouterr().out
-    for option in ('CONFIG CHECKPOINT', '--teacher', '--out', '--max-images',
-                   '--split', '--iterations', '--levels'):
+    for option in ('CONFIG CHECKPOINT', '--teacher', '--out', '--max-images', '--split', '--iterations', '--levels'):
         assert option in printed
 
 
@@ -176,19 +169,23 @@ def test_segmentors(tool, tmp_path):
     if not images.exists():
         pytest.skip('KD_EXT_TEST_DATA names no folder with COCO128')
     from tests.helpers import tiny_segmentors as tiny_seg
+
     files = []
     for name, base in (('teacher', 8), ('student', 4)):
         cfg = tiny_seg.config('deeplabv3plus_r18_voc12aug.py')
         cfg.model = tiny_seg.segmentor('deeplabv3plus_r18_voc12aug.py', base)
         cfg.test_pipeline[1].scale = (96, 64)
         cfg.val_dataloader.dataset = dict(
-            type='BaseSegDataset', data_root=str(images), indices=3,
-            data_prefix=dict(img_path=''), img_suffix='.jpg',
+            type='BaseSegDataset',
+            data_root=str(images),
+            indices=3,
+            data_prefix=dict(img_path=''),
+            img_suffix='.jpg',
             metainfo=dict(classes=('one', 'two')),
-            pipeline=cfg.test_pipeline)
+            pipeline=cfg.test_pipeline,
+        )
         cfg.dump(tmp_path / f'{name}.py')
-        torch.save(dict(state_dict=tiny_seg.build(cfg.model).state_dict()),
-                   tmp_path / f'{name}.pth')
+        torch.save(dict(state_dict=tiny_seg.build(cfg.model).state_dict()), tmp_path / f'{name}.pth')
         files.append((tmp_path / f'{name}.py', tmp_path / f'{name}.pth'))
     found = tool(tmp_path, *files[1], '--teacher', *files[0])
     assert found['images'] == 3

@@ -13,14 +13,15 @@ PKG = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
 
 
 def distilling(teacher):
-    return Config(dict(model=dict(
-        type='kd_ext.DetectionDistill', student=tiny.fcos(),
-        teacher=teacher, teacher_ckpt='x.pth')))
+    return Config(
+        dict(model=dict(type='kd_ext.DetectionDistill', student=tiny.fcos(), teacher=teacher, teacher_ckpt='x.pth'))
+    )
 
 
-@pytest.mark.parametrize('teacher, name', [
-    (PKG, PKG), (str(tiny.ROOT / 'configs/fcos_r18_shapes.py'),
-                 'fcos_r18_shapes.py'), (tiny.fcos(), 'FCOS')])
+@pytest.mark.parametrize(
+    'teacher, name',
+    [(PKG, PKG), (str(tiny.ROOT / 'configs/fcos_r18_shapes.py'), 'fcos_r18_shapes.py'), (tiny.fcos(), 'FCOS')],
+)
 def test_teacher_of_a_config_that_distills(teacher, name):
     model, found = sources.teacher_source(distilling(teacher), '/a/kd.py')
     assert (model['type'], found) == ('FCOS', name)
@@ -34,8 +35,7 @@ def test_teacher_by_its_own_config():
 
 
 def test_digest_of_configs():
-    one, other = (Config(dict(model=dict(a=1, b=[2, value]))).model
-                  for value in (3, 4))
+    one, other = (Config(dict(model=dict(a=1, b=[2, value]))).model for value in (3, 4))
     assert sources.digest(one) == sources.digest(dict(b=[2, 3], a=1))
     assert sources.digest(one) != sources.digest(other)
 

@@ -15,10 +15,12 @@ from tests.helpers.shrunken_configs import data, distilled
 
 CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
 # their models are built and stepped in test_segmentation.py
-SEGMENTORS = [name for name in CONFIGS
-              if name.endswith(('_voc12aug.py', '_cityscapes.py'))]
-DISTILLED = [name for name in CONFIGS if name not in SEGMENTORS and (
-    'distill' in (ROOT / 'configs' / name).read_text() or 'coco128' in name)]
+SEGMENTORS = [name for name in CONFIGS if name.endswith(('_voc12aug.py', '_cityscapes.py'))]
+DISTILLED = [
+    name
+    for name in CONFIGS
+    if name not in SEGMENTORS and ('distill' in (ROOT / 'configs' / name).read_text() or 'coco128' in name)
+]
 VOC = [name for name in CONFIGS if name.endswith('_voc0712.py')]
 
 
@@ -33,9 +35,16 @@ def test_leaf_is_short_and_complete(name):
     lines = (ROOT / 'configs' / name).read_text().splitlines()
     assert len(lines) <= 35 and max(map(len, lines)) <= 79
     cfg = load(name)
-    for key in ('model', 'train_dataloader', 'val_dataloader',
-                'val_evaluator', 'train_cfg', 'optim_wrapper',
-                'param_scheduler', 'default_hooks'):
+    for key in (
+        'model',
+        'train_dataloader',
+        'val_dataloader',
+        'val_evaluator',
+        'train_cfg',
+        'optim_wrapper',
+        'param_scheduler',
+        'default_hooks',
+    ):
         assert key in cfg, key
 
 
@@ -49,11 +58,9 @@ def test_builds_and_steps_once(name):
     total, _ = model.parse_losses(losses)
     total.backward()
     for key in cfg.model.distill:
-        terms = [float(value.detach()) for term, value in losses.items()
-                 if term.startswith(f'distill.loss_{key}')]
+        terms = [float(value.detach()) for term, value in losses.items() if term.startswith(f'distill.loss_{key}')]
         assert terms and sum(terms) > 0
-    gradients = [p.grad for p in model.student.backbone.parameters()
-                 if p.requires_grad and p.grad is not None]
+    gradients = [p.grad for p in model.student.backbone.parameters() if p.requires_grad and p.grad is not None]
     assert any(bool(g.abs().sum() > 0) for g in gradients)
     assert all(bool(torch.isfinite(g).all()) for g in gradients)
 
@@ -71,26 +78,22 @@ def test_plain_config_fits_at_full_size(name):
     assert head.bbox_head.num_classes == 20
 
 
-@pytest.mark.parametrize('name', [n for n in DISTILLED if n in VOC
-                                  or 'bccd' in n or '-half_' in n])
+@pytest.mark.parametrize('name', [n for n in DISTILLED if n in VOC or 'bccd' in n or '-half_' in n])
 def test_teacher_has_a_config_that_trains_it(name):
     model = load(name).model
     teacher = Path(model.teacher)
     assert teacher.parent == ROOT / 'configs' and teacher.name in CONFIGS
     epochs = load(teacher.name).train_cfg.max_epochs
-    assert model.teacher_ckpt == (
-        f'work_dirs/{teacher.stem}/epoch_{epochs}.pth')
+    assert model.teacher_ckpt == (f'work_dirs/{teacher.stem}/epoch_{epochs}.pth')
 
 
-@pytest.mark.parametrize('name', [n for n in DISTILLED
-                                  if n.endswith('_coco.py')])
+@pytest.mark.parametrize('name', [n for n in DISTILLED if n.endswith('_coco.py')])
 def test_teacher_and_weights_are_of_one_model(name):
     model = load(name).model
     folder, file = model.teacher.removeprefix('mmdet::').split('/')
     index = Path(mmdet.__file__).parent / '.mim/configs' / folder
     entries = yaml.safe_load((index / 'metafile.yml').read_text())['Models']
-    weights = [entry['Weights'] for entry in entries
-               if entry['Config'].endswith(f'/{file}')]
+    weights = [entry['Weights'] for entry in entries if entry['Config'].endswith(f'/{file}')]
     assert weights == [model.teacher_ckpt]
 
 
@@ -108,18 +111,22 @@ def test_instance_segmentation_has_box_and_mask_ap(name):
     assert cfg.model.student.roi_head.mask_head.num_classes == 80
 
 
-@pytest.mark.parametrize(('name', 'inter'), [
-    ('rcka_fcos_r101_r50_coco.py', 0.),
-    ('rcka_retinanet_x101_r50_coco.py', 0.),
-    ('rcka_faster-rcnn_cascade-mask-x101_r50_coco.py', 1.),
-    ('rcka_mask-rcnn_cascade-mask-x101_r50_coco.py', 1.),
-    ('rcka_mask-rcnn_r101_r50_coco.py', 1.)])
+@pytest.mark.parametrize(
+    ('name', 'inter'),
+    [
+        ('rcka_fcos_r101_r50_coco.py', 0.0),
+        ('rcka_retinanet_x101_r50_coco.py', 0.0),
+        ('rcka_faster-rcnn_cascade-mask-x101_r50_coco.py', 1.0),
+        ('rcka_mask-rcnn_cascade-mask-x101_r50_coco.py', 1.0),
+        ('rcka_mask-rcnn_r101_r50_coco.py', 1.0),
+    ],
+)
 def test_published_recipe(name, inter):
     cfg = load(name)
     entry = cfg.model.distill.rcka
     assert entry.levels == (0, 1, 2, 3) and entry.center is False
-    assert (entry.intra_weight, entry.inter_weight) == (1., inter)
-    assert entry.loss_weight == 10. and cfg.train_cfg.max_epochs == 24
+    assert (entry.intra_weight, entry.inter_weight) == (1.0, inter)
+    assert entry.loss_weight == 10.0 and cfg.train_cfg.max_epochs == 24
     if 'fcos' in name:
         assert cfg.optim_wrapper.optimizer.lr == 0.01
 
@@ -130,6 +137,7 @@ def test_bccd_can_be_validated(monkeypatch):
         pytest.skip('KD_EXT_TEST_DATA names no folder with BCCD')
     monkeypatch.setenv('BCCD_ROOT', f'{root}/')
     from mmdet.registry import DATASETS
+
     loader = load('fcos_r18_bccd.py').val_dataloader
     with DefaultScope.overwrite_default_scope('mmdet'):
         assert len(DATASETS.build(loader.dataset)) == 72
@@ -142,6 +150,7 @@ def test_boxes_without_area_are_not_trained_on(name, monkeypatch):
         pytest.skip('KD_EXT_TEST_DATA names no folder with BCCD')
     monkeypatch.setenv('BCCD_ROOT', f'{root}/')
     from mmdet.registry import DATASETS
+
     with DefaultScope.overwrite_default_scope('mmdet'):
         dataset = DATASETS.build(load(name).train_dataloader.dataset)
     assert len(dataset) == 292

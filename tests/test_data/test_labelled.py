@@ -29,15 +29,15 @@ def cfg(shapes, tmp_path):
 
 
 def test_labels_are_loaded_with_the_image():
-    train = [dict(type='LoadImageFromFile', to_float32=True),
-             dict(type='mmdet.LoadAnnotations', with_mask=True),
-             *pipeline('RandomFlip', 'PackDetInputs')]
+    train = [
+        dict(type='LoadImageFromFile', to_float32=True),
+        dict(type='mmdet.LoadAnnotations', with_mask=True),
+        *pipeline('RandomFlip', 'PackDetInputs'),
+    ]
     made = labelled_pipeline(pipeline(*COCO), train)
-    assert names(made) == ['LoadImageFromFile', 'LoadAnnotations', 'Resize',
-                           'FilterAnnotations', 'PackDetInputs']
+    assert names(made) == ['LoadImageFromFile', 'LoadAnnotations', 'Resize', 'FilterAnnotations', 'PackDetInputs']
     assert made[1] == train[1] and 'to_float32' not in made[0]
-    assert made[3] == dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1),
-                           keep_empty=False)
+    assert made[3] == dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1), keep_empty=False)
 
 
 def test_filter_of_the_training_counts():
@@ -58,8 +58,7 @@ def test_boxes_fit_the_resized_image(cfg, shapes):
     large = LabelledData(cfg)
     assert len(large) == 8 and len(large.classes) == 6
     for index in range(len(large)):
-        small, scaled = (data[index]['data_samples']
-                         for data in (plain, large))
+        small, scaled = (data[index]['data_samples'] for data in (plain, large))
         assert scaled.img_shape == (160, 160)
         boxes = [one.gt_instances.bboxes.tensor for one in (small, scaled)]
         torch.testing.assert_close(2.5 * boxes[0], boxes[1])
@@ -69,26 +68,25 @@ def test_nothing_is_random(cfg):
     cfg.train_dataloader.dataset.pipeline[2].prob = 0.5
     data = LabelledData(cfg)
     first = [data[index]['inputs'] for index in range(len(data))]
-    assert all(torch.equal(data[index]['inputs'], image)
-               for index, image in enumerate(first))
+    assert all(torch.equal(data[index]['inputs'], image) for index, image in enumerate(first))
 
 
 def wrapped(kind, inner):
     return {
         'repeat': dict(type='RepeatDataset', times=3, dataset=inner),
-        'balanced': dict(type='ClassBalancedDataset', oversample_thr=0.9,
-                         dataset=inner),
-        'mixed': dict(type='MultiImageMixDataset', dataset=dict(
-            inner, pipeline=inner['pipeline'][:2]), pipeline=pipeline(
-                'Mosaic', 'FilterAnnotations', 'PackDetInputs')),
-        'several': dict(type='RepeatDataset', times=2, dataset=dict(
-            type='ConcatDataset', datasets=[
-                inner, dict(inner, indices=2)])),
+        'balanced': dict(type='ClassBalancedDataset', oversample_thr=0.9, dataset=inner),
+        'mixed': dict(
+            type='MultiImageMixDataset',
+            dataset=dict(inner, pipeline=inner['pipeline'][:2]),
+            pipeline=pipeline('Mosaic', 'FilterAnnotations', 'PackDetInputs'),
+        ),
+        'several': dict(
+            type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[inner, dict(inner, indices=2)])
+        ),
     }[kind]
 
 
-@pytest.mark.parametrize('kind, images', [
-    ('repeat', 8), ('balanced', 8), ('mixed', 8), ('several', 10)])
+@pytest.mark.parametrize('kind, images', [('repeat', 8), ('balanced', 8), ('mixed', 8), ('several', 10)])
 def test_wrappers_count_as_what_they_wrap(cfg, kind, images):
     plain = LabelledData(cfg)
     inner = copy.deepcopy(cfg.train_dataloader.dataset)
@@ -106,8 +104,7 @@ def test_filter_cfg_of_the_training_holds(cfg, shapes, tmp_path):
     path = shapes / 'annotations/instances_train.json'
     content = json.loads(path.read_text())
     first = content['images'][0]['id']
-    content['annotations'] = [one for one in content['annotations']
-                              if one['image_id'] != first]
+    content['annotations'] = [one for one in content['annotations'] if one['image_id'] != first]
     (tmp_path / 'train.json').write_text(json.dumps(content))
     cfg.train_dataloader.dataset.ann_file = str(tmp_path / 'train.json')
     assert len(LabelledData(cfg)) == 7
@@ -118,8 +115,7 @@ def test_filter_cfg_of_the_training_holds(cfg, shapes, tmp_path):
 
 
 def test_a_split_without_annotations(cfg, shapes, tmp_path):
-    content = json.loads(
-        (shapes / 'annotations/instances_val.json').read_text())
+    content = json.loads((shapes / 'annotations/instances_val.json').read_text())
     content['annotations'] = []
     (tmp_path / 'val.json').write_text(json.dumps(content))
     cfg.val_dataloader.dataset.ann_file = str(tmp_path / 'val.json')
@@ -138,8 +134,7 @@ def test_parts_of_other_classes(cfg):
     inner = cfg.train_dataloader.dataset
     other = copy.deepcopy(inner)
     other.metainfo = dict(classes=('disk', 'ring'))
-    cfg.train_dataloader.dataset = dict(type='ConcatDataset',
-                                        datasets=[inner, other])
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[inner, other])
     with pytest.raises(ValueError, match='one set of classes, but got 6 and '):
         LabelledData(cfg)
 
@@ -160,8 +155,7 @@ def test_spread():
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_bccd_boxes_have_an_area(monkeypatch, split):
     monkeypatch.setenv('BCCD_ROOT', f'{BCCD}/')
-    data = LabelledData(Config.fromfile(ROOT / 'configs/fcos_r18_bccd.py'),
-                        split)
+    data = LabelledData(Config.fromfile(ROOT / 'configs/fcos_r18_bccd.py'), split)
     assert data.classes == ['RBC', 'WBC', 'Platelets']
     smallest = 1e9
     for index in range(len(data)):

@@ -20,8 +20,7 @@ from tests.helpers import tiny_detectors as tiny
 def sample(name, boxes=3):
     """One image as a pipeline packs it."""
     data = zoo.batch(name, count=1)
-    data['data_samples'][0].gt_instances = data['data_samples'][
-        0].gt_instances[:boxes]
+    data['data_samples'][0].gt_instances = data['data_samples'][0].gt_instances[:boxes]
     return {key: value[0] for key, value in data.items()}
 
 
@@ -33,8 +32,7 @@ def faster(shapes, tmp_path):
 
 
 def same(one, other):
-    return all(torch.equal(getattr(one, key), getattr(other, key))
-               for key in ('embeddings', 'logits', 'labels'))
+    return all(torch.equal(getattr(one, key), getattr(other, key)) for key in ('embeddings', 'logits', 'labels'))
 
 
 @pytest.mark.parametrize('name', zoo.CONFIGS)
@@ -44,8 +42,7 @@ def test_any_head_gives_the_same_regions_again(name):
     found = []
     for seed in (0, 1):
         torch.manual_seed(seed), np.random.seed(seed)
-        found.append(own_regions(model, head, sample(name), 7,
-                                 model.data_preprocessor))
+        found.append(own_regions(model, head, sample(name), 7, model.data_preprocessor))
     assert len(found[0].labels) and same(*found)
     assert not any(module.training for module in model.modules())
 
@@ -56,8 +53,7 @@ def test_neither_order_nor_workers_matter(faster):
     again = dict(stream_regions(model, head, data, [6, 2, 5], workers=2))
     assert list(again) == [6, 2, 5]
     assert all(same(again[index], found[index]) for index in again)
-    assert not same(found[0], own_regions(
-        model, head, data[0], 1, model.data_preprocessor))  # another sample
+    assert not same(found[0], own_regions(model, head, data[0], 1, model.data_preprocessor))  # another sample
 
 
 @pytest.mark.parametrize('workers', [0, 1])
@@ -65,8 +61,7 @@ def test_random_states_stay(faster, workers):
     model, head, data = faster
 
     def states():
-        return (torch.get_rng_state().tolist(), random.getstate(),
-                np.random.get_state()[1].tolist())
+        return (torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist())
 
     before = states()
     for _ in stream_regions(model, head, data, [1, 2], workers):
@@ -78,21 +73,18 @@ def test_images_without_boxes(faster):
     model, head, data = faster
 
     class Empty:
-
         def __getitem__(self, index):
             if index == 1:
                 return None
             packed = data[index]
-            packed['data_samples'].gt_instances = packed[
-                'data_samples'].gt_instances[:0]
+            packed['data_samples'].gt_instances = packed['data_samples'].gt_instances[:0]
             return packed
 
     found = dict(stream_regions(model, head, Empty(), [0, 1]))
     assert bool((found[0].labels == 6).all()) and len(found[0].labels)
     assert found[1] is None  # the pipeline left it out
     fcos = build_teacher(tiny.fcos(num_classes=6), 'random')
-    assert dict(stream_regions(fcos, find_head(fcos, 'teacher'), Empty(),
-                               [0])) == {0: None}
+    assert dict(stream_regions(fcos, find_head(fcos, 'teacher'), Empty(), [0])) == {0: None}
 
 
 def test_losses_do_not_ask_other_processes(faster, monkeypatch):
@@ -104,8 +96,7 @@ def test_losses_do_not_ask_other_processes(faster, monkeypatch):
 
     monkeypatch.setattr(torch.distributed, 'is_initialized', lambda: True)
     monkeypatch.setattr(torch.distributed, 'all_reduce', refuse)
-    found = own_regions(fcos, find_head(fcos, 'teacher'), data[0], 0,
-                        fcos.data_preprocessor)
+    found = own_regions(fcos, find_head(fcos, 'teacher'), data[0], 0, fcos.data_preprocessor)
     assert len(found.labels)
     assert torch.distributed.is_initialized() and not asked()
 
@@ -128,8 +119,7 @@ def test_tood_is_past_its_first_epochs():
     preprocess = model.data_preprocessor
 
     def labels():
-        return own_regions(model, head, sample('TOOD'), 0,
-                           preprocess).embeddings
+        return own_regions(model, head, sample('TOOD'), 0, preprocess).embeddings
 
     late = labels()
     assert hub.get_info('epoch') is None
@@ -145,8 +135,7 @@ def test_dynamic_rcnn_keeps_its_thresholds():
     model = build_teacher(zoo.detector('Dynamic R-CNN'), 'random')
     head, roi_head = find_head(model, 'teacher'), model.roi_head
     roi_head.iou_history = [0.3]
-    own_regions(model, head, sample('Dynamic R-CNN'), 0,
-                model.data_preprocessor)
+    own_regions(model, head, sample('Dynamic R-CNN'), 0, model.data_preprocessor)
     assert roi_head.iou_history == [0.3] and not roi_head.beta_history
 
 

@@ -15,10 +15,8 @@ from kd_ext.engine import ProgressHook
 def trained(monkeypatch):
     """Counts trainings instead of doing them."""
     calls = []
-    monkeypatch.setattr(Run, '_train', lambda run, command: calls.append(
-        command))
-    monkeypatch.setattr(Run, '_figures', lambda run: dict(
-        metrics={}, checkpoint='x.pth', parameters=1))
+    monkeypatch.setattr(Run, '_train', lambda run, command: calls.append(command))
+    monkeypatch.setattr(Run, '_figures', lambda run: dict(metrics={}, checkpoint='x.pth', parameters=1))
     return calls
 
 
@@ -28,8 +26,7 @@ def test_finished_run_is_reused(trained, tmp_path):
     assert len(trained) == 1 and first == second
 
 
-@pytest.mark.parametrize('changed', [
-    Run('a', 'c.py', 'a', {'seed': 1}), Run('a', 'd.py', 'a', {'seed': 0})])
+@pytest.mark.parametrize('changed', [Run('a', 'c.py', 'a', {'seed': 1}), Run('a', 'd.py', 'a', {'seed': 0})])
 def test_changed_setting_trains_again(trained, tmp_path, changed):
     Run('a', 'c.py', tmp_path / 'a', {'seed': 0}).result()
     changed.folder = tmp_path / 'a'
@@ -52,12 +49,18 @@ def test_failed_training_names_its_log(tmp_path):
 
 def test_command_is_one_a_user_can_type(tmp_path):
     assert Run('a', 'c.py', 'w', {'x.y': 1}).command() == [
-        'tools/train.py', 'configs/c.py', '--work-dir', 'w', '--cfg-options',
-        'x.y=1', 'custom_hooks.0.title=a']
+        'tools/train.py',
+        'configs/c.py',
+        '--work-dir',
+        'w',
+        '--cfg-options',
+        'x.y=1',
+        'custom_hooks.0.title=a',
+    ]
 
 
 def test_progress_without_a_terminal(capsys):
-    hook = ProgressHook('demo', interval=0.)
+    hook = ProgressHook('demo', interval=0.0)
     runner = Mock(max_iters=2, iter=0)
     hook.before_train(runner)
     for runner.iter in range(2):
@@ -70,17 +73,20 @@ def test_progress_without_a_terminal(capsys):
 
 def test_picture_of_ground_truth_and_detections(shapes, tmp_path):
     from demo.scenes import CLASSES
+
     annotations = shapes / 'annotations/instances_val.json'
     images = json.loads(annotations.read_text())['images'][:2]
-    truth = picture.ground_truth(str(annotations),
-                                 [image['id'] for image in images])
+    truth = picture.ground_truth(str(annotations), [image['id'] for image in images])
     assert all(len(boxes) == len(labels) > 0 for boxes, labels, _ in truth)
-    found = [(np.array([[1., 2., 20., 30.]]), np.array([1]), np.array([.5]))
-             for _ in images]
+    found = [(np.array([[1.0, 2.0, 20.0, 30.0]]), np.array([1]), np.array([0.5])) for _ in images]
     out = tmp_path / 'grid.png'
-    picture.draw([shapes / 'VOC2007/JPEGImages' / image['file_name']
-                  for image in images],
-                 {'ground truth': truth, 'student': found}, CLASSES, out)
+    picture.draw(
+        [shapes / 'VOC2007/JPEGImages' / image['file_name'] for image in images],
+        {'ground truth': truth, 'student': found},
+        CLASSES,
+        out,
+    )
     import matplotlib.pyplot as plt
+
     height, width, _ = plt.imread(out).shape
     assert height > 300 and width > 300

@@ -13,12 +13,10 @@ from tests.helpers.shrunken_configs import data, distilled
 from tests.helpers.tiny_detectors import build, losses
 
 PAGE = (ROOT / 'docs' / 'mixing.md').read_text()
-CONFIGS = [block for block in re.findall(r'```python\n(.*?)```', PAGE, re.S)
-           if block.startswith('_base_')]
-SCRIPTS = [block for block in re.findall(r'```python\n(.*?)```', PAGE, re.S)
-           if block not in CONFIGS]
+CONFIGS = [block for block in re.findall(r'```python\n(.*?)```', PAGE, re.S) if block.startswith('_base_')]
+SCRIPTS = [block for block in re.findall(r'```python\n(.*?)```', PAGE, re.S) if block not in CONFIGS]
 NAMES = sorted(path.stem for path in PARTS.glob('*.py'))
-MINE = f'''_base_ = [
+MINE = f"""_base_ = [
     '{ROOT}/configs/fcos_r18-quarter_shapes.py',
     'kd_ext::_base_/distill/%s.py']
 model = dict(
@@ -28,7 +26,7 @@ model = dict(
     teacher='{ROOT}/configs/fcos_r18-half_shapes.py',
     teacher_ckpt='random',
     distill=dict(%s=_base_.%s))
-'''
+"""
 
 
 def test_a_part_for_every_method():
@@ -45,8 +43,7 @@ def test_a_part_on_a_users_config(name, tmp_path):
     assert cfg.model.distill.to_dict() == distill_entries([name])
     cfg = Config.fromfile(path)
     terms = losses(build(cfg.model))
-    values = [float(value.detach()) for key, value in terms.items()
-              if key.startswith(f'distill.loss_{name}')]
+    values = [float(value.detach()) for key, value in terms.items() if key.startswith(f'distill.loss_{name}')]
     assert values and sum(values) > 0
 
 
@@ -64,8 +61,7 @@ def test_the_example_is_short():
     assert len(CONFIGS[0].splitlines()) <= 12
 
 
-@pytest.mark.parametrize('text', CONFIGS, ids=(
-    'one', 'several', 'other classes', 'several teachers'))
+@pytest.mark.parametrize('text', CONFIGS, ids=('one', 'several', 'other classes', 'several teachers'))
 def test_an_example_builds_and_steps(text, tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text(text)
@@ -82,7 +78,7 @@ def test_an_example_builds_and_steps(text, tmp_path):
 
 def test_the_script_of_the_page(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    script, = SCRIPTS
+    (script,) = SCRIPTS
     exec(script, {})
     cfg = Config.fromfile('rcka-nd_retinanet.py')
     assert cfg.model.distill.rcka.loss_weight == 5

@@ -20,7 +20,6 @@ EPOCH = 5  # iterations
 
 
 class Toy(BaseModel):
-
     def __init__(self):
         super().__init__()
         self.net = torch.nn.Linear(2, 1)
@@ -31,7 +30,6 @@ class Toy(BaseModel):
 
 
 class NoEvaluator(Evaluator):
-
     def __init__(self):
         super().__init__([])
 
@@ -39,7 +37,7 @@ class NoEvaluator(Evaluator):
         pass
 
     def evaluate(self, size):
-        return dict(score=1.)
+        return dict(score=1.0)
 
 
 class Seen(Hook):
@@ -62,8 +60,7 @@ class Seen(Hook):
 
 @pytest.fixture
 def interruption():
-    handlers = {one: signal.getsignal(one)
-                for one in (*interrupt.SIGNALS, signal.SIGCHLD)}
+    handlers = {one: signal.getsignal(one) for one in (*interrupt.SIGNALS, signal.SIGCHLD)}
     yield cli.Interruption()
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
@@ -71,26 +68,34 @@ def interruption():
 
 def loader(count, sampler=DefaultSampler):
     data = list(torch.rand(2 * count, 2))
-    return DataLoader(data, batch_size=2, sampler=sampler(data),
-                      collate_fn=lambda rows: dict(inputs=torch.stack(rows)))
+    return DataLoader(
+        data, batch_size=2, sampler=sampler(data), collate_fn=lambda rows: dict(inputs=torch.stack(rows))
+    )
 
 
 def runner(work_dir, seen, by_epoch=True, hooks=(), **kwargs):
     torch.manual_seed(0)
-    train_cfg = (dict(by_epoch=True, max_epochs=3) if by_epoch
-                 else dict(by_epoch=False, max_iters=12, val_interval=6))
+    train_cfg = dict(by_epoch=True, max_epochs=3) if by_epoch else dict(by_epoch=False, max_iters=12, val_interval=6)
     sampler = DefaultSampler if by_epoch else InfiniteSampler
     return Runner(
-        Toy(), str(work_dir), loader(EPOCH, sampler), loader(4),
-        train_cfg=train_cfg, val_cfg=dict(), val_evaluator=NoEvaluator(),
+        Toy(),
+        str(work_dir),
+        loader(EPOCH, sampler),
+        loader(4),
+        train_cfg=train_cfg,
+        val_cfg=dict(),
+        val_evaluator=NoEvaluator(),
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
         param_scheduler=[
             dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=8),
-            dict(type='MultiStepLR', milestones=[2], by_epoch=by_epoch)],
+            dict(type='MultiStepLR', milestones=[2], by_epoch=by_epoch),
+        ],
         default_hooks=dict(checkpoint=None, logger=None),
-        custom_hooks=[seen, *hooks], log_level='ERROR',
+        custom_hooks=[seen, *hooks],
+        log_level='ERROR',
         experiment_name=f'{work_dir.name}{len(os.listdir(work_dir))}',
-        **kwargs)
+        **kwargs,
+    )
 
 
 def interrupted(interruption, tmp_path, *args, **kwargs):
@@ -98,8 +103,7 @@ def interrupted(interruption, tmp_path, *args, **kwargs):
     with pytest.raises(interrupt.Interrupted, match='--resume') as info:
         cli.train(one, interruption)
     checkpoint = torch.load(tmp_path / 'interrupted.pth')
-    assert (tmp_path / 'last_checkpoint').read_text() == str(
-        tmp_path / 'interrupted.pth')
+    assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'interrupted.pth')
     assert not list(tmp_path.glob('*.part'))
     return one, info.value, checkpoint
 
@@ -107,17 +111,18 @@ def interrupted(interruption, tmp_path, *args, **kwargs):
 @pytest.fixture
 def whole(tmp_path_factory):
     """Learning rates of a training that nothing interrupts."""
+
     def rates(**kwargs):
         seen = Seen()
         runner(tmp_path_factory.mktemp('whole'), seen, **kwargs).train()
         return seen.rates
+
     return rates
 
 
 @pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM])
 def test_by_epoch(interruption, tmp_path, whole, signum):
-    one, stop, checkpoint = interrupted(interruption, tmp_path,
-                                        Seen(signum, at=7))
+    one, stop, checkpoint = interrupted(interruption, tmp_path, Seen(signum, at=7))
     assert stop.signum == signum
     assert 'the start of epoch 2' in str(stop)
     assert one.iter == 7  # the step that was running was finished
@@ -135,8 +140,7 @@ def test_by_epoch(interruption, tmp_path, whole, signum):
 
 
 def test_by_iteration(interruption, tmp_path, whole):
-    _, stop, checkpoint = interrupted(
-        interruption, tmp_path, Seen(signal.SIGTERM, at=4), by_epoch=False)
+    _, stop, checkpoint = interrupted(interruption, tmp_path, Seen(signal.SIGTERM, at=4), by_epoch=False)
     assert 'iteration 6' in str(stop)
     assert checkpoint['meta']['iter'] == 5
     seen = Seen()
@@ -147,17 +151,15 @@ def test_by_iteration(interruption, tmp_path, whole):
 
 def test_last_step_of_an_epoch(interruption, tmp_path):
     # the epoch ends, with its hooks and its validation, and is not repeated
-    _, stop, checkpoint = interrupted(interruption, tmp_path,
-                                      Seen(signal.SIGINT, at=EPOCH - 1))
+    _, stop, checkpoint = interrupted(interruption, tmp_path, Seen(signal.SIGINT, at=EPOCH - 1))
     assert checkpoint['meta']['epoch'] == 1
     assert checkpoint['meta']['iter'] == EPOCH
 
 
 def test_in_validation_with_ema(interruption, tmp_path):
     one, _, checkpoint = interrupted(
-        interruption, tmp_path,
-        Seen(signal.SIGINT, at=EPOCH, in_validation=True),
-        hooks=[EMAHook(momentum=0.5)])
+        interruption, tmp_path, Seen(signal.SIGINT, at=EPOCH, in_validation=True), hooks=[EMAHook(momentum=0.5)]
+    )
     assert checkpoint['meta']['epoch'] == 1
     assert checkpoint['meta']['iter'] == EPOCH
     # MMEngine's files hold the average as state_dict, the trained weights
@@ -172,14 +174,13 @@ def test_parameter_groups_get_their_rates_back(interruption, tmp_path):
     # MMEngine keeps a further group, for the log, beside those of torch
     seen = Seen(signal.SIGINT, at=7)
     one = runner(tmp_path, seen)
-    one.optim_wrapper['paramwise_cfg'] = dict(bias_lr_mult=2.)
+    one.optim_wrapper['paramwise_cfg'] = dict(bias_lr_mult=2.0)
     with pytest.raises(interrupt.Interrupted):
         cli.train(one, interruption)
     optimizer = torch.load(tmp_path / 'interrupted.pth')['optimizer']
     rates = [group['lr'] for group in optimizer['param_groups']]
     assert rates == pytest.approx([seen.rates[EPOCH], 2 * seen.rates[EPOCH]])
-    assert optimizer['base_param_settings']['lr'] == pytest.approx(
-        seen.rates[EPOCH])
+    assert optimizer['base_param_settings']['lr'] == pytest.approx(seen.rates[EPOCH])
 
 
 def test_dead_worker_after_a_signal(interruption, tmp_path, monkeypatch):
@@ -194,8 +195,7 @@ def test_dead_worker_after_a_signal(interruption, tmp_path, monkeypatch):
             for index, batch in enumerate(iteration(self)):
                 if index == 3:
                     os.kill(os.getpid(), signal.SIGTERM)
-                    raise RuntimeError('DataLoader worker (pid(s) 1) exited '
-                                       'unexpectedly')
+                    raise RuntimeError('DataLoader worker (pid(s) 1) exited unexpectedly')
                 yield batch
 
         monkeypatch.setattr(type(one.train_dataloader), '__iter__', broken)

@@ -25,8 +25,7 @@ def data(shapes, tmp_path):
 
 
 def write(folder, data, epochs=1, **changes):
-    cfg = config(data, folder / 'work', save_teacher(folder), epochs,
-                 **changes)
+    cfg = config(data, folder / 'work', save_teacher(folder), epochs, **changes)
     path = folder / 'config.py'
     cfg.dump(path)
     return path
@@ -40,8 +39,7 @@ def damage(path, how):
     content = path.read_bytes()
     path.unlink()
     if how != 'gone':
-        path.write_bytes({'empty': b'', 'text': b'no image at all',
-                          'cut short': content[:len(content) // 2]}[how])
+        path.write_bytes({'empty': b'', 'text': b'no image at all', 'cut short': content[: len(content) // 2]}[how])
 
 
 @pytest.mark.parametrize('how', ['gone', 'empty', 'text', 'cut short'])
@@ -51,8 +49,7 @@ def test_image_that_cannot_be_read(data, how):
     with pytest.raises(OSError) as info:
         LoadImageFromFile()(dict(img_path=path))
     assert is_ours(info.value)
-    assert str(info.value).startswith(
-        f'Expected the image {path!r} to be one that can be read, but got ')
+    assert str(info.value).startswith(f'Expected the image {path!r} to be one that can be read, but got ')
 
 
 def test_training_on_an_image_that_cannot_be_read(data, tmp_path):
@@ -68,14 +65,19 @@ def test_training_on_an_image_that_cannot_be_read(data, tmp_path):
     assert apart(go_on, path)[0] == 0
 
 
-@pytest.mark.parametrize(('change', 'fault'), [
-    (lambda path: path.write_text(''), 'an empty file'),
-    (lambda path: path.write_text(' \n'), 'an empty file'),
-    (lambda path: path.write_text(path.read_text()[:-9]), 'cut short'),
-    (lambda path: path.write_text('{"images": [}'), 'Expecting value'),
-    (lambda path: path.write_text(json.dumps(dict(
-        json.loads(path.read_text()), images=[], annotations=[]))),
-     'no images')])
+@pytest.mark.parametrize(
+    ('change', 'fault'),
+    [
+        (lambda path: path.write_text(''), 'an empty file'),
+        (lambda path: path.write_text(' \n'), 'an empty file'),
+        (lambda path: path.write_text(path.read_text()[:-9]), 'cut short'),
+        (lambda path: path.write_text('{"images": [}'), 'Expecting value'),
+        (
+            lambda path: path.write_text(json.dumps(dict(json.loads(path.read_text()), images=[], annotations=[]))),
+            'no images',
+        ),
+    ],
+)
 def test_annotations_that_cannot_be_read(data, tmp_path, change, fault):
     change(data / TRAIN)
     cfg = Config.fromfile(write(tmp_path, data))
@@ -83,22 +85,25 @@ def test_annotations_that_cannot_be_read(data, tmp_path, change, fault):
         cli.check_data(cfg, ('train', 'val'))
     assert is_ours(info.value)
     assert str(info.value).startswith(
-        'Expected train_dataloader.dataset.ann_file to be a file with '
-        f"annotations, but got '{data}/{TRAIN}' ({fault}")
+        f"Expected train_dataloader.dataset.ann_file to be a file with annotations, but got '{data}/{TRAIN}' ({fault}"
+    )
 
 
 def without_boxes(data, keep):
     content = json.loads((data / TRAIN).read_text())
     kept = {one['id'] for one in content['images'][:keep]}
-    content['annotations'] = [one for one in content['annotations']
-                              if one['image_id'] in kept]
+    content['annotations'] = [one for one in content['annotations'] if one['image_id'] in kept]
     (data / TRAIN).write_text(json.dumps(content))
 
 
-KEEP_EMPTY = {'train_dataloader.dataset.filter_cfg': None,
-              'train_dataloader.batch_size': 1,
-              'train_dataloader.dataset.pipeline.3.keep_empty': False,
-              'val_cfg': None, 'val_dataloader': None, 'val_evaluator': None}
+KEEP_EMPTY = {
+    'train_dataloader.dataset.filter_cfg': None,
+    'train_dataloader.batch_size': 1,
+    'train_dataloader.dataset.pipeline.3.keep_empty': False,
+    'val_cfg': None,
+    'val_dataloader': None,
+    'val_evaluator': None,
+}
 
 
 def test_most_images_without_boxes(data, tmp_path):
@@ -108,13 +113,11 @@ def test_most_images_without_boxes(data, tmp_path):
     assert status == 0, text
     state = torch.load(tmp_path / 'work/epoch_1.pth')
     assert state['meta']['iter'] == 8
-    assert all(bool(torch.isfinite(value.float()).all())
-               for value in state['state_dict'].values())
+    assert all(bool(torch.isfinite(value.float()).all()) for value in state['state_dict'].values())
 
 
 def test_data_worker_killed(data, tmp_path):
-    path = write(tmp_path, data, epochs=2, **{
-        'train_dataloader.num_workers': 2})
+    path = write(tmp_path, data, epochs=2, **{'train_dataloader.num_workers': 2})
     status, text = apart(go_on_without_worker, path, 2)
     assert status == 1 and 'Traceback' not in text, text
     assert 'is killed by signal: Killed' in text

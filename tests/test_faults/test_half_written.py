@@ -17,9 +17,18 @@ from tests.helpers.short_trainings import command, config, save_teacher
 
 def checkpoint(folder, iters, name=None, seed=5, **changes):
     path = folder / (name or f'epoch_{iters}.pth')
-    torch.save({**dict(meta=dict(epoch=iters, iter=iters, seed=seed),
-                       state_dict=dict(a=torch.full((300,), float(iters))),
-                       message_hub={}, optimizer={}), **changes}, path)
+    torch.save(
+        {
+            **dict(
+                meta=dict(epoch=iters, iter=iters, seed=seed),
+                state_dict=dict(a=torch.full((300,), float(iters))),
+                message_hub={},
+                optimizer={},
+            ),
+            **changes,
+        },
+        path,
+    )
     return path
 
 
@@ -33,12 +42,18 @@ def damage(path, how):
     if how == 'gone':
         path.unlink()
         return
-    path.write_bytes({
-        'empty': b'', 'cut': content[:middle], 'text': b'epoch 2' * 50,
-        # of the same length, and readable to torch but for one tensor
-        'flipped': content.replace(torch.full((9,), 2.).numpy().tobytes(),
-                                   torch.full((9,), 3.).numpy().tobytes()),
-        'other': torch_bytes(path.parent)}[how])
+    path.write_bytes(
+        {
+            'empty': b'',
+            'cut': content[:middle],
+            'text': b'epoch 2' * 50,
+            # of the same length, and readable to torch but for one tensor
+            'flipped': content.replace(
+                torch.full((9,), 2.0).numpy().tobytes(), torch.full((9,), 3.0).numpy().tobytes()
+            ),
+            'other': torch_bytes(path.parent),
+        }[how]
+    )
 
 
 def torch_bytes(folder):
@@ -46,21 +61,24 @@ def torch_bytes(folder):
     return (folder / 'plain').read_bytes()
 
 
-FAULTS = dict(gone='no such file', empty='an empty file', cut='cut short',
-              text='no checkpoint', flipped='damaged at',
-              other='it holds no meta')
+FAULTS = dict(
+    gone='no such file',
+    empty='an empty file',
+    cut='cut short',
+    text='no checkpoint',
+    flipped='damaged at',
+    other='it holds no meta',
+)
 
 
 def chosen(folder, load_from=None, **changes):
-    cfg = Config(dict(work_dir=str(folder), resume=True, load_from=load_from,
-                      **changes))
+    cfg = Config(dict(work_dir=str(folder), resume=True, load_from=load_from, **changes))
     choose_checkpoint(cfg)
     return cfg
 
 
 @pytest.mark.parametrize('how', FAULTS)
 class TestDamagedLast:
-
     @pytest.fixture
     def folder(self, tmp_path, how):
         checkpoint(tmp_path, 1)
@@ -90,7 +108,6 @@ class TestDamagedLast:
 
 
 class TestChoice:
-
     def test_the_last_is_left_to_mmengine(self, tmp_path, capsys):
         checkpoint(tmp_path, 2)
         last(tmp_path, checkpoint(tmp_path, 1))
@@ -135,13 +152,13 @@ class TestChoice:
 
     def test_what_would_run_code_is_no_damage(self, tmp_path):
         import pickle
+
         last(tmp_path, checkpoint(tmp_path, 2, extra=os.system))
         with pytest.raises(pickle.UnpicklingError):
             chosen(tmp_path)
 
 
 class TestWriting:
-
     def test_a_write_that_fails_changes_nothing(self, tmp_path, monkeypatch):
         path = tmp_path / 'epoch_1.pth'
         LocalBackend().put(b'good', path)
@@ -174,8 +191,9 @@ def full_disk(*args):
 
 
 def write(folder, shapes, name, **changes):
-    cfg = config(shapes, folder / name, save_teacher(folder), **{
-        'default_hooks.checkpoint.max_keep_ckpts': 1, **changes})
+    cfg = config(
+        shapes, folder / name, save_teacher(folder), **{'default_hooks.checkpoint.max_keep_ckpts': 1, **changes}
+    )
     path = folder / f'{name}.py'
     cfg.dump(path)
     return path, folder / name
@@ -186,7 +204,7 @@ EPOCH_1 = {'train_cfg.max_epochs': 1}
 
 def iterations(work_dir):
     """Of the one checkpoint that is there, which has to be whole."""
-    file, = work_dir.glob('*.pth')
+    (file,) = work_dir.glob('*.pth')
     return torch.load(file)['meta']['iter']
 
 
@@ -218,8 +236,7 @@ def test_no_file_can_grow(shapes, tmp_path):
 def test_full_disk_and_damage_at_the_command_line(shapes, tmp_path):
     path, work_dir = write(tmp_path, shapes, 'full', **EPOCH_1)
     work_dir.mkdir()
-    disk = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=16m', 'none',
-                           work_dir], capture_output=True, text=True)
+    disk = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=16m', 'none', work_dir], capture_output=True, text=True)
     if disk.returncode:
         pytest.skip(f'no small disk can be mounted here: {disk.stderr}')
     try:
@@ -227,20 +244,17 @@ def test_full_disk_and_damage_at_the_command_line(shapes, tmp_path):
         free = os.statvfs(work_dir).f_bavail * os.statvfs(work_dir).f_bsize
         size = (work_dir / 'epoch_1.pth').stat().st_size
         (work_dir / 'filler').write_bytes(bytes(free - size // 2))
-        done = command('tools/train.py', path, '--resume', '--cfg-options',
-                       'train_cfg.max_epochs=2')
+        done = command('tools/train.py', path, '--resume', '--cfg-options', 'train_cfg.max_epochs=2')
         assert done.returncode == 1
-        assert "epoch_2.pth' to be written, but got No space left" in (
-            done.stdout)
+        assert "epoch_2.pth' to be written, but got No space left" in (done.stdout)
         assert 'Make room' in done.stdout and 'Traceback' not in done.stdout
         assert iterations(work_dir) == 2
         # and half a file of an older program, on the same disk
         (work_dir / 'filler').unlink()
         content = (work_dir / 'epoch_1.pth').read_bytes()
-        (work_dir / 'epoch_2.pth').write_bytes(content[:size // 3])
+        (work_dir / 'epoch_2.pth').write_bytes(content[: size // 3])
         last(work_dir, work_dir / 'epoch_2.pth')
-        done = command('tools/train.py', path, '--resume', '--cfg-options',
-                       'train_cfg.max_epochs=2')
+        done = command('tools/train.py', path, '--resume', '--cfg-options', 'train_cfg.max_epochs=2')
         assert done.returncode == 0, done.stdout[-3000:]
         assert f"'{work_dir}/epoch_2.pth' (cut short" in done.stdout
         assert f'Going on from {work_dir}/epoch_1.pth.' in done.stdout
@@ -263,10 +277,14 @@ def test_kept_until_the_next_best(tmp_path):
 
     fails = False
     runner = SimpleNamespace(
-        work_dir=str(tmp_path), epoch=0, iter=4, save_checkpoint=save,
-        message_hub=MessageHub('saving'), logger=MMLogger('saving'))
-    hook = CheckpointHook(interval=1, max_keep_ckpts=1, save_best='mAP',
-                          rule='greater')
+        work_dir=str(tmp_path),
+        epoch=0,
+        iter=4,
+        save_checkpoint=save,
+        message_hub=MessageHub('saving'),
+        logger=MMLogger('saving'),
+    )
+    hook = CheckpointHook(interval=1, max_keep_ckpts=1, save_best='mAP', rule='greater')
     hook.before_train(runner)
 
     def files():

@@ -21,8 +21,7 @@ from tests.helpers.tiny_detectors import build, distill, fcos
 
 # these follow torch's own default, so that the option holds for them as well
 FOLLOW_TORCH = ('doctor_checks.py', 'resume.py')
-SOURCES = sorted([*(ROOT / 'kd_ext').rglob('*.py'),
-                  *(ROOT / 'tools').rglob('*.py')])
+SOURCES = sorted([*(ROOT / 'kd_ext').rglob('*.py'), *(ROOT / 'tools').rglob('*.py')])
 
 
 class Call:
@@ -39,7 +38,7 @@ class Call:
 
 
 def _history(evil):
-    history = HistoryBuffer([1.], [1])
+    history = HistoryBuffer([1.0], [1])
     history.extra = evil
     return history
 
@@ -47,12 +46,9 @@ def _history(evil):
 # ways to hide what touches the marker; each is a checkpoint's content
 PLACES = {
     'weight': lambda evil: {'backbone.conv1.weight': evil},
-    'meta': lambda evil: dict(state_dict={'a': torch.zeros(1)},
-                              meta=dict(dataset_meta=evil)),
-    'log history': lambda evil: dict(
-        state_dict={'a': torch.zeros(1)}, message_hub=_history(evil)),
-    'array': lambda evil: dict(
-        state_dict={'a': torch.zeros(1)}, x=np.array([evil], dtype=object)),
+    'meta': lambda evil: dict(state_dict={'a': torch.zeros(1)}, meta=dict(dataset_meta=evil)),
+    'log history': lambda evil: dict(state_dict={'a': torch.zeros(1)}, message_hub=_history(evil)),
+    'array': lambda evil: dict(state_dict={'a': torch.zeros(1)}, x=np.array([evil], dtype=object)),
     'key': lambda evil: {evil: torch.zeros(1)},
     'whole': lambda evil: evil,
 }
@@ -62,8 +58,7 @@ CALLS = {
     'open': lambda path: Call(open, str(path), 'w'),
     'Path.touch': lambda path: Call(Path.touch, path),
     # the builtin has a stand-in among the names that are let through
-    'getattr': lambda path: Call(
-        Call(getattr, HistoryBuffer, '__init__'), f'touch {path}'),
+    'getattr': lambda path: Call(Call(getattr, HistoryBuffer, '__init__'), f'touch {path}'),
 }
 
 
@@ -79,8 +74,7 @@ def _pickle(content, path):
     path.write_bytes(pickle.dumps(content))
 
 
-WRITERS = dict(zip=torch.save, legacy=_legacy, protocol_4=_protocol_4,
-               pickle=_pickle)
+WRITERS = dict(zip=torch.save, legacy=_legacy, protocol_4=_protocol_4, pickle=_pickle)
 
 
 @pytest.fixture
@@ -132,8 +126,7 @@ def test_the_option_is_what_it_takes(evil, marker, monkeypatch):
     monkeypatch.setenv(*TRUST.split('='))
     state = build(fcos(8)).state_dict()
     path = evil()
-    torch.save(dict(state_dict=state, meta=dict(
-        epoch=Call(Path.touch, marker))), path)
+    torch.save(dict(state_dict=state, meta=dict(epoch=Call(Path.touch, marker))), path)
     distill(teacher_ckpt=path)
     assert marker.exists()
 
@@ -141,25 +134,23 @@ def test_the_option_is_what_it_takes(evil, marker, monkeypatch):
 @pytest.mark.parametrize('name', ['means.pth', 'means.json'])
 def test_class_means(evil, marker, name):
     with pytest.raises(ValueError, match='Expected class_means to be'):
-        distill(nd=dict(type='kd_ext.NDLoss', at='embedding',
-                        class_means=evil(name)))
+        distill(nd=dict(type='kd_ext.NDLoss', at='embedding', class_means=evil(name)))
     assert not marker.exists()
 
 
 def test_class_means_in_their_own_format(tmp_path, marker):
     path = tmp_path / 'means.pth'
-    torch.save(dict(format=FORMAT, means=torch.ones(4, 2), counts=None,
-                    classes=None, info=Call(Path.touch, marker)), path)
+    torch.save(
+        dict(format=FORMAT, means=torch.ones(4, 2), counts=None, classes=None, info=Call(Path.touch, marker)), path
+    )
     with pytest.raises(ValueError, match='tools/class_means.py'):
         load_class_means(path)
     assert not marker.exists()
 
 
-@pytest.mark.parametrize('means', [None, [[1., 2.]], torch.ones(3),
-                                   torch.ones(3, 2, dtype=torch.long)])
+@pytest.mark.parametrize('means', [None, [[1.0, 2.0]], torch.ones(3), torch.ones(3, 2, dtype=torch.long)])
 def test_class_means_of_another_shape(tmp_path, means):
-    torch.save(dict(format=FORMAT, means=means, counts=None, classes=None,
-                    info={}), tmp_path / 'means.pth')
+    torch.save(dict(format=FORMAT, means=means, counts=None, classes=None, info={}), tmp_path / 'means.pth')
     with pytest.raises(ValueError, match='means to be a'):
         load_class_means(tmp_path / 'means.pth')
 
@@ -173,8 +164,7 @@ def test_trust_is_not_for_class_means(evil, marker, monkeypatch):
 
 def test_partial_sums(tmp_path, marker):
     partials = Partials(tmp_path / 'means.pth', dict(of='x'), 3, 2, 5)
-    torch.save(dict(identity=dict(of='x'), id=Call(Path.touch, marker)),
-               partials.path(0))
+    torch.save(dict(identity=dict(of='x'), id=Call(Path.touch, marker)), partials.path(0))
     with pytest.raises(ValueError, match='can be read.*--fresh'):
         partials.merge()
     assert not marker.exists()
@@ -182,8 +172,7 @@ def test_partial_sums(tmp_path, marker):
 
 @pytest.mark.parametrize('resume', [False, True])
 def test_runner(evil, marker, shapes, tmp_path, resume):
-    cfg = training.config(shapes, tmp_path, 'random', resume=resume,
-                          load_from=evil())
+    cfg = training.config(shapes, tmp_path, 'random', resume=resume, load_from=evil())
     with pytest.raises(pickle.UnpicklingError) as info:
         Runner.from_cfg(cfg).load_or_resume()
     assert TRUST in message(info.value) and 'pathlib' in message(info.value)
@@ -209,9 +198,9 @@ def test_pretrained_backbone(evil, marker):
 @pytest.mark.slow
 def test_command_line(evil, marker, shapes, tmp_path):
     training.config(shapes, tmp_path, 'random').dump(tmp_path / 'config.py')
-    done = training.command('tools/train.py', tmp_path / 'config.py',
-                            '--resume', evil(call='exec'), '--work-dir',
-                            tmp_path / 'work')
+    done = training.command(
+        'tools/train.py', tmp_path / 'config.py', '--resume', evil(call='exec'), '--work-dir', tmp_path / 'work'
+    )
     assert done.returncode == 1 and 'Traceback' not in done.stdout
     assert 'it names exec.' in done.stdout
     assert TRUST in done.stdout
@@ -222,17 +211,24 @@ def _calls(path):
     """``(name, keywords)`` of every call in a source file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
-            keywords = {word.arg: ast.unparse(word.value)
-                        for word in node.keywords}
+            keywords = {word.arg: ast.unparse(word.value) for word in node.keywords}
             yield ast.unparse(node.func), keywords
 
 
 @pytest.mark.parametrize('path', SOURCES, ids=lambda path: path.name)
 def test_no_other_way_to_run_a_file(path):
     for name, keywords in _calls(path):
-        assert name not in ('eval', 'exec', 'pickle.load', 'pickle.loads',
-                            'pickle.Unpickler', 'os.system', 'marshal.loads',
-                            'yaml.load', 'yaml.unsafe_load')
+        assert name not in (
+            'eval',
+            'exec',
+            'pickle.load',
+            'pickle.loads',
+            'pickle.Unpickler',
+            'os.system',
+            'marshal.loads',
+            'yaml.load',
+            'yaml.unsafe_load',
+        )
         assert keywords.get('weights_only') != 'False'
         assert keywords.get('allow_pickle') != 'True'
         assert keywords.get('shell') != 'True'

@@ -17,16 +17,16 @@ def logits():
 
 
 def naive(student, teacher, tau, use_sigmoid):
-    total = 0.
+    total = 0.0
     for s, t in zip((student / tau).tolist(), (teacher / tau).tolist()):
         if use_sigmoid:
-            pairs = [(1 / (1 + math.exp(-sign * b)),
-                      1 / (1 + math.exp(-sign * a)))
-                     for a, b in zip(s, t) for sign in (1, -1)]
+            pairs = [
+                (1 / (1 + math.exp(-sign * b)), 1 / (1 + math.exp(-sign * a)))
+                for a, b in zip(s, t)
+                for sign in (1, -1)
+            ]
         else:
-            pairs = [(math.exp(b) / sum(map(math.exp, t)),
-                      math.exp(a) / sum(map(math.exp, s)))
-                     for a, b in zip(s, t)]
+            pairs = [(math.exp(b) / sum(map(math.exp, t)), math.exp(a) / sum(map(math.exp, s))) for a, b in zip(s, t)]
         total += sum(p * math.log(p / q) for p, q in pairs)
     return torch.tensor(total * tau**2 / len(student))
 
@@ -34,23 +34,19 @@ def naive(student, teacher, tau, use_sigmoid):
 @pytest.mark.parametrize('tau', [1, 4])
 def test_released_code(tau):
     arrays = np.load(ARRAYS)
-    loss = kl_logits_loss(torch.from_numpy(arrays['student_logits']),
-                          torch.from_numpy(arrays['teacher_logits']), tau)
+    loss = kl_logits_loss(torch.from_numpy(arrays['student_logits']), torch.from_numpy(arrays['teacher_logits']), tau)
     assert float(loss) == pytest.approx(float(arrays[f'kd_T{tau}']), rel=1e-5)
 
 
 def test_hand_worked():
     # softmax: p = (3/4, 1/4), q = (1/2, 1/2):
     # 3/4 ln(3/2) + 1/4 ln(1/2) = 0.304099 - 0.173287 = 0.130812
-    teacher, student = torch.tensor([[math.log(3.), 0.]]), torch.zeros(1, 2)
-    assert_close(kl_logits_loss(student, teacher), torch.tensor(0.130812),
-                 rtol=1e-5, atol=0)
+    teacher, student = torch.tensor([[math.log(3.0), 0.0]]), torch.zeros(1, 2)
+    assert_close(kl_logits_loss(student, teacher), torch.tensor(0.130812), rtol=1e-5, atol=0)
     # sigmoid: the first class is the same question, the second adds 0
-    assert_close(kl_logits_loss(student, teacher, 1.0, True),
-                 torch.tensor(0.130812), rtol=1e-5, atol=0)
+    assert_close(kl_logits_loss(student, teacher, 1.0, True), torch.tensor(0.130812), rtol=1e-5, atol=0)
     # logits twice as large at T = 2: the same probabilities, times T^2
-    assert_close(kl_logits_loss(2 * student, 2 * teacher, 2.0),
-                 torch.tensor(4 * 0.130812), rtol=1e-5, atol=0)
+    assert_close(kl_logits_loss(2 * student, 2 * teacher, 2.0), torch.tensor(4 * 0.130812), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize('use_sigmoid', [False, True])
@@ -67,9 +63,9 @@ def test_naive_loop_and_identity(logits, tau, use_sigmoid):
 
 def test_softmax_form_is_torchs(logits):
     student, teacher = logits
-    expected = torch.nn.functional.kl_div(
-        (student / 3).log_softmax(1), (teacher / 3).softmax(1),
-        reduction='batchmean') * 9
+    expected = (
+        torch.nn.functional.kl_div((student / 3).log_softmax(1), (teacher / 3).softmax(1), reduction='batchmean') * 9
+    )
     assert_close(kl_logits_loss(student, teacher, 3.0), expected)
 
 
@@ -78,13 +74,10 @@ def test_invariances(logits, use_sigmoid):
     student, teacher = logits
     loss = kl_logits_loss(student, teacher, 2.0, use_sigmoid)
     rows = torch.randperm(12, generator=torch.Generator().manual_seed(1))
-    assert_close(loss, kl_logits_loss(student[rows], teacher[rows], 2.0,
-                                      use_sigmoid))
+    assert_close(loss, kl_logits_loss(student[rows], teacher[rows], 2.0, use_sigmoid))
     columns = torch.tensor([4, 2, 0, 1, 3])
-    assert_close(loss, kl_logits_loss(student[:, columns],
-                                      teacher[:, columns], 2.0, use_sigmoid))
-    assert_close(loss, kl_logits_loss(student.repeat(3, 1),
-                                      teacher.repeat(3, 1), 2.0, use_sigmoid))
+    assert_close(loss, kl_logits_loss(student[:, columns], teacher[:, columns], 2.0, use_sigmoid))
+    assert_close(loss, kl_logits_loss(student.repeat(3, 1), teacher.repeat(3, 1), 2.0, use_sigmoid))
     if not use_sigmoid:
         assert_close(loss, kl_logits_loss(student + 5, teacher - 2, 2.0))
 
@@ -93,8 +86,7 @@ def test_invariances(logits, use_sigmoid):
 def test_gradcheck_and_no_teacher_gradient(logits, use_sigmoid):
     student, teacher = logits.double().clone().requires_grad_()
     inputs = student.detach().requires_grad_(), teacher.detach()
-    assert torch.autograd.gradcheck(
-        lambda s, t: kl_logits_loss(s, t, 2.0, use_sigmoid), inputs)
+    assert torch.autograd.gradcheck(lambda s, t: kl_logits_loss(s, t, 2.0, use_sigmoid), inputs)
     teacher = teacher.detach().requires_grad_()
     kl_logits_loss(inputs[0], teacher, 2.0, use_sigmoid).backward()
     assert teacher.grad is None
@@ -128,8 +120,8 @@ def test_one_class_only():
 
 def test_module_is_registered_and_weighs(logits):
     from kd_ext.registry import MODELS
-    loss = MODELS.build(dict(type='kd_ext.LogitKLLoss', tau=2,
-                             use_sigmoid=True, loss_weight=3.))
+
+    loss = MODELS.build(dict(type='kd_ext.LogitKLLoss', tau=2, use_sigmoid=True, loss_weight=3.0))
     assert_close(loss(*logits), 3 * kl_logits_loss(*logits, 2.0, True))
 
 

@@ -1,4 +1,3 @@
-
 import numpy as np
 import pytest
 import torch
@@ -16,8 +15,7 @@ SIZES = (4, 12, 16), (6, 6, 8), (8, 3, 4)
 
 def stages(seed, sizes=SIZES, batch=2, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(batch, *size, generator=generator, dtype=dtype)
-                 for size in sizes)
+    return tuple(torch.randn(batch, *size, generator=generator, dtype=dtype) for size in sizes)
 
 
 def leaves(maps):
@@ -29,21 +27,19 @@ def matrices(maps):
     for low, high in zip(maps, maps[1:]):
         h, w = high.shape[-2:]
         pooled = F.adaptive_avg_pool2d(low, (h, w))
-        yield sum(pooled[:, :, i, j, None] * high[:, None, :, i, j]
-                  for i in range(h) for j in range(w)) / (h * w)
+        yield sum(pooled[:, :, i, j, None] * high[:, None, :, i, j] for i in range(h) for j in range(w)) / (h * w)
 
 
 def oracle(student, teacher, relative=False):
     """The formula with formed matrices and an SVD, in float64."""
-    total, n = 0., len(student)
-    pairs = zip(matrices([value.double() for value in student]),
-                matrices([value.double() for value in teacher]))
+    total, n = 0.0, len(student)
+    pairs = zip(matrices([value.double() for value in student]), matrices([value.double() for value in teacher]))
     for k, (m_S, m_T) in enumerate(pairs, 1):
         sigma_S, sigma_T = (torch.linalg.svdvals(m)[:, 0] for m in (m_S, m_T))
         error = sigma_S - sigma_T
         if relative:
             error = error / (sigma_T + 1e-6)
-        total = total + 2.**-(n - k) * error.square().mean()
+        total = total + 2.0 ** -(n - k) * error.square().mean()
     return total
 
 
@@ -73,8 +69,7 @@ def test_sigma_of_the_reference(arrays, model):
 
 
 def test_loss_of_the_reference(arrays):
-    student, teacher = ([arrays[f'{model}_{k}'] for k in range(4)]
-                        for model in ('student', 'teacher'))
+    student, teacher = ([arrays[f'{model}_{k}'] for k in range(4)] for model in ('student', 'teacher'))
     loss = lipschitz_loss(student, teacher)
     assert_close(loss.double(), arrays['loss_exact'], rtol=1e-5, atol=0)
 
@@ -95,14 +90,11 @@ def test_hand_worked():
     def cell(*values):
         return torch.tensor(values).view(1, -1, 1, 1)
 
-    student, teacher = (cell(3., 4.), cell(1., 0.)), (cell(0., 2.),
-                                                      cell(0., 1.))
+    student, teacher = (cell(3.0, 4.0), cell(1.0, 0.0)), (cell(0.0, 2.0), cell(0.0, 1.0))
     assert_close(lipschitz_loss(student, teacher), torch.tensor(4.5))
-    assert_close(lipschitz_loss(student, teacher, relative=True),
-                 torch.tensor(1.125))
+    assert_close(lipschitz_loss(student, teacher, relative=True), torch.tensor(1.125))
     # a weight of 3 in place of 1/2
-    assert_close(lipschitz_loss(student, teacher, stage_weights=[3.]),
-                 torch.tensor(27.))
+    assert_close(lipschitz_loss(student, teacher, stage_weights=[3.0]), torch.tensor(27.0))
     # d sigma / dp = p ||f|| / ||p|| = (0.6, 0.8); times 2 * 3 / 2
     student = leaves(student)
     lipschitz_loss(student, teacher).backward()
@@ -110,9 +102,11 @@ def test_hand_worked():
 
 
 @pytest.mark.parametrize('relative', [False, True])
-@pytest.mark.parametrize('sizes', [
-    SIZES, ((4, 9, 7), (6, 5, 4), (3, 2, 3), (8, 1, 1)), ((8, 6, 6), (3, 6, 6))
-], ids=['halves', 'ragged', 'narrowing'])
+@pytest.mark.parametrize(
+    'sizes',
+    [SIZES, ((4, 9, 7), (6, 5, 4), (3, 2, 3), (8, 1, 1)), ((8, 6, 6), (3, 6, 6))],
+    ids=['halves', 'ragged', 'narrowing'],
+)
 def test_oracle(sizes, relative):
     ours, exact = leaves(stages(0, sizes)), leaves(stages(0, sizes))
     teacher = stages(1, sizes)
@@ -129,9 +123,7 @@ def test_gradcheck(relative):
     sizes = (2, 3, 4), (3, 2, 2), (2, 1, 1)
     student = leaves(stages(0, sizes, dtype=torch.float64))
     teacher = stages(1, sizes, dtype=torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda *maps: lipschitz_loss(maps, teacher, relative=relative),
-        student)
+    assert torch.autograd.gradcheck(lambda *maps: lipschitz_loss(maps, teacher, relative=relative), student)
 
 
 def test_equal_stages_give_zero():
@@ -154,8 +146,7 @@ def test_zero_features():
     student = leaves(zeros)
     assert torch.equal(stage_sigmas(student), torch.zeros(2, 2))
     lipschitz_loss(student, stages(1)).backward()
-    assert all(torch.equal(maps.grad, torch.zeros_like(maps))
-               for maps in student)
+    assert all(torch.equal(maps.grad, torch.zeros_like(maps)) for maps in student)
     # a stage of zeros between others, zeros in the teacher, relative to them
     mixed = leaves([zeros[0], *stages(0)[1:]])
     loss = lipschitz_loss(mixed, zeros, relative=True)
@@ -164,10 +155,10 @@ def test_zero_features():
 
 
 @pytest.mark.parametrize('relative', [False, True])
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float16,
-                                   torch.bfloat16])
-@pytest.mark.parametrize('case', ['equal', 'equal cells', 'both zero', 'zeros',
-                                  'zero teacher', 'cells', 'a zero cell'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    'case', ['equal', 'equal cells', 'both zero', 'zeros', 'zero teacher', 'cells', 'a zero cell']
+)
 def test_corners_are_finite(case, dtype, relative):
     sizes = [(c, 1, 1) for c, _, _ in SIZES] if 'cell' in case else SIZES
     student, teacher = stages(0, sizes), stages(1, sizes)
@@ -180,8 +171,7 @@ def test_corners_are_finite(case, dtype, relative):
     if case == 'a zero cell':
         student = student[0], student[1] * 0, student[2]
     student = leaves([maps.to(dtype) for maps in student])
-    loss = lipschitz_loss(student, [maps.to(dtype) for maps in teacher],
-                          relative=relative)
+    loss = lipschitz_loss(student, [maps.to(dtype) for maps in teacher], relative=relative)
     loss.backward()
     assert loss.dtype == torch.float32 and loss.isfinite()
     # an error of 1e6, relative to a sigma of 0, has a gradient beyond fp16
@@ -195,9 +185,9 @@ def test_corners_are_finite(case, dtype, relative):
 
 def test_maps_of_one_cell_are_exact_whatever_the_start():
     # rank 1, and p orthogonal to a start vector of ones
-    p = torch.tensor([1., -1., 2., -2.]).view(1, 4, 1, 1)
-    f = torch.tensor([3., 4.]).view(1, 2, 1, 1)
-    assert_close(stage_sigmas([p, f]), torch.tensor([[250.**0.5]]))
+    p = torch.tensor([1.0, -1.0, 2.0, -2.0]).view(1, 4, 1, 1)
+    f = torch.tensor([3.0, 4.0]).view(1, 2, 1, 1)
+    assert_close(stage_sigmas([p, f]), torch.tensor([[250.0**0.5]]))
 
 
 def test_more_steps_than_the_matrix_has_rank():
@@ -230,12 +220,9 @@ def test_scale(scale):
 
 @pytest.mark.parametrize('scale', [1e-4, 1e4])
 def test_relative_does_not_depend_on_the_scale(scale):
-    student, teacher = ([1e3 * value for value in stages(seed)]
-                        for seed in (0, 1))
+    student, teacher = ([1e3 * value for value in stages(seed)] for seed in (0, 1))
     loss = lipschitz_loss(student, teacher, relative=True)
-    scaled = lipschitz_loss([scale * value for value in student],
-                            [scale * value for value in teacher],
-                            relative=True)
+    scaled = lipschitz_loss([scale * value for value in student], [scale * value for value in teacher], relative=True)
     assert_close(loss, scaled, rtol=1e-3, atol=0)
 
 
@@ -248,8 +235,7 @@ def test_half_precision(dtype):
         loss.backward()
     assert loss.dtype == torch.float32
     assert_close(loss.double(), oracle(student, teacher), rtol=1e-5, atol=0)
-    assert all(m.grad.dtype == dtype and m.grad.isfinite().all()
-               for m in student)
+    assert all(m.grad.dtype == dtype and m.grad.isfinite().all() for m in student)
 
 
 def test_non_finite_features_come_out_as_nan():
@@ -290,33 +276,40 @@ def test_no_images():
 
 
 def test_module():
-    loss = MODELS.build(dict(type='kd_ext.LipschitzLoss', loss_weight=2.,
-                             relative=True, stage_weights=(1., 0.)))
+    loss = MODELS.build(dict(type='kd_ext.LipschitzLoss', loss_weight=2.0, relative=True, stage_weights=(1.0, 0.0)))
     assert loss.relates_levels and not list(loss.parameters())
-    assert_close(loss(stages(0), stages(1)), 2 * lipschitz_loss(
-        stages(0)[:2], stages(1)[:2], relative=True, stage_weights=(1., )))
+    assert_close(
+        loss(stages(0), stages(1)),
+        2 * lipschitz_loss(stages(0)[:2], stages(1)[:2], relative=True, stage_weights=(1.0,)),
+    )
 
 
-@pytest.mark.parametrize('kwargs, match', [
-    (dict(num_iters=0), 'num_iters to be a whole number >= 1, but got 0'),
-    (dict(loss_weight=-1), 'loss_weight to be a finite number >= 0'),
-    (dict(stage_weights=['a']), 'stage_weights to be a finite number >= 0'),
-])
+@pytest.mark.parametrize(
+    'kwargs, match',
+    [
+        (dict(num_iters=0), 'num_iters to be a whole number >= 1, but got 0'),
+        (dict(loss_weight=-1), 'loss_weight to be a finite number >= 0'),
+        (dict(stage_weights=['a']), 'stage_weights to be a finite number >= 0'),
+    ],
+)
 def test_bad_arguments(kwargs, match):
     with pytest.raises(ValueError, match=match):
         LipschitzLoss(**kwargs)
 
 
-@pytest.mark.parametrize('student, teacher, error, match', [
-    (stages(0)[0], stages(1), TypeError, 'preds_S to be a tuple of stage'),
-    (stages(0), [None] * 3, TypeError, 'preds_T to be a tuple of stage'),
-    (stages(0), stages(1)[:2], ValueError, 'the same number of levels'),
-    ((), (), ValueError, 'the same number of levels, at least one'),
-    (stages(0)[:1], stages(1)[:1], ValueError, 'at least 2 stages, but got 1'),
-    (stages(0), stages(1, batch=3), ValueError, 'of one batch size'),
-    (stages(0), [m[0] for m in stages(1)], ValueError, r'preds_T\[0\] to be'),
-    ([m.long() for m in stages(0)], stages(1), ValueError, 'floating point'),
-])
+@pytest.mark.parametrize(
+    'student, teacher, error, match',
+    [
+        (stages(0)[0], stages(1), TypeError, 'preds_S to be a tuple of stage'),
+        (stages(0), [None] * 3, TypeError, 'preds_T to be a tuple of stage'),
+        (stages(0), stages(1)[:2], ValueError, 'the same number of levels'),
+        ((), (), ValueError, 'the same number of levels, at least one'),
+        (stages(0)[:1], stages(1)[:1], ValueError, 'at least 2 stages, but got 1'),
+        (stages(0), stages(1, batch=3), ValueError, 'of one batch size'),
+        (stages(0), [m[0] for m in stages(1)], ValueError, r'preds_T\[0\] to be'),
+        ([m.long() for m in stages(0)], stages(1), ValueError, 'floating point'),
+    ],
+)
 def test_bad_stages(student, teacher, error, match):
     with pytest.raises(error, match=match):
         LipschitzLoss()(student, teacher)
@@ -324,4 +317,4 @@ def test_bad_stages(student, teacher, error, match):
 
 def test_wrong_number_of_weights():
     with pytest.raises(ValueError, match='stage_weights to be 2 numbers'):
-        lipschitz_loss(stages(0), stages(1), stage_weights=[1.])
+        lipschitz_loss(stages(0), stages(1), stage_weights=[1.0])

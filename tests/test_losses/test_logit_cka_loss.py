@@ -5,13 +5,13 @@ from torch.testing import assert_close
 from kd_ext.losses import LogitCKALoss, logit_cka_loss
 from kd_ext.registry import MODELS
 
-SETTINGS = [(intra, inter, center) for center in (False, True)
-            for intra, inter in ((1., 0.), (0., 1.), (2., 3.))]
+SETTINGS = [
+    (intra, inter, center) for center in (False, True) for intra, inter in ((1.0, 0.0), (0.0, 1.0), (2.0, 3.0))
+]
 
 
 def logits(seed, *shape, dtype=torch.float32):
-    return torch.randn(shape, dtype=dtype,
-                       generator=torch.Generator().manual_seed(seed))
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def gradient(student, teacher, *args):
@@ -30,37 +30,35 @@ def naive_cka(x, y, center):
 
 def naive(student, teacher, intra, inter, center):
     if student.dim() == 4:  # every pixel is a sample
-        student, teacher = (torch.stack([
-            m[b, :, i, j] for b in range(m.shape[0])
-            for i in range(m.shape[2]) for j in range(m.shape[3])])
-            for m in (student, teacher))
-    return (intra * (1 - naive_cka(student, teacher, center))
-            + inter * (1 - naive_cka(student.T, teacher.T, center)))
+        student, teacher = (
+            torch.stack(
+                [m[b, :, i, j] for b in range(m.shape[0]) for i in range(m.shape[2]) for j in range(m.shape[3])]
+            )
+            for m in (student, teacher)
+        )
+    return intra * (1 - naive_cka(student, teacher, center)) + inter * (1 - naive_cka(student.T, teacher.T, center))
 
 
 def test_hand_worked():
     # X = I, Y = diag(1, 2): K_X = I, K_Y = diag(1, 4),
     # CKA = 5 / (r2 r17), over samples and over classes
-    student, teacher = torch.eye(2), torch.diag(torch.tensor([1., 2.]))
-    assert_close(logit_cka_loss(student, teacher, 2., 3., False),
-                 torch.tensor(5 * (1 - 5 / 34**0.5)))
+    student, teacher = torch.eye(2), torch.diag(torch.tensor([1.0, 2.0]))
+    assert_close(logit_cka_loss(student, teacher, 2.0, 3.0, False), torch.tensor(5 * (1 - 5 / 34**0.5)))
     # samples (1, 0), (1, 0) against (1, 0), (0, 1), not centred:
     # over samples <1 1^T, I> / (2 r2) = 1 / r2;
     # over classes <diag(2, 0), I> / (2 r2) = 1 / r2
-    student = torch.tensor([[1., 0.], [1., 0.]])
-    for weights in ((1., 0.), (0., 1.)):
-        assert_close(logit_cka_loss(student, torch.eye(2), *weights, False),
-                     torch.tensor(1 - 0.5**0.5))
+    student = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    for weights in ((1.0, 0.0), (0.0, 1.0)):
+        assert_close(logit_cka_loss(student, torch.eye(2), *weights, False), torch.tensor(1 - 0.5**0.5))
 
 
 @pytest.mark.parametrize('setting', SETTINGS)
 @pytest.mark.parametrize('shape', [(12, 5), (4, 9), (2, 4, 3, 5)])
 def test_definition(shape, setting):
-    student, teacher = (logits(seed, *shape, dtype=torch.float64)
-                        for seed in (0, 1))
+    student, teacher = (logits(seed, *shape, dtype=torch.float64) for seed in (0, 1))
     leaf = student.clone().requires_grad_()
     wanted = naive(leaf, teacher, *setting)
-    exact, = torch.autograd.grad(wanted, leaf)
+    (exact,) = torch.autograd.grad(wanted, leaf)
     loss, grad = gradient(student, teacher, *setting)
     assert_close(loss, wanted.detach())
     assert_close(grad, exact)
@@ -71,8 +69,7 @@ def test_definition(shape, setting):
 def test_gradcheck(shape, setting):
     student = logits(0, *shape, dtype=torch.float64).requires_grad_()
     teacher = logits(1, *shape, dtype=torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda leaf: logit_cka_loss(leaf, teacher, *setting), student)
+    assert torch.autograd.gradcheck(lambda leaf: logit_cka_loss(leaf, teacher, *setting), student)
 
 
 def test_a_map_is_its_pixels():
@@ -108,18 +105,17 @@ def test_logits_at_the_start_of_training():
     # a bias of -4.6 on every class (a prior of 0.01), differences of 0.01
     student, teacher = (0.01 * logits(seed, 64, 8) - 4.6 for seed in (0, 1))
     leaf = student.double().requires_grad_()
-    wanted = naive(leaf, teacher.double(), 1., 1., True)
-    exact, = torch.autograd.grad(wanted, leaf)
-    loss, grad = gradient(student, teacher, 1., 1., True)
+    wanted = naive(leaf, teacher.double(), 1.0, 1.0, True)
+    (exact,) = torch.autograd.grad(wanted, leaf)
+    loss, grad = gradient(student, teacher, 1.0, 1.0, True)
     assert_close(loss.double(), wanted.detach(), rtol=1e-4, atol=0)
     assert (grad - exact).norm() < 1e-3 * exact.norm()
 
 
 @pytest.mark.parametrize('setting', SETTINGS)
-@pytest.mark.parametrize('value', [0., 1., -4.6])
+@pytest.mark.parametrize('value', [0.0, 1.0, -4.6])
 def test_constant_logits(value, setting):
-    loss, grad = gradient(torch.full((12, 5), value), logits(1, 12, 5),
-                          *setting)
+    loss, grad = gradient(torch.full((12, 5), value), logits(1, 12, 5), *setting)
     assert loss.isfinite() and grad.isfinite().all()
     if setting[2] or value == 0:
         assert_close(loss, torch.tensor(sum(setting[:2])))
@@ -128,8 +124,7 @@ def test_constant_logits(value, setting):
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_half_precision(dtype):
-    student, teacher = (50 * logits(seed, 300, 5).to(dtype)
-                        for seed in (0, 1))
+    student, teacher = (50 * logits(seed, 300, 5).to(dtype) for seed in (0, 1))
     with torch.autocast('cpu', torch.bfloat16):
         loss, grad = gradient(student, teacher)
     assert loss.dtype == torch.float32 and grad.dtype == dtype
@@ -140,7 +135,7 @@ def test_half_precision(dtype):
 def test_a_whole_cityscapes_map():
     # the N x N Gram of the definition would take a terabyte
     student, teacher = (logits(seed, 2, 19, 512, 1024) for seed in (0, 1))
-    loss, grad = gradient(student, teacher, 1., 1., True)
+    loss, grad = gradient(student, teacher, 1.0, 1.0, True)
     # independent logits: every alignment of samples is near 0, of classes
     # near 1, where both Grams are near a multiple of H
     assert 0.99 < loss < 1.01
@@ -157,13 +152,12 @@ def test_no_samples(shape):
 
 def test_one_sample():
     # nothing varies over a single sample: no signal, no gradient
-    loss, grad = gradient(logits(0, 1, 5), logits(1, 1, 5), 1., 0., True)
+    loss, grad = gradient(logits(0, 1, 5), logits(1, 1, 5), 1.0, 0.0, True)
     assert loss == 1 and not grad.any()
 
 
 def test_gradient_goes_to_the_student_alone():
-    student, teacher = (logits(seed, 12, 5).requires_grad_()
-                        for seed in (0, 1))
+    student, teacher = (logits(seed, 12, 5).requires_grad_() for seed in (0, 1))
     loss = logit_cka_loss(student, teacher)
     loss.backward()
     assert student.grad.any() and teacher.grad is None
@@ -172,15 +166,12 @@ def test_gradient_goes_to_the_student_alone():
 
 
 def test_module():
-    module = MODELS.build(dict(type='LogitCKALoss', intra_weight=2.,
-                               inter_weight=3., center=False, loss_weight=4.))
+    module = MODELS.build(dict(type='LogitCKALoss', intra_weight=2.0, inter_weight=3.0, center=False, loss_weight=4.0))
     student, teacher = logits(0, 12, 5), logits(1, 12, 5)
-    assert_close(module(student, teacher),
-                 4 * logit_cka_loss(student, teacher, 2., 3., False))
+    assert_close(module(student, teacher), 4 * logit_cka_loss(student, teacher, 2.0, 3.0, False))
 
 
-@pytest.mark.parametrize('name', ['intra_weight', 'inter_weight',
-                                  'loss_weight'])
+@pytest.mark.parametrize('name', ['intra_weight', 'inter_weight', 'loss_weight'])
 def test_bad_arguments(name):
     with pytest.raises(ValueError, match=f'{name} to be a finite number >= 0'):
         LogitCKALoss(**{name: -1})
@@ -191,12 +182,15 @@ def test_no_term():
         LogitCKALoss(intra_weight=0, inter_weight=0)
 
 
-@pytest.mark.parametrize('student, teacher, error, match', [
-    ([1.], logits(0, 2, 3), TypeError, 'preds_S to be a tensor'),
-    (logits(0, 2, 3, 4), logits(0, 2, 3, 4), ValueError, r'tensor \(N, K\)'),
-    (logits(0, 2, 3), logits(0, 2, 4), ValueError, 'of one shape'),
-    (logits(0, 2, 3), logits(0, 2, 3).long(), ValueError, 'floating-point'),
-])
+@pytest.mark.parametrize(
+    'student, teacher, error, match',
+    [
+        ([1.0], logits(0, 2, 3), TypeError, 'preds_S to be a tensor'),
+        (logits(0, 2, 3, 4), logits(0, 2, 3, 4), ValueError, r'tensor \(N, K\)'),
+        (logits(0, 2, 3), logits(0, 2, 4), ValueError, 'of one shape'),
+        (logits(0, 2, 3), logits(0, 2, 3).long(), ValueError, 'floating-point'),
+    ],
+)
 def test_bad_logits(student, teacher, error, match):
     with pytest.raises(error, match=match):
         LogitCKALoss()(student, teacher)

@@ -14,13 +14,13 @@ from tests.helpers.data_sets import REFERENCE
 CKA = importlib.import_module('kd_ext.losses.cka')
 # kd_ext.losses.rcka_loss is the function; this is its module
 MODULE = importlib.import_module('kd_ext.losses.rcka_loss')
-SETTINGS = [(intra, inter, center) for center in (False, True)
-            for intra, inter in ((1., 0.), (0., 1.), (2., 3.))]
+SETTINGS = [
+    (intra, inter, center) for center in (False, True) for intra, inter in ((1.0, 0.0), (0.0, 1.0), (2.0, 3.0))
+]
 
 
 def maps(seed, *shape, dtype=torch.float32):
-    return torch.randn(shape, dtype=dtype,
-                       generator=torch.Generator().manual_seed(seed))
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
 def gradient(student, teacher, *args):
@@ -33,11 +33,14 @@ def gradient(student, teacher, *args):
 def naive_rows(channel, patch):
     """(B, H, W) -> (P, B p^2), cut patch by patch."""
     height, width = (-(-side // patch) * patch for side in channel.shape[1:])
-    channel = F.interpolate(channel[:, None], (height, width),
-                            mode='bilinear', align_corners=False)[:, 0]
-    return torch.stack([channel[:, i:i + patch, j:j + patch].flatten()
-                        for i in range(0, height, patch)
-                        for j in range(0, width, patch)])
+    channel = F.interpolate(channel[:, None], (height, width), mode='bilinear', align_corners=False)[:, 0]
+    return torch.stack(
+        [
+            channel[:, i : i + patch, j : j + patch].flatten()
+            for i in range(0, height, patch)
+            for j in range(0, width, patch)
+        ]
+    )
 
 
 def naive_cka(x, y, center):
@@ -51,36 +54,29 @@ def naive(student, teacher, patch, intra, inter, center):
     losses = []
     for channel in range(student.shape[1]):
         x, y = (naive_rows(m[:, channel], patch) for m in (student, teacher))
-        losses.append(intra * (1 - naive_cka(x, y, center))
-                      + inter * (1 - naive_cka(x.T, y.T, center)))
+        losses.append(intra * (1 - naive_cka(x, y, center)) + inter * (1 - naive_cka(x.T, y.T, center)))
     return sum(losses) / len(losses)
 
 
 @pytest.mark.parametrize('name', ['multi_patch', 'ragged'])
-@pytest.mark.parametrize('term, inter, shift', [
-    ('intra', 0., 1.), ('intra_inter', 1., 2.)])
+@pytest.mark.parametrize('term, inter, shift', [('intra', 0.0, 1.0), ('intra_inter', 1.0, 2.0)])
 def test_released_code(name, term, inter, shift):
     file = REFERENCE / f'pcka_{name}.npz'
-    arrays = {key: torch.from_numpy(np.asarray(value))
-              for key, value in np.load(file).items()}
-    loss, grad = gradient(arrays['student'], arrays['teacher'], 16, 1., inter,
-                          False)
+    arrays = {key: torch.from_numpy(np.asarray(value)) for key, value in np.load(file).items()}
+    loss, grad = gradient(arrays['student'], arrays['teacher'], 16, 1.0, inter, False)
     # the released loss is -CKA, ours 1 - CKA per term
-    assert_close(loss.double(), shift + arrays[f'loss_{term}'], rtol=0,
-                 atol=1e-6)
+    assert_close(loss.double(), shift + arrays[f'loss_{term}'], rtol=0, atol=1e-6)
     error = (grad - arrays[f'grad_{term}']).norm()
     assert error < 1e-4 * arrays[f'grad_{term}'].norm()
 
 
 @pytest.mark.parametrize('setting', SETTINGS)
-@pytest.mark.parametrize('size', [(8, 12), (7, 9), (4, 13), (9, 3),
-                                  (40, 52)])
+@pytest.mark.parametrize('size', [(8, 12), (7, 9), (4, 13), (9, 3), (40, 52)])
 def test_naive_loop(size, setting):
-    student, teacher = (maps(seed, 2, 3, *size, dtype=torch.float64)
-                        for seed in (0, 1))
+    student, teacher = (maps(seed, 2, 3, *size, dtype=torch.float64) for seed in (0, 1))
     leaf = student.clone().requires_grad_()
     wanted = naive(leaf, teacher, 4, *setting)
-    exact, = torch.autograd.grad(wanted, leaf)
+    (exact,) = torch.autograd.grad(wanted, leaf)
     loss, grad = gradient(student, teacher, 4, *setting)
     assert_close(loss, wanted.detach())
     assert_close(grad, exact)
@@ -93,14 +89,14 @@ def test_hand_worked():
     # patches of one cell: a map of 1 x 2 cells and two images is X =
     # [[1, 0], [0, 1]], the teacher's Y = [[1, 0], [0, 2]]: K_X = I,
     # K_Y = diag(1, 4), CKA = 5 / (r2 r17) both ways
-    student = torch.tensor([[1., 0.], [0., 1.]]).view(2, 1, 1, 2)
-    teacher = torch.tensor([[1., 0.], [0., 2.]]).view(2, 1, 1, 2)
-    loss = rcka_loss(student, teacher, 1, 2., 3., False)
+    student = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).view(2, 1, 1, 2)
+    teacher = torch.tensor([[1.0, 0.0], [0.0, 2.0]]).view(2, 1, 1, 2)
+    loss = rcka_loss(student, teacher, 1, 2.0, 3.0, False)
     assert_close(loss, torch.tensor(5 * (1 - 5 / 34**0.5)))
 
 
 def test_patch_rows_holds_each_patch_in_its_row():
-    image = torch.arange(2 * 3 * 4 * 6.).view(2, 3, 4, 6)
+    image = torch.arange(2 * 3 * 4 * 6.0).view(2, 3, 4, 6)
     rows = patch_rows(image, 2)
     assert rows.shape == (3, 6, 8)
     wanted = torch.stack([naive_rows(image[:, c], 2) for c in range(3)])
@@ -121,8 +117,7 @@ def test_patch_rows_resizes_as_interpolate(size):
 def test_gradcheck(setting):
     student = maps(0, 2, 2, 3, 5, dtype=torch.float64).requires_grad_()
     teacher = maps(1, 2, 2, 3, 5, dtype=torch.float64)
-    assert torch.autograd.gradcheck(
-        lambda leaf: rcka_loss(leaf, teacher, 2, *setting), student)
+    assert torch.autograd.gradcheck(lambda leaf: rcka_loss(leaf, teacher, 2, *setting), student)
 
 
 @pytest.mark.parametrize('setting', SETTINGS)
@@ -138,7 +133,7 @@ def test_invariances(setting):
     same(student.flip(0), teacher.flip(0))
     same(student.flip(-1), teacher.flip(-1))
     # a positive factor, another one for each channel
-    factor = torch.tensor([0.1, 1., 3., 20.]).view(4, 1, 1)
+    factor = torch.tensor([0.1, 1.0, 3.0, 20.0]).view(4, 1, 1)
     same(student * factor, teacher)
     same(student, teacher * factor)
     # tiling in the batch doubles every product
@@ -160,8 +155,7 @@ def test_zero_at_identity(setting):
 def test_scale(setting, scale):
     student, teacher = maps(0, 2, 2, 9, 8), maps(1, 2, 2, 9, 8)
     loss, grad = gradient(student, teacher, 4, *setting)
-    scaled, scaled_grad = gradient(scale * student, scale * teacher, 4,
-                                   *setting)
+    scaled, scaled_grad = gradient(scale * student, scale * teacher, 4, *setting)
     assert_close(scaled, loss)
     assert_close(scaled_grad * scale, grad)
 
@@ -187,7 +181,7 @@ def test_all_zero_maps(setting):
 
 
 @pytest.mark.parametrize('setting', SETTINGS)
-@pytest.mark.parametrize('constant', [0.1, 1., 1e3])
+@pytest.mark.parametrize('constant', [0.1, 1.0, 1e3])
 def test_constant_maps(setting, constant):
     # a dead channel with a bias: a resize leaves rounding noise in it
     student = torch.full((2, 3, 20, 35), constant)
@@ -205,25 +199,27 @@ def test_half_precision(dtype):
     student = 100 * maps(0, 2, 3, 20, 18).to(dtype)
     teacher = 100 * maps(1, 2, 3, 20, 18).to(dtype)
     with torch.autocast('cpu', torch.bfloat16):
-        loss, grad = gradient(student, teacher, 8, 1., 1., True)
+        loss, grad = gradient(student, teacher, 8, 1.0, 1.0, True)
     assert loss.dtype == torch.float32 and grad.dtype == dtype
     assert grad.isfinite().all() and grad.any()
-    assert_close(loss, rcka_loss(student.float(), teacher.float(), 8, 1., 1.,
-                                 True))
+    assert_close(loss, rcka_loss(student.float(), teacher.float(), 8, 1.0, 1.0, True))
 
 
-@pytest.mark.parametrize('size, center, wanted', [
-    ((100, 168), False, 16),
-    ((16, 16), False, 8),    # one patch of 16 has CKA = 1 with anything
-    ((16, 17), False, 16),   # two
-    ((16, 17), True, 8),     # two are one direction after centring
-    ((16, 33), True, 16),    # three
-    ((7, 11), False, 8),
-    ((7, 8), False, 4),
-    ((1, 2), False, 1),
-    ((1, 2), True, 1),
-    ((1, 1), True, 1),
-])
+@pytest.mark.parametrize(
+    'size, center, wanted',
+    [
+        ((100, 168), False, 16),
+        ((16, 16), False, 8),  # one patch of 16 has CKA = 1 with anything
+        ((16, 17), False, 16),  # two
+        ((16, 17), True, 8),  # two are one direction after centring
+        ((16, 33), True, 16),  # three
+        ((7, 11), False, 8),
+        ((7, 8), False, 4),
+        ((1, 2), False, 1),
+        ((1, 2), True, 1),
+        ((1, 1), True, 1),
+    ],
+)
 def test_fitting_patch(size, center, wanted):
     assert fitting_patch(*size, 16, center) == wanted
 
@@ -231,9 +227,9 @@ def test_fitting_patch(size, center, wanted):
 @pytest.mark.parametrize('center', [False, True])
 def test_a_map_of_one_patch_still_teaches(center):
     student, teacher = maps(0, 2, 3, 13, 15), maps(1, 2, 3, 13, 15)
-    loss, grad = gradient(student, teacher, 16, 1., 0., center)
+    loss, grad = gradient(student, teacher, 16, 1.0, 0.0, center)
     assert loss > 0.01 and grad.abs().max() > 1e-4
-    assert_close(loss, rcka_loss(student, teacher, 8, 1., 0., center))
+    assert_close(loss, rcka_loss(student, teacher, 8, 1.0, 0.0, center))
 
 
 @pytest.mark.parametrize('setting', SETTINGS)
@@ -251,8 +247,7 @@ def test_many_patches_are_columns(setting, monkeypatch):
     pair = maps(0, 1, 3, 48, 64), maps(1, 1, 3, 48, 64)
     shapes = []
     original = CKA.alignment_loss
-    monkeypatch.setattr(CKA, 'alignment_loss', lambda x, y, task: (
-        shapes.append(x.shape), original(x, y, task))[1])
+    monkeypatch.setattr(CKA, 'alignment_loss', lambda x, y, task: (shapes.append(x.shape), original(x, y, task))[1])
     value, grad = gradient(*pair, 4, *setting)
     assert shapes == [(3, 16, 192)]
     shapes.clear()
@@ -264,10 +259,9 @@ def test_many_patches_are_columns(setting, monkeypatch):
 
 
 def test_gradient_goes_to_the_student_alone():
-    student, teacher = (maps(seed, 2, 3, 8, 8).requires_grad_()
-                        for seed in (0, 1))
+    student, teacher = (maps(seed, 2, 3, 8, 8).requires_grad_() for seed in (0, 1))
     loss = rcka_loss(student, teacher, 4)
-    first, = torch.autograd.grad(loss, student, retain_graph=True)
+    (first,) = torch.autograd.grad(loss, student, retain_graph=True)
     (3 * loss).backward()
     assert_close(student.grad, 3 * first)
     assert teacher.grad is None
@@ -281,8 +275,7 @@ def test_gradient_goes_to_the_student_alone():
 
 def test_non_contiguous_maps():
     student, teacher = maps(0, 2, 8, 9, 3), maps(1, 2, 8, 9, 3)
-    wanted = gradient(student.permute(0, 3, 1, 2).contiguous(),
-                      teacher.permute(0, 3, 1, 2).contiguous(), 4)
+    wanted = gradient(student.permute(0, 3, 1, 2).contiguous(), teacher.permute(0, 3, 1, 2).contiguous(), 4)
     got = gradient(student.permute(0, 3, 1, 2), teacher.permute(0, 3, 1, 2), 4)
     assert_close(got, wanted)
 
@@ -290,13 +283,10 @@ def test_non_contiguous_maps():
 def test_levels_add_up():
     levels_S = tuple(maps(0, 2, 3, *size) for size in ((20, 33), (10, 17)))
     levels_T = tuple(maps(1, 2, 3, *size) for size in ((20, 33), (10, 17)))
-    module = MODELS.build(dict(type='RCKALoss', patch_size=8, inter_weight=2.,
-                               center=False, loss_weight=5.))
-    wanted = 5 * sum(rcka_loss(student, teacher, 8, 1., 2., False)
-                     for student, teacher in zip(levels_S, levels_T))
+    module = MODELS.build(dict(type='RCKALoss', patch_size=8, inter_weight=2.0, center=False, loss_weight=5.0))
+    wanted = 5 * sum(rcka_loss(student, teacher, 8, 1.0, 2.0, False) for student, teacher in zip(levels_S, levels_T))
     assert_close(module(levels_S, levels_T), wanted)
-    assert_close(module(levels_S[0], levels_T[0]),
-                 module(levels_S[:1], levels_T[:1]))
+    assert_close(module(levels_S[0], levels_T[0]), module(levels_S[:1], levels_T[:1]))
 
 
 def test_no_images():
@@ -306,29 +296,34 @@ def test_no_images():
     assert loss == 0 and empty.grad.shape == empty.shape
 
 
-@pytest.mark.parametrize('kwargs, match', [
-    (dict(patch_size=0), 'patch_size to be a whole number >= 1, but got 0'),
-    (dict(patch_size=2.), 'patch_size to be a whole number >= 1'),
-    (dict(intra_weight=-1.), 'intra_weight to be a finite number >= 0'),
-    (dict(inter_weight='1'), "inter_weight to be .* but got '1'"),
-    (dict(loss_weight=float('nan')), 'loss_weight to be a finite number'),
-    (dict(intra_weight=0.), 'intra_weight and inter_weight to be not 0 both'),
-])
+@pytest.mark.parametrize(
+    'kwargs, match',
+    [
+        (dict(patch_size=0), 'patch_size to be a whole number >= 1, but got 0'),
+        (dict(patch_size=2.0), 'patch_size to be a whole number >= 1'),
+        (dict(intra_weight=-1.0), 'intra_weight to be a finite number >= 0'),
+        (dict(inter_weight='1'), "inter_weight to be .* but got '1'"),
+        (dict(loss_weight=float('nan')), 'loss_weight to be a finite number'),
+        (dict(intra_weight=0.0), 'intra_weight and inter_weight to be not 0 both'),
+    ],
+)
 def test_bad_arguments(kwargs, match):
     with pytest.raises(ValueError, match=match):
         RCKALoss(**kwargs)
 
 
-@pytest.mark.parametrize('student, teacher, error, match', [
-    (maps(0, 1, 2, 8, 8), [], ValueError, 'the same number of levels'),
-    ((), (), ValueError, 'the same number of levels, at least one'),
-    ([None], [None], TypeError, 'preds_S to be a tensor'),
-    (maps(0, 2, 8, 8), maps(0, 2, 8, 8), ValueError, r'tensor \(B, C, H, W\)'),
-    (maps(0, 1, 2, 8, 8), maps(0, 1, 3, 8, 8), ValueError, 'of one shape'),
-    (maps(0, 1, 2, 8, 8), maps(0, 1, 2, 8, 9), ValueError, 'of one shape'),
-    (maps(0, 1, 2, 8, 8).long(), maps(0, 1, 2, 8, 8), ValueError,
-     'floating-point'),
-])
+@pytest.mark.parametrize(
+    'student, teacher, error, match',
+    [
+        (maps(0, 1, 2, 8, 8), [], ValueError, 'the same number of levels'),
+        ((), (), ValueError, 'the same number of levels, at least one'),
+        ([None], [None], TypeError, 'preds_S to be a tensor'),
+        (maps(0, 2, 8, 8), maps(0, 2, 8, 8), ValueError, r'tensor \(B, C, H, W\)'),
+        (maps(0, 1, 2, 8, 8), maps(0, 1, 3, 8, 8), ValueError, 'of one shape'),
+        (maps(0, 1, 2, 8, 8), maps(0, 1, 2, 8, 9), ValueError, 'of one shape'),
+        (maps(0, 1, 2, 8, 8).long(), maps(0, 1, 2, 8, 8), ValueError, 'floating-point'),
+    ],
+)
 def test_bad_maps(student, teacher, error, match):
     with pytest.raises(error, match=match):
         RCKALoss()(student, teacher)

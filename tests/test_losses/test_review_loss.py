@@ -14,25 +14,29 @@ def maps(*shape, seed=0):
 def levels():
     """Student and teacher maps of three levels, from fine to coarse."""
     sizes = (12, 16), (6, 8), (3, 4)
-    student = tuple(maps(2, 4 + level, *size, seed=level)
-                    for level, size in enumerate(sizes))
-    teacher = tuple(maps(2, 8, *size, seed=9 + level)
-                    for level, size in enumerate(sizes))
+    student = tuple(maps(2, 4 + level, *size, seed=level) for level, size in enumerate(sizes))
+    teacher = tuple(maps(2, 8, *size, seed=9 + level) for level, size in enumerate(sizes))
     return student, teacher
 
 
 def naive_hcl(student, teacher):
-    loss, weights, weight = F.mse_loss(student, teacher), 1., 1.
+    loss, weights, weight = F.mse_loss(student, teacher), 1.0, 1.0
     for size in (4, 2, 1):
         if size < min(student.shape[-2:]):
             weight /= 2
             weights += weight
-            pools = [torch.stack([
-                value[:, :, (i * h) // size:-(-(i + 1) * h // size),
-                      (j * w) // size:-(-(j + 1) * w // size)].mean((2, 3))
-                for i in range(size) for j in range(size)])
-                for value, (h, w) in ((student, student.shape[-2:]),
-                                      (teacher, teacher.shape[-2:]))]
+            pools = [
+                torch.stack(
+                    [
+                        value[
+                            :, :, (i * h) // size : -(-(i + 1) * h // size), (j * w) // size : -(-(j + 1) * w // size)
+                        ].mean((2, 3))
+                        for i in range(size)
+                        for j in range(size)
+                    ]
+                )
+                for value, (h, w) in ((student, student.shape[-2:]), (teacher, teacher.shape[-2:]))
+            ]
             loss = loss + weight * F.mse_loss(*pools)
     return loss / weights
 
@@ -40,12 +44,10 @@ def naive_hcl(student, teacher):
 def test_hcl_hand_worked():
     # +1 and -1 on a 2 x 2 map: MSE 1, pooled to 1 x 1: 0.
     # weights 1 and 1/2: 1 / 1.5
-    student = torch.tensor([[[[1., -1.], [1., -1.]]]])
-    assert_close(hcl_loss(student, torch.zeros(1, 1, 2, 2)),
-                 torch.tensor(1 / 1.5))
+    student = torch.tensor([[[[1.0, -1.0], [1.0, -1.0]]]])
+    assert_close(hcl_loss(student, torch.zeros(1, 1, 2, 2)), torch.tensor(1 / 1.5))
     # an offset of 3 is 9 at every size
-    assert_close(hcl_loss(torch.full((1, 2, 8, 8), 3.),
-                          torch.zeros(1, 2, 8, 8)), torch.tensor(9.))
+    assert_close(hcl_loss(torch.full((1, 2, 8, 8), 3.0), torch.zeros(1, 2, 8, 8)), torch.tensor(9.0))
 
 
 @pytest.mark.parametrize('size', [(8, 8), (5, 7), (4, 9), (2, 3), (1, 1)])
@@ -68,8 +70,7 @@ def test_hcl_invariances():
 def test_hcl_gradcheck_and_no_teacher_gradient():
     student = maps(1, 2, 5, 6).double().requires_grad_()
     teacher = maps(1, 2, 5, 6, seed=1).double().requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda s: hcl_loss(s, teacher.detach()), student)
+    assert torch.autograd.gradcheck(lambda s: hcl_loss(s, teacher.detach()), student)
     hcl_loss(student, teacher).backward()
     assert student.grad.any() and teacher.grad is None
 
@@ -94,8 +95,7 @@ def test_half_precision(levels, dtype):
         loss = module(student, teacher)
     loss.backward()
     assert loss.dtype == torch.float32
-    assert all(torch.isfinite(parameter.grad).all()
-               for parameter in module.parameters())
+    assert all(torch.isfinite(parameter.grad).all() for parameter in module.parameters())
 
 
 def test_fusion_by_hand(levels):
@@ -104,11 +104,12 @@ def test_fusion_by_hand(levels):
     above = maps(2, 3, *coarse.shape[-2:], seed=5)
     out, fused = fusion(fine, above, (24, 32))
     # eval-mode BN at its start divides by sqrt(1 + eps) and does no more
-    x = F.conv2d(fine, fusion.reduce[0].weight) / (1 + 1e-5)**0.5
+    x = F.conv2d(fine, fusion.reduce[0].weight) / (1 + 1e-5) ** 0.5
     up = above.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    scores = torch.einsum(
-        'sc,bchw->bshw', fusion.attention.weight[..., 0, 0],
-        torch.cat([x, up], 1)) + fusion.attention.bias[:, None, None]
+    scores = (
+        torch.einsum('sc,bchw->bshw', fusion.attention.weight[..., 0, 0], torch.cat([x, up], 1))
+        + fusion.attention.bias[:, None, None]
+    )
     a, b = scores.sigmoid().split(1, 1)
     expected = (a * x + b * up).repeat_interleave(2, 2).repeat_interleave(2, 3)
     assert_close(fused, expected)
@@ -136,8 +137,7 @@ def test_teacher_maps_of_other_sizes_and_a_single_level(levels):
     larger = tuple(F.interpolate(value, scale_factor=2) for value in teacher)
     module = ReviewKDLoss((4, 5, 6), 8, mid_channels=4)
     module(student, larger).backward()
-    assert all(parameter.grad is not None
-               for parameter in module.parameters())
+    assert all(parameter.grad is not None for parameter in module.parameters())
     single = ReviewKDLoss(4, 8, mid_channels=4)
     assert single(student[0], teacher[0]) > 0
 
@@ -159,8 +159,8 @@ def test_every_parameter_learns(levels):
 
 def test_set_up_later_is_the_same_and_registered(levels):
     from kd_ext.registry import MODELS
-    late = MODELS.build(dict(type='kd_ext.ReviewKDLoss', mid_channels=4,
-                             loss_weight=2.))
+
+    late = MODELS.build(dict(type='kd_ext.ReviewKDLoss', mid_channels=4, loss_weight=2.0))
     assert not list(late.parameters())
     late.setup((4, 5, 6), (8, 8, 8))
     late.setup([4, 5, 6], [8, 8, 8])

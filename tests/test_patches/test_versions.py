@@ -13,39 +13,36 @@ from kd_ext.patches import versions as compat
 
 def fresh(script):
     """Runs a script in an interpreter of its own: stdout."""
-    result = subprocess.run([sys.executable, '-W', 'ignore', '-c', script],
-                            text=True, capture_output=True)
+    result = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], text=True, capture_output=True)
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout
 
 
 class TestQuantizationStub:
-
     def test_razor_needs_it(self):
         # the day this fails the shim can go
-        assert 'broken' in fresh(
-            'try:\n    import mmrazor.models\nexcept Exception:\n'
-            "    print('broken')")
+        assert 'broken' in fresh("try:\n    import mmrazor.models\nexcept Exception:\n    print('broken')")
 
     def test_distillation_half_imports(self):
         from mmrazor.models import losses
+
         assert losses.PKDLoss and losses.ChannelWiseDivergence
 
-    @pytest.mark.parametrize('use', [
-        'from mmrazor.models.quantizers import OpenVINOQuantizer as q; q()',
-        'from mmrazor.models.fake_quants import LearnableFakeQuantize as q; '
-        'q.with_args()',
-        'from mmrazor.models.observers.lsq import LSQObserver as q; q()',
-        'from mmrazor.engine.runner.quantization_loops import QATEpochBased'
-        'Loop as q; q()',
-    ])
+    @pytest.mark.parametrize(
+        'use',
+        [
+            'from mmrazor.models.quantizers import OpenVINOQuantizer as q; q()',
+            'from mmrazor.models.fake_quants import LearnableFakeQuantize as q; q.with_args()',
+            'from mmrazor.models.observers.lsq import LSQObserver as q; q()',
+            'from mmrazor.engine.runner.quantization_loops import QATEpochBasedLoop as q; q()',
+        ],
+    )
     def test_use_says_why(self, use):
         with pytest.raises(ImportError, match='quantization half of mmrazor'):
             exec(use)
 
     def test_nothing_where_the_apis_are_there(self, monkeypatch):
-        monkeypatch.setattr(compat, 'quantization_apis_are_gone',
-                            lambda: False)
+        monkeypatch.setattr(compat, 'quantization_apis_are_gone', lambda: False)
         monkeypatch.setattr(sys, 'meta_path', [])
         monkeypatch.delitem(sys.modules, 'mmrazor.models', raising=False)
         compat.stub_razor_quantization()
@@ -54,26 +51,24 @@ class TestQuantizationStub:
     def test_installed_once(self):
         compat.install()
         compat.install()
-        assert sum(type(f).__name__ == '_StubFinder'
-                   for f in sys.meta_path) == 1
+        assert sum(type(f).__name__ == '_StubFinder' for f in sys.meta_path) == 1
 
 
 class TestCheckpointsOfMMEngine:
-
     @pytest.fixture
     def path(self, tmp_path):
         import numpy as np
         from mmengine.logging import HistoryBuffer
-        history = HistoryBuffer([1., 2.], [1, 1])
+
+        history = HistoryBuffer([1.0, 2.0], [1, 1])
         path = tmp_path / 'log.pth'
-        torch.save(dict(log=history, value=np.float64(3), count=np.int64(4),
-                        array=np.arange(3.)), path)
+        torch.save(dict(log=history, value=np.float64(3), count=np.int64(4), array=np.arange(3.0)), path)
         return path
 
     def test_refused_without_the_shim(self, path):
         assert 'refused' in fresh(
-            f'import torch\ntry:\n    torch.load({str(path)!r})\n'
-            "except Exception:\n    print('refused')")
+            f"import torch\ntry:\n    torch.load({str(path)!r})\nexcept Exception:\n    print('refused')"
+        )
 
     def test_loads_with_the_default_of_torch(self, path):
         content = torch.load(path, weights_only=True)
@@ -84,7 +79,6 @@ class TestCheckpointsOfMMEngine:
     def test_a_file_that_runs_code_is_still_refused(self, tmp_path):
 
         class Evil:
-
             def __reduce__(self):
                 return getattr, (OrderedDict, 'fromkeys')
 
@@ -95,6 +89,7 @@ class TestCheckpointsOfMMEngine:
 
 def test_package_is_known_to_config_paths():
     from mmengine.config.utils import MODULE2PACKAGE
+
     assert MODULE2PACKAGE['kd_ext'] == 'kd_ext'
 
 
@@ -102,6 +97,7 @@ def test_package_is_found_whatever_its_install():
     from mmengine.utils import get_installed_path
 
     import kd_ext
+
     folder = str(Path(kd_ext.__file__).parent)
     assert Path(get_installed_path('kd_ext')).samefile(folder)
     assert get_installed_path('mmdet').endswith('site-packages/mmdet')
@@ -109,19 +105,21 @@ def test_package_is_found_whatever_its_install():
 
 def test_config_parts_resolve_by_package():
     from mmengine.config import Config
-    cfg = Config.fromstring(
-        "_base_ = 'kd_ext::_base_/models/fcos_small.py'", '.py')
+
+    cfg = Config.fromstring("_base_ = 'kd_ext::_base_/models/fcos_small.py'", '.py')
     assert cfg.model.type == 'FCOS'
 
 
 def test_configs_without_a_folder_resolve_by_package():
     from mmengine.config import Config
     from mmengine.hub import get_config
+
     name = 'kd_ext::fcos_r18_shapes.py'
     assert 'needs a folder' in fresh(
         'from mmengine.config import Config\ntry:\n'
         f"    Config.fromstring('_base_ = \"mmdet{name[6:]}\"', '.py')\n"
-        "except ValueError:\n    print('needs a folder')")
+        "except ValueError:\n    print('needs a folder')"
+    )
     assert Config.fromstring(f'_base_ = {name!r}', '.py').model.type == 'FCOS'
     assert get_config(name).model.type == 'FCOS'
     with pytest.raises(FileNotFoundError):
@@ -131,12 +129,10 @@ def test_configs_without_a_folder_resolve_by_package():
 
 
 def test_types_resolve_without_custom_imports():
-    assert 'RCKALoss' in fresh(
-        'from mmengine.registry import MODELS\n'
-        "print(MODELS.get('kd_ext.RCKALoss').__name__)")
+    assert 'RCKALoss' in fresh("from mmengine.registry import MODELS\nprint(MODELS.get('kd_ext.RCKALoss').__name__)")
 
 
-SSD = '''
+SSD = """
 import torch
 from mmengine.config import ConfigDict
 {first}
@@ -154,38 +150,33 @@ try:
     print(len(boxes), 'boxes', *head.state_dict())
 except AttributeError as error:
     print(error)
-'''
+"""
 
 
 class TestPredictionOfSSD:
-
     def test_mmdet_needs_it(self):
         # the day this fails the shim can go
-        assert "no attribute 'loss_cls'" in fresh(
-            SSD.format(first='', then=''))
+        assert "no attribute 'loss_cls'" in fresh(SSD.format(first='', then=''))
 
     @pytest.mark.parametrize('where', ['first', 'then'])
     def test_predicts(self, where):
-        printed = fresh(SSD.format(**{'first': '', 'then': '',
-                                      where: 'import kd_ext'}))
+        printed = fresh(SSD.format(**{'first': '', 'then': '', where: 'import kd_ext'}))
         assert printed.startswith('5 boxes') and 'loss_cls' not in printed
 
     def test_mmdet_is_not_imported_for_it(self):
-        assert 'False' in fresh(
-            "import sys, kd_ext; print('mmdet.models' in sys.modules)")
+        assert 'False' in fresh("import sys, kd_ext; print('mmdet.models' in sys.modules)")
 
-    @pytest.mark.parametrize('name', [
-        'ssd300_vgg16', 'lipschitz_ssd300_vgg16_mobilenet-v2'])
+    @pytest.mark.parametrize('name', ['ssd300_vgg16', 'lipschitz_ssd300_vgg16_mobilenet-v2'])
     def test_a_config_of_ssd_asks_for_it(self, name):
         path = Path(__file__).parents[2] / f'configs/{name}_voc0712.py'
         assert 'True' in fresh(
             'import sys; from mmengine.config import Config; '
-            f"Config.fromfile({str(path)!r}); print('kd_ext' in sys.modules)")
+            f"Config.fromfile({str(path)!r}); print('kd_ext' in sys.modules)"
+        )
 
     def test_nothing_where_the_head_has_one(self):
 
         class Head(torch.nn.Module):
-
             def __init__(self, width):
                 """Of a later version."""
                 super().__init__()
@@ -201,14 +192,17 @@ class TestPredictionOfSSD:
         from mmdet.models.dense_heads import SSDHead
 
         class Own(SSDHead):
-
             def __init__(self, *args, **kwargs):
                 super().__init__(*args, **kwargs)
                 self.loss_cls = torch.nn.Linear(1, 1)
 
-        head = Own(num_classes=2, in_channels=(8,), anchor_generator=dict(
-            type='SSDAnchorGenerator', scale_major=False, strides=[8],
-            ratios=[[2]], min_sizes=[16], max_sizes=[32]))
+        head = Own(
+            num_classes=2,
+            in_channels=(8,),
+            anchor_generator=dict(
+                type='SSDAnchorGenerator', scale_major=False, strides=[8], ratios=[[2]], min_sizes=[16], max_sizes=[32]
+            ),
+        )
         assert isinstance(head.loss_cls, torch.nn.Linear)
 
 
@@ -217,11 +211,12 @@ def test_voc_is_scored_in_threads():
 
     import numpy as np
     from mmdet.evaluation.functional import mean_ap
+
     assert mean_ap.Pool is ThreadPool
-    boxes = np.array([[0., 0., 9., 9.], [20., 20., 29., 29.]])
+    boxes = np.array([[0.0, 0.0, 9.0, 9.0], [20.0, 20.0, 29.0, 29.0]])
     right = np.hstack([boxes, [[0.9], [0.8]]])
-    wrong = right + np.array([50., 50., 50., 50., 0.])
+    wrong = right + np.array([50.0, 50.0, 50.0, 50.0, 0.0])
     truth = [dict(bboxes=boxes, labels=np.zeros(2, dtype=int))] * 4
-    for found, wanted in ((right, 1.), (wrong, 0.)):
+    for found, wanted in ((right, 1.0), (wrong, 0.0)):
         score, _ = mean_ap.eval_map([[found]] * 4, truth, logger='silent')
         assert score == wanted

@@ -20,24 +20,19 @@ class Terms(Hook):
         self.seen = []
 
     def after_train_iter(self, runner, batch_idx, data_batch, outputs):
-        self.seen.append({key: float(value)
-                          for key, value in outputs.items()})
+        self.seen.append({key: float(value) for key, value in outputs.items()})
 
 
 @pytest.mark.slow
 def test_trains(shapes, tmp_path):
-    cfg = training.config(shapes, tmp_path / 'work',
-                          training.save_teacher(tmp_path), epochs=1)
-    cfg.model.distill = distill_entries(
-        ['rcka', 'reviewkd', 'lipschitz', 'kd++', 'nckd'])
+    cfg = training.config(shapes, tmp_path / 'work', training.save_teacher(tmp_path), epochs=1)
+    cfg.model.distill = distill_entries(['rcka', 'reviewkd', 'lipschitz', 'kd++', 'nckd'])
     cli.enable_amp(cfg)
     runner, terms = Runner.from_cfg(cfg), Terms()
     runner.register_hook(terms)
     runner.train()
     assert len(terms.seen) == 2  # 8 images, 4 in a batch
-    assert all(math.isfinite(value) for step in terms.seen
-               for value in step.values())
+    assert all(math.isfinite(value) for step in terms.seen for value in step.values())
     state = torch.load(tmp_path / 'work/epoch_1.pth')['state_dict']
-    assert all(value.dtype == torch.float32 for value in state.values()
-               if value.is_floating_point())
+    assert all(value.dtype == torch.float32 for value in state.values() if value.is_floating_point())
     build(training.STUDENT).load_state_dict(state, strict=True)

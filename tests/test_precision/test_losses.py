@@ -10,11 +10,14 @@ from torch.testing import assert_close
 from tests.helpers.loss_calls import LOSSES, Batch, D, K, gradients, value_of
 
 HALVES = torch.float16, torch.bfloat16
-SCALES = 1e-4, 1e-2, 1., 1e2, 1e4
+SCALES = 1e-4, 1e-2, 1.0, 1e2, 1e4
 SHAPES = dict(
-    maps=[(2, 8, 24, 32), (2, 8, 12, 16)], logits=[(64, 8)],
+    maps=[(2, 8, 24, 32), (2, 8, 12, 16)],
+    logits=[(64, 8)],
     stages=[(2, 8, 32, 24), (2, 16, 16, 12), (2, 32, 8, 6)],
-    pyramid=[(2, 2, 24, 32), (2, 3, 12, 16)], regions=[(64, D)])
+    pyramid=[(2, 2, 24, 32), (2, 3, 12, 16)],
+    regions=[(64, D)],
+)
 TEACHER = dict(SHAPES, pyramid=[(2, 3, 24, 32), (2, 2, 12, 16)])
 # relative errors against fp32 on unrounded features, of the value and of the
 # gradient's norm: for fp16 and for bf16. About twice the largest measured; a
@@ -41,7 +44,7 @@ def features(kind, scale):
         for side, shape in zip(sides, shapes):
             own = torch.randn(shape, generator=generator)
             if shape == shapes[0]:
-                own = (common + own) / 2**.5
+                own = (common + own) / 2**0.5
             side.append((scale * own).clamp(-6e4, 6e4))
     means = scale * torch.randn(K + 1, D, generator=generator)
     return Batch(*map(tuple, sides), torch.arange(64) % (K + 1), means)
@@ -49,9 +52,9 @@ def features(kind, scale):
 
 def rounded(batch, *dtypes):
     for dtype in dtypes:
-        batch = batch._replace(**{
-            side: tuple(tensor.to(dtype) for tensor in getattr(batch, side))
-            for side in ('student', 'teacher')})
+        batch = batch._replace(
+            **{side: tuple(tensor.to(dtype) for tensor in getattr(batch, side)) for side in ('student', 'teacher')}
+        )
     return batch
 
 
@@ -63,8 +66,7 @@ def test_near_fp32(name, half):
         batch = features(LOSSES[name].kind, scale)
         value, grads = gradients(name, batch)
         low, low_grads = gradients(name, rounded(batch, dtype, torch.float32))
-        assert_close(low, value, rtol=limits['value'][half],
-                     atol=ROUNDING.get(name, 0.))
+        assert_close(low, value, rtol=limits['value'][half], atol=ROUNDING.get(name, 0.0))
         for grad, wanted in zip(low_grads, grads):
             error = (grad - wanted).norm()
             assert error <= limits['grad'][half] * wanted.norm(), scale
@@ -95,14 +97,13 @@ def test_a_loss_scale_of_65536(name, dtype):
     for scale in SCALES:
         batch = rounded(features(kind, scale), dtype, torch.float32)
         assert all(grad.isfinite().all() for grad in outside(name, batch)[1])
-    batch = rounded(features(kind, 1.), dtype)
+    batch = rounded(features(kind, 1.0), dtype)
     assert all(grad.isfinite().all() for grad in outside(name, batch)[1])
 
 
-def outside(name, batch, autocast=False, scale=65536.):
+def outside(name, batch, autocast=False, scale=65536.0):
     """The loss, perhaps under autocast, and its gradients outside of it."""
-    leaves = tuple(tensor.detach().requires_grad_()
-                   for tensor in batch.student)
+    leaves = tuple(tensor.detach().requires_grad_() for tensor in batch.student)
     with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
         value = value_of(name, batch._replace(student=leaves))
     return value.detach(), torch.autograd.grad(scale * value, leaves)
@@ -111,8 +112,7 @@ def outside(name, batch, autocast=False, scale=65536.):
 # ReviewKD's layers are a network, which DetectionDistill runs outside of it
 @pytest.mark.parametrize('name', sorted(LOSSES.keys() - {'ReviewKD'}))
 def test_autocast_changes_nothing(name):
-    batch = features(LOSSES[name].kind, 1.)
-    (value, grads), (wanted, exact) = (outside(name, batch, autocast)
-                                       for autocast in (True, False))
+    batch = features(LOSSES[name].kind, 1.0)
+    (value, grads), (wanted, exact) = (outside(name, batch, autocast) for autocast in (True, False))
     assert torch.equal(value, wanted)
     assert all(map(torch.equal, grads, exact))

@@ -27,8 +27,7 @@ def trained(shapes, tmp_path_factory):
     folder = tmp_path_factory.mktemp('teacher')
     cfg = training.config(shapes, folder, None, epochs=120)
     cfg.model = copy.deepcopy(TEACHER)
-    for part in ('val_cfg', 'val_dataloader', 'val_evaluator', 'test_cfg',
-                 'test_dataloader', 'test_evaluator'):
+    for part in ('val_cfg', 'val_dataloader', 'val_evaluator', 'test_cfg', 'test_dataloader', 'test_evaluator'):
         cfg[part] = None
     cfg.param_scheduler = []
     cfg.default_hooks.checkpoint.interval = 1000
@@ -40,13 +39,18 @@ def trained(shapes, tmp_path_factory):
 def config(shapes, folder, checkpoint, teacher=TEACHER, **distill):
     """A distillation whose validation images are those of the training."""
     cfg = training.config(shapes, folder, str(checkpoint))
-    cfg.val_dataloader.dataset.ann_file = (
-        cfg.train_dataloader.dataset.ann_file)
-    cfg.model = Config(dict(model=dict(
-        type='kd_ext.DetectionDistill', student=STUDENT, teacher=teacher,
-        teacher_ckpt=str(checkpoint), distill=distill or dict(
-            rcka=tiny.rcka(), nd=dict(type='kd_ext.NDLoss',
-                                      at='embedding'))))).model
+    cfg.val_dataloader.dataset.ann_file = cfg.train_dataloader.dataset.ann_file
+    cfg.model = Config(
+        dict(
+            model=dict(
+                type='kd_ext.DetectionDistill',
+                student=STUDENT,
+                teacher=teacher,
+                teacher_ckpt=str(checkpoint),
+                distill=distill or dict(rcka=tiny.rcka(), nd=dict(type='kd_ext.NDLoss', at='embedding')),
+            )
+        )
+    ).model
     return cfg
 
 
@@ -69,8 +73,7 @@ def test_a_good_teacher(shapes, trained, tmp_path, capsys):
     found = findings(config(shapes, tmp_path, trained))
     assert not any(one.fatal for one in found), found
     shown = capsys.readouterr().out
-    for part in ('matches', 'rcka', 'as configured', 'gradient norm',
-                 'student alone', 'added parameters'):
+    for part in ('matches', 'rcka', 'as configured', 'gradient norm', 'student alone', 'added parameters'):
         assert part in shown
 
 
@@ -79,26 +82,29 @@ def test_random_weights(shapes, tmp_path):
     path = tmp_path / 'random.pth'
     torch.save(dict(state_dict=tiny.build(TEACHER).state_dict()), path)
     found = findings(config(shapes, tmp_path, path))
-    assert any(one.fatal and 'does not know these images' in one.text
-               for one in found)
+    assert any(one.fatal and 'does not know these images' in one.text for one in found)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('broken', [
-    dict(bgr_to_rgb=False), dict(std=[1., 1., 1.]),
-    dict(mean=[0., 0., 0.], std=[255., 255., 255.])])
+@pytest.mark.parametrize(
+    'broken',
+    [dict(bgr_to_rgb=False), dict(std=[1.0, 1.0, 1.0]), dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0])],
+)
 def test_other_inputs(shapes, trained, tmp_path, broken):
     found = findings(config(shapes, tmp_path, trained, changed(**broken)))
-    assert any('does better with other inputs' in one.text
-               and 'RGB, mean and std of torchvision' in one.text
-               for one in found), found
+    assert any(
+        'does better with other inputs' in one.text and 'RGB, mean and std of torchvision' in one.text for one in found
+    ), found
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('classes,fatal,text', [
-    ('square disk triangle star ring cross', True, 'square, disk'),
-    ('cat dog cow sheep horse bird', True, '0 of the student'),
-])
+@pytest.mark.parametrize(
+    'classes,fatal,text',
+    [
+        ('square disk triangle star ring cross', True, 'square, disk'),
+        ('cat dog cow sheep horse bird', True, '0 of the student'),
+    ],
+)
 def test_other_classes(shapes, trained, tmp_path, classes, fatal, text):
     content = torch.load(trained, weights_only=False)
     content['meta']['dataset_meta'] = dict(classes=tuple(classes.split()))
@@ -109,14 +115,14 @@ def test_other_classes(shapes, trained, tmp_path, classes, fatal, text):
     found = Preflight(cfg, tiny.build(cfg.model), images=1).classes()
     assert [one.fatal for one in found] == [fatal] and text in found[0].text
     assert 'kl compare class by class' in found[0].text
-    cfg = config(shapes, tmp_path, path, rcka=tiny.rcka(), nd=dict(
-        type='kd_ext.NDLoss', at='embedding'))
+    cfg = config(shapes, tmp_path, path, rcka=tiny.rcka(), nd=dict(type='kd_ext.NDLoss', at='embedding'))
     found = Preflight(cfg, tiny.build(cfg.model), images=1).classes()
     assert not found[0].fatal and 'do not mind' in found[0].text
     cfg.model.classes = dict(student=class_names(cfg))
     found = Preflight(cfg, tiny.build(cfg.model), images=1).run()
-    texts = [one.text for one in found if 'mapped by name' in one.text
-             or 'holds a class that the teacher knows' in one.text]
+    texts = [
+        one.text for one in found if 'mapped by name' in one.text or 'holds a class that the teacher knows' in one.text
+    ]
     assert len(texts) == 1 + ('cat' in classes)
 
 
@@ -124,30 +130,32 @@ def test_class_lists():
     names = ['a', 'b']
     assert compare_classes(names, ClassMap(None, names), ['kl']) == []
     assert compare_classes(names, ClassMap(names, names), ['kl']) == []
-    found, = compare_classes(names, ClassMap(), [])
+    (found,) = compare_classes(names, ClassMap(), [])
     assert not found.fatal and 'names no classes' in found.text
-    found, = compare_classes(names, ClassMap(None, ['b', 'c', 'd']), ['kl'])
-    assert found.fatal and '1 of the student\'s 2' in found.text
+    (found,) = compare_classes(names, ClassMap(None, ['b', 'c', 'd']), ['kl'])
+    assert found.fatal and "1 of the student's 2" in found.text
     assert 'classes=dict(student=[...])' in found.text
-    found, = compare_classes(names, ClassMap(names, ['b', 'c', 'd']), ['kl'])
+    (found,) = compare_classes(names, ClassMap(names, ['b', 'c', 'd']), ['kl'])
     assert not found.fatal and 'mapped by name' in found.text
-    found, = compare_classes(names, ClassMap(['a', 'c'], names), [])
+    (found,) = compare_classes(names, ClassMap(['a', 'c'], names), [])
     assert found.fatal and 'not what the training data has' in found.text
 
 
 def test_swapped_student_and_teacher(shapes, tmp_path):
-    cfg = config(shapes, tmp_path, 'random', teacher=tiny.fcos(
-        2, num_classes=training.CLASSES))
+    cfg = config(shapes, tmp_path, 'random', teacher=tiny.fcos(2, num_classes=training.CLASSES))
     model = tiny.build(cfg.model)
-    text = (f'The teacher has {parameters(model.teacher):,} parameters and '
-            f'the student {parameters(model.student):,}: are they swapped?')
+    text = (
+        f'The teacher has {parameters(model.teacher):,} parameters and '
+        f'the student {parameters(model.student):,}: are they swapped?'
+    )
     flight = Preflight(cfg, model, images=1)
     for found in (flight.sizes(), flight.short()):  # the tool, a training
         assert [one.text for one in found if one.text == text] == [text]
 
 
-@pytest.mark.parametrize('weight,text,fatal', [
-    (1e4, 'dwarfs the task', False), (1e-7, 'raise its loss_weight', False)])
+@pytest.mark.parametrize(
+    'weight,text,fatal', [(1e4, 'dwarfs the task', False), (1e-7, 'raise its loss_weight', False)]
+)
 def test_terms_too_large_and_too_small(weight, text, fatal):
     model = tiny.distill(rcka=tiny.rcka(loss_weight=weight)).train()
     found = StepCheck(model, tiny.batch()).findings()
@@ -155,40 +163,39 @@ def test_terms_too_large_and_too_small(weight, text, fatal):
 
 
 def test_step_is_measured():
-    model = tiny.distill(rcka=tiny.rcka(), off=tiny.rcka(loss_weight=0.))
+    model = tiny.distill(rcka=tiny.rcka(), off=tiny.rcka(loss_weight=0.0))
     step = StepCheck(model.train(), tiny.batch())
     rows = {name: row for name, *row in step.rows()}
     assert rows['rcka'][0] > 0 and rows['rcka'][2] > 0
     assert rows['off'] == [0, 0, 0]
     assert sum(row[1] for row in rows.values()) == pytest.approx(1)
     assert [one.text for one in step.findings()] == [
-        'off has a loss_weight of 0 and teaches nothing: raise it, or leave '
-        'the entry out.']
+        'off has a loss_weight of 0 and teaches nothing: raise it, or leave the entry out.'
+    ]
     costs = step.costs()
     assert list(costs) == ['student alone', 'distilled']
-    assert all(seconds > 0 and (memory is None or memory >= 0)
-               for seconds, memory in costs.values())
+    assert all(seconds > 0 and (memory is None or memory >= 0) for seconds, memory in costs.values())
 
 
 def test_time_that_the_teacher_takes_is_bounded(shapes, tmp_path):
     cfg = config(shapes, tmp_path, 'random')
     model = tiny.build(cfg.model)
     flight = Preflight(cfg, model, images=6)
-    images = [len(TeacherScore(model, ONE, flight.batches, ClassMap(),
-                               seconds=seconds).configured)
-              for seconds in (0., 100.)]
+    images = [
+        len(TeacherScore(model, ONE, flight.batches, ClassMap(), seconds=seconds).configured)
+        for seconds in (0.0, 100.0)
+    ]
     assert images == [2, 6]
-    score = TeacherScore(model, ONE, flight.batches, ClassMap(), seconds=0.)
+    score = TeacherScore(model, ONE, flight.batches, ClassMap(), seconds=0.0)
     assert len(score.batches) == len(score.untrained) == 2
     assert {len(losses) for losses in score.others.values()} == {2}
 
 
-@pytest.mark.parametrize('cores,load,threads', [
-    (8, 0.2, 4), (8, 5.8, 2), (2, 7.5, 1), (8, 3.6, 4)])
+@pytest.mark.parametrize('cores,load,threads', [(8, 0.2, 4), (8, 5.8, 2), (2, 7.5, 1), (8, 3.6, 4)])
 def test_busy_cores_are_left_alone(monkeypatch, cores, load, threads):
     chosen = []
     monkeypatch.setattr(os, 'cpu_count', lambda: cores)
-    monkeypatch.setattr(os, 'getloadavg', lambda: (load, 0., 0.))
+    monkeypatch.setattr(os, 'getloadavg', lambda: (load, 0.0, 0.0))
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 4)
     monkeypatch.setattr(torch, 'set_num_threads', chosen.append)
     leave_busy_cores()
@@ -201,8 +208,11 @@ def test_every_part_says_what_it_took(shapes, tmp_path, capsys):
     flight.run()
     *parts, (last, total) = flight.watch.rows()
     assert [name for name, _ in parts] == [
-        'reading the images', 'the teacher\'s own loss',
-        'the terms of a step', 'the cost of a step']
+        'reading the images',
+        "the teacher's own loss",
+        'the terms of a step',
+        'the cost of a step',
+    ]
     assert last == 'in all'
     assert total >= sum(seconds for _, seconds in parts) > 0
     shown = capsys.readouterr().out
@@ -211,12 +221,10 @@ def test_every_part_says_what_it_took(shapes, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_the_tool_and_its_status(shapes, trained, tmp_path):
-    for checkpoint, status, text in ((trained, 0, 'Ready to train.'),
-                                     (None, 1, 'would be pointless')):
+    for checkpoint, status, text in ((trained, 0, 'Ready to train.'), (None, 1, 'would be pointless')):
         if checkpoint is None:
             checkpoint = tmp_path / 'random.pth'
-            torch.save(dict(state_dict=tiny.build(TEACHER).state_dict()),
-                       checkpoint)
+            torch.save(dict(state_dict=tiny.build(TEACHER).state_dict()), checkpoint)
         path = tmp_path / 'check.py'
         config(shapes, tmp_path, checkpoint).dump(path)
         done = training.command('tools/check.py', path)
@@ -225,7 +233,6 @@ def test_the_tool_and_its_status(shapes, trained, tmp_path):
 
 
 def test_a_plain_config_is_refused(shapes, tmp_path):
-    done = training.command('tools/check.py',
-                            'configs/fcos_r18-quarter_shapes.py')
+    done = training.command('tools/check.py', 'configs/fcos_r18-quarter_shapes.py')
     assert done.returncode == 1
     assert 'Expected config to be one that distills' in done.stdout

@@ -15,8 +15,7 @@ pytestmark = pytest.mark.filterwarnings('ignore:FSDP is switching')
 
 @pytest.fixture
 def group():
-    dist.init_process_group('gloo', store=dist.HashStore(), rank=0,
-                            world_size=1)
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
 
@@ -28,31 +27,32 @@ def model():
 
 def step(algorithm, wrapped):
     data = algorithm.data_preprocessor(tiny.batch(), True)
-    with pytest.raises(RuntimeError, match='Expected the wrapper of '
-                       'DetectionDistill to be MMDistributedDataParallel, but '
-                       'got FSDP. Leave out the FSDPStrategy'):
+    with pytest.raises(
+        RuntimeError,
+        match='Expected the wrapper of '
+        'DetectionDistill to be MMDistributedDataParallel, but '
+        'got FSDP. Leave out the FSDPStrategy',
+    ):
         wrapped(**data, mode='loss')
 
 
 def test_mmengine_wrapper(group):
     algorithm = model()
-    step(algorithm, MMFullyShardedDataParallel(
-        algorithm, device_id=torch.device('cpu')))
+    step(algorithm, MMFullyShardedDataParallel(algorithm, device_id=torch.device('cpu')))
 
 
 def test_fully_shard(group):
     algorithm = model()
-    step(algorithm, fully_shard(algorithm,
-                                mesh=init_device_mesh('cpu', (1, ))))
+    step(algorithm, fully_shard(algorithm, mesh=init_device_mesh('cpu', (1,))))
 
 
 def test_the_teacher_is_outside(group):
     algorithm = model()
     teacher = {id(p) for p in algorithm.teacher.parameters()}
     assert teacher.isdisjoint(map(id, algorithm.parameters()))
-    wrapped = MMFullyShardedDataParallel(algorithm,
-                                         device_id=torch.device('cpu'))
+    wrapped = MMFullyShardedDataParallel(algorithm, device_id=torch.device('cpu'))
     held = sum(p.numel() for p in wrapped.parameters())
     assert held == sum(p.numel() for p in model().parameters())
-    assert all(p.dim() == before.dim() for p, before in zip(
-        algorithm.teacher.parameters(), model().teacher.parameters()))
+    assert all(
+        p.dim() == before.dim() for p, before in zip(algorithm.teacher.parameters(), model().teacher.parameters())
+    )

@@ -14,24 +14,26 @@ from torch.testing import assert_close
 from tests.helpers import tiny_detectors as tiny
 
 ENTRIES = dict(
-    lipschitz=dict(type='kd_ext.LipschitzLoss', at='pre_relu',
-                   connector=dict(type='kd_ext.ConvBNConnector')),
-    ofd=dict(type='mmrazor.OFDLoss', at='pre_relu', connector='lipschitz',
-             teacher_connector=dict(type='mmrazor.OFDTeacherConnector')),
+    lipschitz=dict(type='kd_ext.LipschitzLoss', at='pre_relu', connector=dict(type='kd_ext.ConvBNConnector')),
+    ofd=dict(
+        type='mmrazor.OFDLoss',
+        at='pre_relu',
+        connector='lipschitz',
+        teacher_connector=dict(type='mmrazor.OFDTeacherConnector'),
+    ),
     review=dict(type='kd_ext.ReviewKDLoss', at='neck', mid_channels=8),
-    nd=dict(type='kd_ext.NDLoss', at='embedding'))
+    nd=dict(type='kd_ext.NDLoss', at='embedding'),
+)
 
 
 def norms(module):
-    return [type(part) for part in module.modules()
-            if isinstance(part, _BatchNorm)]
+    return [type(part) for part in module.modules() if isinstance(part, _BatchNorm)]
 
 
 @pytest.fixture
 def pair():
     """The same model before and after the conversion."""
-    before, after = (tiny.distill(teacher=tiny.fcos(8, width=24), **ENTRIES)
-                     for _ in range(2))
+    before, after = (tiny.distill(teacher=tiny.fcos(8, width=24), **ENTRIES) for _ in range(2))
     return before, convert_sync_batchnorm(after, 'torch')
 
 
@@ -52,8 +54,7 @@ def test_the_same_step_and_checkpoint(pair):
     for model in pair:
         losses = tiny.losses(model.train())
         model.parse_losses(losses)[0].backward()
-        results.append((losses, {name: p.grad for name, p
-                                 in model.named_parameters()}))
+        results.append((losses, {name: p.grad for name, p in model.named_parameters()}))
     assert_close(*results)
     states = [model.state_dict() for model in pair]
     assert_close(*map(dict, states))
@@ -66,11 +67,10 @@ def test_the_same_step_and_checkpoint(pair):
 def test_torch_refuses_it_on_several_cpus():
     """If this fails, torch can: compare one and two processes then."""
     import torch.distributed as dist
-    dist.init_process_group('gloo', store=dist.HashStore(), rank=0,
-                            world_size=1)
+
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
     try:
-        with pytest.raises(ValueError, match='SyncBatchNorm expected input '
-                           'tensor to be on'):
+        with pytest.raises(ValueError, match='SyncBatchNorm expected input tensor to be on'):
             SyncBatchNorm(2)(torch.rand(4, 2))
     finally:
         dist.destroy_process_group()

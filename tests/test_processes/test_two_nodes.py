@@ -32,11 +32,9 @@ class Cable:
         try:
             for name in self.names:
                 self._ip('netns', 'add', name)
-            self._ip('link', 'add', 'wire', 'netns', first, 'type', 'veth',
-                     'peer', 'name', 'wire', 'netns', second)
+            self._ip('link', 'add', 'wire', 'netns', first, 'type', 'veth', 'peer', 'name', 'wire', 'netns', second)
             for name, address in zip(self.names, ADDRESSES):
-                self._ip('-n', name, 'addr', 'add', f'{address}/24', 'dev',
-                         'wire')
+                self._ip('-n', name, 'addr', 'add', f'{address}/24', 'dev', 'wire')
                 for device in ('lo', 'wire'):
                     self._ip('-n', name, 'link', 'set', device, 'up')
         except subprocess.CalledProcessError as error:
@@ -50,8 +48,7 @@ class Cable:
 
     @staticmethod
     def _ip(*args):
-        subprocess.run(['ip', *args], check=True, capture_output=True,
-                       text=True)
+        subprocess.run(['ip', *args], check=True, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -70,22 +67,35 @@ def train(shapes, folder, address, nodes):
             set in its environment.
     """
     cfg = training.config(
-        shapes, folder / 'work', training.save_teacher(folder), epochs=1,
-        **{'train_dataloader.batch_size': 2, 'log_level': 'INFO',
-           'train_cfg.val_interval': 9})
+        shapes,
+        folder / 'work',
+        training.save_teacher(folder),
+        epochs=1,
+        **{'train_dataloader.batch_size': 2, 'log_level': 'INFO', 'train_cfg.val_interval': 9},
+    )
     cfg.dump(folder / 'config.py')
     runs = []
     for rank, (inside, env) in enumerate(nodes):
         with open(folder / f'log{rank}', 'w') as log:
-            runs.append(subprocess.Popen(
-                [*inside, 'bash', 'tools/dist_train.sh',
-                 str(folder / 'config.py'), '1', '--skip-check'],
-                cwd=ROOT, stdout=log, stderr=subprocess.STDOUT,
-                env={**os.environ, 'OMP_NUM_THREADS': '1', 'NNODES': '2',
-                     'NODE_RANK': str(rank), 'MASTER_ADDR': address,
-                     'PORT': '29561', 'VIRTUAL_ENV': sys.prefix,
-                     'PATH': f'{sys.prefix}/bin:{os.environ["PATH"]}',
-                     **env}))
+            runs.append(
+                subprocess.Popen(
+                    [*inside, 'bash', 'tools/dist_train.sh', str(folder / 'config.py'), '1', '--skip-check'],
+                    cwd=ROOT,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={
+                        **os.environ,
+                        'OMP_NUM_THREADS': '1',
+                        'NNODES': '2',
+                        'NODE_RANK': str(rank),
+                        'MASTER_ADDR': address,
+                        'PORT': '29561',
+                        'VIRTUAL_ENV': sys.prefix,
+                        'PATH': f'{sys.prefix}/bin:{os.environ["PATH"]}',
+                        **env,
+                    },
+                )
+            )
     try:
         codes = [run.wait(timeout=240) for run in runs]
     finally:
@@ -110,8 +120,7 @@ def check(work, logs):
 
 
 def test_namespaces(cable, shapes, tmp_path):
-    nodes = [(('ip', 'netns', 'exec', name), dict(GLOO_SOCKET_IFNAME='wire'))
-             for name in cable]
+    nodes = [(('ip', 'netns', 'exec', name), dict(GLOO_SOCKET_IFNAME='wire')) for name in cable]
     check(*train(shapes, tmp_path, ADDRESSES[0], nodes))
 
 

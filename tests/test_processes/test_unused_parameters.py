@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.two_processes import on_two
 
-BODY = '''
+BODY = """
 from mmengine.model import MMDistributedDataParallel
 from tests.helpers import joined_batches as joined
 from tests.helpers import tiny_detectors as tiny
@@ -61,7 +61,7 @@ def check(name, methods):
 check('FCOS', ALL)
 check('Faster R-CNN', ALL)
 check('DETR', [*MAPS, 'nd', 'nckd'])
-'''
+"""
 
 
 @pytest.mark.slow

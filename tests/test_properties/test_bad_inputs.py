@@ -10,8 +10,7 @@ from tests.helpers.hypothesis_tries import tries
 from tests.helpers.loss_calls import LOSSES, value_of
 from tests.helpers.loss_strategies import batch_of
 
-ARGUMENTS = ('preds_S', 'preds_T', 'labels', 'class_means', 'student_means',
-             'stages')
+ARGUMENTS = ('preds_S', 'preds_T', 'labels', 'class_means', 'student_means', 'stages')
 # what one tensor may become
 TENSORS = dict(
     flat=torch.Tensor.flatten,

@@ -25,7 +25,7 @@ def assert_near(batch, grads, others):
     """
     for tensor, one, other in zip(batch.student, grads, others):
         size = torch.maximum(one.norm(), other.norm())
-        noise = 1e-12 / tensor.norm() if tensor.any() else 0.
+        noise = 1e-12 / tensor.norm() if tensor.any() else 0.0
         assert (one - other).norm() <= 1e-5 * size + noise
 
 
@@ -34,8 +34,7 @@ def assert_near(batch, grads, others):
 @given(data=st.data())
 def test_value_and_gradient(name, data):
     batch = drawn(data, name)
-    before = [(tensor, tensor.clone(), tensor._version)
-              for tensor in (*batch.student, *batch.teacher)]
+    before = [(tensor, tensor.clone(), tensor._version) for tensor in (*batch.student, *batch.teacher)]
     value, grads = gradients(name, batch)
     assert value.dim() == 0 and value.isfinite() and value > -1e-5
     assert value.dtype in (torch.float32, torch.float64)
@@ -57,11 +56,10 @@ def test_gradient_goes_to_the_student_alone(name, data):
     if means is not None:
         means = means.detach().requires_grad_()
         others.append(means)
-    student = tuple(tensor.detach().requires_grad_()
-                    for tensor in batch.student)
-    value_of(name, batch._replace(
-        student=student, teacher=tuple(others[:len(batch.teacher)]),
-        means=means)).backward()
+    student = tuple(tensor.detach().requires_grad_() for tensor in batch.student)
+    value_of(
+        name, batch._replace(student=student, teacher=tuple(others[: len(batch.teacher)]), means=means)
+    ).backward()
     assert all(leaf.grad is None for leaf in others)
     assert all(leaf.grad is not None for leaf in student)
 
@@ -71,8 +69,7 @@ def test_gradient_goes_to_the_student_alone(name, data):
 @given(data=st.data())
 def test_layout_changes_nothing(name, data):
     batch = drawn(data, name, dtype=torch.float64)
-    plain = each(batch, lambda tensor: tensor.clone(
-        memory_format=torch.contiguous_format))
+    plain = each(batch, lambda tensor: tensor.clone(memory_format=torch.contiguous_format))
     value, grads = gradients(name, batch)
     wanted, exact = gradients(name, plain)
     assert_close(value, wanted, rtol=1e-7, atol=1e-9)
@@ -94,8 +91,7 @@ def test_half_precision_is_that_of_the_same_values_in_full(name, data):
 
 
 # without ReviewKD: its BN makes values of the rounding of a constant channel
-@pytest.mark.parametrize('name', [
-    name for name in LOSSES if name != 'ReviewKD'])
+@pytest.mark.parametrize('name', [name for name in LOSSES if name != 'ReviewKD'])
 @tries(20)
 @given(data=st.data())
 def test_single_precision_is_near_double(name, data):
@@ -126,15 +122,13 @@ def test_order_of_images_and_regions(name, data):
     assert_near(turned, map(turn, grads), others)
 
 
-@pytest.mark.parametrize('name', [
-    name for name, loss in LOSSES.items() if loss.floor is not None])
+@pytest.mark.parametrize('name', [name for name, loss in LOSSES.items() if loss.floor is not None])
 @tries(20)
 @given(data=st.data())
 def test_floor_at_identity(name, data):
     batch = drawn(data, name, dtype=torch.float64)
     twins = data.draw(st.sampled_from((batch.student, batch.teacher)))
-    value, grads = gradients(name, batch._replace(student=twins,
-                                                  teacher=twins))
+    value, grads = gradients(name, batch._replace(student=twins, teacher=twins))
     assert abs(value - LOSSES[name].floor) < 1e-7
     assert all((grad.abs() < 1e-6).all() for grad in grads)
 
@@ -149,5 +143,4 @@ def test_nothing_to_compare(name, data):
         empty = empty._replace(labels=batch.labels[:0])
     value, grads = gradients(name, empty)
     assert value == 0 and value.dtype in (torch.float32, torch.float64)
-    assert [grad.shape for grad in grads] == [
-        tensor.shape for tensor in empty.student]
+    assert [grad.shape for grad in grads] == [tensor.shape for tensor in empty.student]

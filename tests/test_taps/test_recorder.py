@@ -6,7 +6,6 @@ from kd_ext.taps import Recorder
 
 
 class Model(nn.Module):
-
     def __init__(self):
         super().__init__()
         self.first = nn.Linear(2, 2)
@@ -50,7 +49,6 @@ def test_other_errors_pass_and_hooks_go():
 def test_nested_outputs_are_flat_and_none_is_left_out():
 
     class Nest(nn.Module):
-
         def forward(self, x):
             return (x, [x + 1, None], dict(z=x + 2))
 
@@ -63,7 +61,6 @@ def test_nested_outputs_are_flat_and_none_is_left_out():
 def test_output_without_tensors():
 
     class Text(nn.Module):
-
         def forward(self, x):
             return 'text'
 

@@ -12,12 +12,30 @@ from tests.helpers import detector_zoo as zoo
 from tests.helpers import tiny_detectors as tiny
 from tests.helpers.detector_zoo import read
 
-ROI = ['Faster R-CNN', 'Mask R-CNN', 'Cascade R-CNN', 'Double-Head R-CNN',
-       'Dynamic R-CNN', 'HTC', 'Libra R-CNN', 'Grid R-CNN', 'PISA',
-       'SABL Faster R-CNN']
-QUERY = ['DETR', 'Conditional DETR', 'DAB-DETR', 'Deformable DETR', 'DINO',
-         'Sparse R-CNN', 'QueryInst', 'Mask2Former',
-         'MaskFormer', 'DDQ DETR']
+ROI = [
+    'Faster R-CNN',
+    'Mask R-CNN',
+    'Cascade R-CNN',
+    'Double-Head R-CNN',
+    'Dynamic R-CNN',
+    'HTC',
+    'Libra R-CNN',
+    'Grid R-CNN',
+    'PISA',
+    'SABL Faster R-CNN',
+]
+QUERY = [
+    'DETR',
+    'Conditional DETR',
+    'DAB-DETR',
+    'Deformable DETR',
+    'DINO',
+    'Sparse R-CNN',
+    'QueryInst',
+    'Mask2Former',
+    'MaskFormer',
+    'DDQ DETR',
+]
 DENSE = [name for name in zoo.READ if name not in ROI + QUERY]
 # assigned by the box that an anchor predicts or by overlaps of anchors, which
 # may lie beside the object
@@ -39,8 +57,7 @@ def test_regions_fit_together(name):
     assert regions.logits.shape == (count, head.num_logits)
     assert regions.embeddings.requires_grad
     assert int(regions.labels.min()) >= 0
-    assert int(regions.labels.max()) < head.num_labels == (
-        zoo.CLASSES + head.background)
+    assert int(regions.labels.max()) < head.num_labels == (zoo.CLASSES + head.background)
 
 
 @pytest.mark.parametrize('name', ROI + QUERY)
@@ -55,14 +72,12 @@ def test_proposals_carry_the_label_of_the_box_they_overlap(name):
     _, _, data, regions = read(name)
     for index, sample in enumerate(data['data_samples']):
         mine = regions.places[:, 0] == index
-        overlaps = bbox_overlaps(regions.places[mine, 1:],
-                                 sample.gt_instances.bboxes)
+        overlaps = bbox_overlaps(regions.places[mine, 1:], sample.gt_instances.bboxes)
         best, which = overlaps.max(1)
         foreground = regions.labels[mine] < zoo.CLASSES
         assert foreground.any() and (~foreground).any()
         wanted = sample.gt_instances.labels[which]
-        assert torch.equal(regions.labels[mine][foreground],
-                           wanted[foreground])
+        assert torch.equal(regions.labels[mine][foreground], wanted[foreground])
         assert (best[foreground] >= 0.5).all()
 
 
@@ -74,10 +89,9 @@ def test_positives_lie_in_the_box_whose_label_they_carry(name):
     start = 0
     for size, (image, location, _) in zip(*regions.places):
         stride = max(height / size[0], width / size[1])
-        labels = regions.labels[start:start + len(image)]
+        labels = regions.labels[start : start + len(image)]
         start += len(image)
-        for one, cell, label in zip(image.tolist(), location.tolist(),
-                                    labels.tolist()):
+        for one, cell, label in zip(image.tolist(), location.tolist(), labels.tolist()):
             x = (cell % size[1] + 0.5) * stride
             y = (cell // size[1] + 0.5) * stride
             truth = data['data_samples'][one].gt_instances
@@ -92,12 +106,11 @@ def test_positives_lie_in_the_box_whose_label_they_carry(name):
 def test_one_query_for_each_object(name):
     _, _, data, regions = read(name)
     assert sorted(regions.labels.tolist()) == sorted(
-        label for sample in data['data_samples']
-        for label in sample.gt_instances.labels.tolist())
+        label for sample in data['data_samples'] for label in sample.gt_instances.labels.tolist()
+    )
 
 
-@pytest.mark.parametrize('name', [name for name in QUERY if name not in (
-    'Sparse R-CNN', 'QueryInst')])
+@pytest.mark.parametrize('name', [name for name in QUERY if name not in ('Sparse R-CNN', 'QueryInst')])
 def test_queries_are_those_that_were_matched(name):
     # the scores that the assigner saw, at the queries it labelled
     model = tiny.build(zoo.detector(name)).eval()
@@ -106,8 +119,11 @@ def test_queries_are_those_that_were_matched(name):
     with head.watch() as watch, own_loss_mode(model, head.module):
         model(**data, mode='loss')
     regions = head.regions(watch)
-    calls = [call for call in watch.calls['targets'] if torch.equal(
-        torch.cat([*call.args[0]])[_matched(call)], regions.logits)]
+    calls = [
+        call
+        for call in watch.calls['targets']
+        if torch.equal(torch.cat([*call.args[0]])[_matched(call)], regions.logits)
+    ]
     assert calls
     for call in calls:
         labels = torch.cat([*call.result[0]])
@@ -133,16 +149,21 @@ def test_another_model_reads_the_same_regions(name):
     assert_close(seen.logits, regions.logits)
 
 
-@pytest.mark.parametrize('name, tower', [
-    ('FCOS', 'reg_convs'), ('RetinaNet', 'reg_convs'), ('ATSS', 'reg_convs'),
-    ('YOLOX', 'multi_level_reg_convs'), ('RTMDet', 'reg_convs')])
+@pytest.mark.parametrize(
+    'name, tower',
+    [
+        ('FCOS', 'reg_convs'),
+        ('RetinaNet', 'reg_convs'),
+        ('ATSS', 'reg_convs'),
+        ('YOLOX', 'multi_level_reg_convs'),
+        ('RTMDet', 'reg_convs'),
+    ],
+)
 def test_a_head_does_without_its_boxes_where_scores_are_read(name, tower):
     model, head, data, regions = read(name)
-    layers = [layer for layer in getattr(head.module, tower).modules()
-              if isinstance(layer, torch.nn.Conv2d)]
+    layers = [layer for layer in getattr(head.module, tower).modules() if isinstance(layer, torch.nn.Conv2d)]
     ran = []
-    handles = [layer.register_forward_hook(lambda *_: ran.append(1))
-               for layer in layers]
+    handles = [layer.register_forward_hook(lambda *_: ran.append(1)) for layer in layers]
     features = model.extract_feat(data['inputs'])
     head.at(features, regions.places)
     assert not ran
@@ -171,12 +192,10 @@ def test_planted_boxes():
     # painting one box of the image moves that region's embedding alone
     teacher = tiny.build(zoo.detector('Faster R-CNN', 8), seed=1).eval()
     other = find_head(teacher, 'teacher')
-    boxes = torch.tensor([[0, 8., 8., 24., 24.], [0, 96., 64., 120., 88.],
-                          [1, 8., 8., 24., 24.]])
-    features = [torch.zeros(2, zoo.WIDTH, 128 // s, 160 // s)
-                for s in (4, 8, 16, 32, 64)]
+    boxes = torch.tensor([[0, 8.0, 8.0, 24.0, 24.0], [0, 96.0, 64.0, 120.0, 88.0], [1, 8.0, 8.0, 24.0, 24.0]])
+    features = [torch.zeros(2, zoo.WIDTH, 128 // s, 160 // s) for s in (4, 8, 16, 32, 64)]
     blank = other.at(features, boxes).embeddings
-    features[0][0, :, 16:22, 24:30] = 5.
+    features[0][0, :, 16:22, 24:30] = 5.0
     painted = other.at(features, boxes).embeddings
     moved = (painted - blank).abs().sum(1) > 1e-6
     assert moved.tolist() == [False, True, False]
@@ -200,15 +219,28 @@ def test_a_cascade_teaches_a_plain_student():
         assert len(seen.embeddings) == len(regions.labels)
 
 
-@pytest.mark.parametrize('changes', [
-    dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=16),
-    dict(type='ConvFCBBoxHead', num_cls_convs=1, num_cls_fcs=1,
-         num_reg_convs=1, num_reg_fcs=0, conv_out_channels=16),
-    dict(type='ConvFCBBoxHead', num_shared_fcs=1, num_cls_fcs=1),
-    dict(type='SABLHead', num_classes=3, cls_in_channels=16,
-         reg_in_channels=16, cls_out_channels=32, reg_offset_out_channels=16,
-         reg_cls_out_channels=16, num_cls_fcs=1, num_reg_fcs=0, _delete_=True),
-])
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(type='Shared4Conv1FCBBoxHead', conv_out_channels=16),
+        dict(
+            type='ConvFCBBoxHead', num_cls_convs=1, num_cls_fcs=1, num_reg_convs=1, num_reg_fcs=0, conv_out_channels=16
+        ),
+        dict(type='ConvFCBBoxHead', num_shared_fcs=1, num_cls_fcs=1),
+        dict(
+            type='SABLHead',
+            num_classes=3,
+            cls_in_channels=16,
+            reg_in_channels=16,
+            cls_out_channels=32,
+            reg_offset_out_channels=16,
+            reg_cls_out_channels=16,
+            num_cls_fcs=1,
+            num_reg_fcs=0,
+            _delete_=True,
+        ),
+    ],
+)
 def test_other_box_heads(changes):
     cfg = zoo.detector('Faster R-CNN')
     head_cfg = cfg.roi_head.bbox_head
@@ -238,10 +270,11 @@ def test_ssd_is_read_at_levels_of_one_width():
 def test_nothing_stays_on_the_model(name):
     model, head, _, _ = read(name)
     assert not any(m._forward_hooks for m in model.modules())
-    assert not any(callable(value) and not isinstance(value, torch.nn.Module)
-                   for key, value in vars(head.module).items()
-                   if key.startswith(('get_', '_get_', 'paa_', 'loss_',
-                                      'reweight_')))
+    assert not any(
+        callable(value) and not isinstance(value, torch.nn.Module)
+        for key, value in vars(head.module).items()
+        if key.startswith(('get_', '_get_', 'paa_', 'loss_', 'reweight_'))
+    )
 
 
 @pytest.mark.parametrize('name', zoo.READ)

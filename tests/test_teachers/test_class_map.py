@@ -5,16 +5,14 @@ from kd_ext.class_means.stored import ClassMeans
 from kd_ext.teachers.class_map import ClassMap
 from tests.helpers import tiny_detectors as tiny
 
-STUDENT, TEACHER = ['sofa', 'cat', 'dining table'], [
-    'cat', 'diningtable', 'couch', 'dog']
+STUDENT, TEACHER = ['sofa', 'cat', 'dining table'], ['cat', 'diningtable', 'couch', 'dog']
 
 
 def test_found_by_name():
     mapped = ClassMap(STUDENT, TEACHER)
     assert mapped.index.tolist() == [-1, 0, 1] and not mapped.same
     assert mapped.common == [1, 2] and not mapped.disjoint
-    assert mapped.describe() == ('classes: 2 of the student\'s 3 are among '
-                                 'the teacher\'s 4, not sofa')
+    assert mapped.describe() == ("classes: 2 of the student's 3 are among the teacher's 4, not sofa")
     aliased = ClassMap(STUDENT, TEACHER, dict(sofa='couch'))
     assert aliased.index.tolist() == [2, 0, 1]
 
@@ -41,18 +39,16 @@ def test_samples_keep_what_the_teacher_knows():
     sample = tiny.batch(count=1)['data_samples'][0]
     sample.gt_instances.labels = torch.tensor([0, 2])
     mapped = ClassMap(STUDENT, TEACHER)
-    seen, = mapped.to_teacher([sample])
+    (seen,) = mapped.to_teacher([sample])
     assert seen.gt_instances.labels.tolist() == [1]
-    assert torch.equal(seen.gt_instances.bboxes,
-                       sample.gt_instances.bboxes[1:])
+    assert torch.equal(seen.gt_instances.bboxes, sample.gt_instances.bboxes[1:])
     assert seen.metainfo == sample.metainfo
     assert sample.gt_instances.labels.tolist() == [0, 2]  # as it was
 
 
 def test_rows_of_class_means():
-    means = torch.arange(1., 11.).view(5, 2)  # of TEACHER and the background
-    found = ClassMeans(means, classes=TEACHER).of_classes(
-        3, ClassMap(STUDENT, None, None))
+    means = torch.arange(1.0, 11.0).view(5, 2)  # of TEACHER and the background
+    found = ClassMeans(means, classes=TEACHER).of_classes(3, ClassMap(STUDENT, None, None))
     assert found.tolist() == [[0, 0], [1, 2], [3, 4], [9, 10]]
     aliased = ClassMap(STUDENT, TEACHER, dict(sofa='couch'))
     found = ClassMeans(means[:4], classes=TEACHER).of_classes(3, aliased)
@@ -64,11 +60,14 @@ def test_rows_of_class_means():
         ClassMeans(means[:1], classes=['dog']).of_classes(3, aliased)
 
 
-@pytest.mark.parametrize('args,text', [
-    ((['a', 'A'], None), 'without one twice'),
-    ((['a'], ['b'], dict(c='b')), "'c', which is no class of the student"),
-    ((['a'], ['b'], dict(a='c')), "'c', which is no class of the teacher"),
-])
+@pytest.mark.parametrize(
+    'args,text',
+    [
+        ((['a', 'A'], None), 'without one twice'),
+        ((['a'], ['b'], dict(c='b')), "'c', which is no class of the student"),
+        ((['a'], ['b'], dict(a='c')), "'c', which is no class of the teacher"),
+    ],
+)
 def test_wrong_names(args, text):
     with pytest.raises(ValueError, match=text):
         ClassMap(*args)

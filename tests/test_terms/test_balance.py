@@ -29,93 +29,99 @@ def step(weighting, task, *values):
 
 
 def test_factors_by_hand():
-    weighting = Weighting('t', balance=.2)
+    weighting = Weighting('t', balance=0.2)
     # means 2 and 4; then (2 + 6) / 2 = 4 and (4 + 12) / 2 = 8
-    assert step(weighting, 2., 1., 3.) == pytest.approx([.1, .3, .1])
-    assert step(weighting, 6., 12., 0.) == pytest.approx([1.2, 0., .1])
+    assert step(weighting, 2.0, 1.0, 3.0) == pytest.approx([0.1, 0.3, 0.1])
+    assert step(weighting, 6.0, 12.0, 0.0) == pytest.approx([1.2, 0.0, 0.1])
     # means 5 and 6: .2 * 5 / 6
-    assert step(weighting, 7., 2., 0.)[-1] == pytest.approx(1 / 6)
+    assert step(weighting, 7.0, 2.0, 0.0)[-1] == pytest.approx(1 / 6)
 
 
 def test_means_over_long_runs_forget():
-    weighting = Weighting('t', balance=.5)
+    weighting = Weighting('t', balance=0.5)
     for _ in range(60):
-        step(weighting, 1., 1.)
+        step(weighting, 1.0, 1.0)
     before = float(weighting.means[1])
-    step(weighting, 1., 2.)
+    step(weighting, 1.0, 2.0)
     assert float(weighting.means[1]) == pytest.approx(before + MOMENTUM)
 
 
 def test_zero_stays_zero_and_is_not_counted():
-    weighting = Weighting('t', balance=.2)
-    assert step(weighting, 3., 0., 0.) == [0, 0, 0]
-    assert step(weighting, 4., 8.)[-1] == pytest.approx(.1)
+    weighting = Weighting('t', balance=0.2)
+    assert step(weighting, 3.0, 0.0, 0.0) == [0, 0, 0]
+    assert step(weighting, 4.0, 8.0)[-1] == pytest.approx(0.1)
     for _ in range(200):
-        assert step(weighting, 4., 0.) == pytest.approx([0, .1])
-    assert step(weighting, 4., 8.)[-1] == pytest.approx(.1)
+        assert step(weighting, 4.0, 0.0) == pytest.approx([0, 0.1])
+    assert step(weighting, 4.0, 8.0)[-1] == pytest.approx(0.1)
 
 
 def test_rounding_errors_are_not_blown_up():
-    assert step(Weighting('t', balance=.2), 3., 1e-12)[0] < 1e-6
+    assert step(Weighting('t', balance=0.2), 3.0, 1e-12)[0] < 1e-6
 
 
 @pytest.mark.parametrize('task', [float('nan'), float('inf')])
 def test_an_overflow_is_left_out(task):
-    weighting = Weighting('t', balance=.2)
-    step(weighting, 4., 8.)
-    assert step(weighting, task, 1.) == pytest.approx([.1, .1])
+    weighting = Weighting('t', balance=0.2)
+    step(weighting, 4.0, 8.0)
+    assert step(weighting, task, 1.0) == pytest.approx([0.1, 0.1])
 
 
 def test_in_eval_mode_nothing_is_stored():
-    weighting = Weighting('t', balance=.2)
-    step(weighting, 4., 8.)
-    assert step(weighting.eval(), 9., 1.)[-1] == pytest.approx(.1)
+    weighting = Weighting('t', balance=0.2)
+    step(weighting, 4.0, 8.0)
+    assert step(weighting.eval(), 9.0, 1.0)[-1] == pytest.approx(0.1)
     assert int(weighting.steps) == 1
 
 
 def test_gradient_is_the_terms_times_the_factor():
-    x = torch.tensor(3., requires_grad=True)
-    weighting = Weighting('t', balance=.2)
-    weighting(dict(loss_t=x * x), torch.tensor(9.))['loss_t'].backward()
-    assert float(x.grad) == pytest.approx(.2 * 6)
+    x = torch.tensor(3.0, requires_grad=True)
+    weighting = Weighting('t', balance=0.2)
+    weighting(dict(loss_t=x * x), torch.tensor(9.0))['loss_t'].backward()
+    assert float(x.grad) == pytest.approx(0.2 * 6)
 
 
 def test_schedule_and_balance_multiply():
     clock.put(1)
-    weighting = Weighting('t', dict(warmup=4), .2)
-    assert step(weighting, 4., 8.) == pytest.approx([.2, .025])
+    weighting = Weighting('t', dict(warmup=4), 0.2)
+    assert step(weighting, 4.0, 8.0) == pytest.approx([0.2, 0.025])
 
 
-@pytest.mark.parametrize('balance', [0, -.1, 10, '0.2', True, float('nan')])
+@pytest.mark.parametrize('balance', [0, -0.1, 10, '0.2', True, float('nan')])
 def test_bad_balance(balance):
-    with pytest.raises(ValueError, match=r'distill\.rcka\.balance to be a '
-                       'number > 0 and < 10'):
+    with pytest.raises(
+        ValueError,
+        match=r'distill\.rcka\.balance to be a '
+        'number > 0 and < 10',
+    ):
         distill(rcka=rcka(balance=balance))
 
 
 def test_share_in_a_training():
-    model = distill(teacher=fcos(8, width=24),
-                    rcka=rcka(balance=.2, loss_weight=7.),
-                    nd=dict(type='kd_ext.NDLoss', at='embedding', balance=.5))
-    optimizer = torch.optim.SGD(model.parameters(), .0005)
+    model = distill(
+        teacher=fcos(8, width=24),
+        rcka=rcka(balance=0.2, loss_weight=7.0),
+        nd=dict(type='kd_ext.NDLoss', at='embedding', balance=0.5),
+    )
+    optimizer = torch.optim.SGD(model.parameters(), 0.0005)
     sums = torch.zeros(3)
     for iteration in range(60):
-        total, log = model.parse_losses(
-            losses(model, batch(seed=iteration % 5)))
+        total, log = model.parse_losses(losses(model, batch(seed=iteration % 5)))
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
         if iteration >= 10:
             terms = [log[f'distill.loss_{name}'] for name in ('rcka', 'nd')]
             sums += torch.stack([total - sum(terms), *terms]).detach()
-    assert float(sums[1] / sums[0]) == pytest.approx(.2, rel=.05)
-    assert float(sums[2] / sums[0]) == pytest.approx(.5, rel=.05)
+    assert float(sums[1] / sums[0]) == pytest.approx(0.2, rel=0.05)
+    assert float(sums[2] / sums[0]) == pytest.approx(0.5, rel=0.05)
 
 
 ENTRIES = dict(
-    rcka=rcka(balance=.2, schedule=dict(warmup=2, decay='cosine', end=4)),
-    nckd=dict(type='kd_ext.NCKDLoss', at='embedding', balance=.3,
-              schedule=dict(begin=.5, warmup=1., by_epoch=True)))
+    rcka=rcka(balance=0.2, schedule=dict(warmup=2, decay='cosine', end=4)),
+    nckd=dict(
+        type='kd_ext.NCKDLoss', at='embedding', balance=0.3, schedule=dict(begin=0.5, warmup=1.0, by_epoch=True)
+    ),
+)
 FACTORS = [f'train/distill.factor_{name}' for name in ENTRIES]
 
 
@@ -126,14 +132,14 @@ def test_resumed_equals_uninterrupted(shapes, tmp_path):
         cfg = config(shapes, tmp_path / name, teacher_ckpt)
         cfg.model.distill = ENTRIES
         if name == 'parts':
-            cfg.merge_from_dict(dict(
-                resume=True, load_from=str(tmp_path / 'whole/epoch_1.pth')))
+            cfg.merge_from_dict(dict(resume=True, load_from=str(tmp_path / 'whole/epoch_1.pth')))
         runner = train(cfg)
         state = torch.load(tmp_path / name / 'epoch_2.pth')['state_dict']
         found[name] = {
-            **state, **state._metadata['']['kd_ext'],
-            **{key: torch.tensor(runner.message_hub.get_scalar(key).data[0])
-               for key in FACTORS}}
+            **state,
+            **state._metadata['']['kd_ext'],
+            **{key: torch.tensor(runner.message_hub.get_scalar(key).data[0]) for key in FACTORS},
+        }
     whole, parts = found.values()
     assert whole.keys() == parts.keys()
     assert int(whole['weightings.rcka.steps']) == 3  # not at factor 0
@@ -143,7 +149,7 @@ def test_resumed_equals_uninterrupted(shapes, tmp_path):
         assert whole[key].shape == (4,) and whole[key][3] > 0
 
 
-SCRIPT = textwrap.dedent('''
+SCRIPT = textwrap.dedent("""
     import sys
     import torch
     import torch.distributed as dist
@@ -194,7 +200,7 @@ SCRIPT = textwrap.dedent('''
     # a rank that goes while gloo's threads still run is aborted by them
     dist.barrier()
     dist.destroy_process_group()
-''')
+""")
 
 
 @pytest.mark.slow
@@ -202,10 +208,21 @@ def test_factors_are_equal_on_both_ranks(tmp_path):
     script = tmp_path / 'ddp.py'
     script.write_text(SCRIPT)
     result = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-m', 'torch.distributed.run',
-         '--nproc_per_node=2', '--master_port=29547', str(script)],
-        cwd=ROOT, text=True, capture_output=True, timeout=280,
-        env={**os.environ, 'OMP_NUM_THREADS': '1',
-             'PYTHONPATH': str(ROOT)})
+        [
+            sys.executable,
+            '-W',
+            'ignore',
+            '-m',
+            'torch.distributed.run',
+            '--nproc_per_node=2',
+            '--master_port=29547',
+            str(script),
+        ],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        timeout=280,
+        env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
+    )
     assert result.returncode == 0, result.stderr[-3000:]
     assert result.stdout.count('done') == 2

@@ -7,11 +7,21 @@ from mmengine import MessageHub
 from tests.helpers import detector_zoo as zoo
 from tests.helpers import tiny_detectors as tiny
 
-HEADS = ['Faster R-CNN', 'Cascade R-CNN', 'FCOS', 'RetinaNet', 'PAA',
-         'RTMDet', 'YOLOX', 'SSD', 'DETR', 'DINO', 'Sparse R-CNN']
+HEADS = [
+    'Faster R-CNN',
+    'Cascade R-CNN',
+    'FCOS',
+    'RetinaNet',
+    'PAA',
+    'RTMDet',
+    'YOLOX',
+    'SSD',
+    'DETR',
+    'DINO',
+    'Sparse R-CNN',
+]
 ROI = ('Faster R-CNN', 'Cascade R-CNN')  # these have background regions
-ENTRIES = dict(nd=dict(type='kd_ext.NDLoss', at='embedding'),
-               nckd=dict(type='kd_ext.NCKDLoss', at='embedding'))
+ENTRIES = dict(nd=dict(type='kd_ext.NDLoss', at='embedding'), nckd=dict(type='kd_ext.NCKDLoss', at='embedding'))
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +33,7 @@ def keep(data, wanted):
     """The batch with those objects alone whose label is in ``wanted``."""
     for sample in data['data_samples']:
         labels = sample.gt_instances.labels
-        sample.gt_instances = sample.gt_instances[
-            torch.isin(labels, torch.tensor(wanted, dtype=labels.dtype))]
+        sample.gt_instances = sample.gt_instances[torch.isin(labels, torch.tensor(wanted, dtype=labels.dtype))]
     return data
 
 
@@ -35,8 +44,7 @@ def backward(model, data):
     model.parse_losses(losses)[0].backward()
     for name, p in model.named_parameters():
         assert p.grad is None or bool(torch.isfinite(p.grad).all()), name
-    return {key[13:]: float(value.detach()) for key, value in losses.items()
-            if key.startswith('distill.loss_')}
+    return {key[13:]: float(value.detach()) for key, value in losses.items() if key.startswith('distill.loss_')}
 
 
 def without_gradient(model):
@@ -84,9 +92,7 @@ def test_one_class_then_a_new_one(head):
 def test_teacher_is_the_student(head):
     # one region a class: the running means are the embeddings themselves
     cfg = zoo.detector(head)
-    model = tiny.build(dict(
-        type='kd_ext.DetectionDistill', student=cfg, teacher=tiny.build(cfg),
-        distill=ENTRIES))
+    model = tiny.build(dict(type='kd_ext.DetectionDistill', student=cfg, teacher=tiny.build(cfg), distill=ENTRIES))
     model.student.load_state_dict(model.teacher.state_dict())
     model.train()
     model.student.eval()
@@ -96,8 +102,8 @@ def test_teacher_is_the_student(head):
         # a box of two cells of the finest level holds few points
         for sample in data['data_samples']:
             sample.gt_instances.bboxes = torch.tensor(
-                [[9., 9., 15., 15.], [41., 41., 47., 47.],
-                 [73., 73., 79., 79.]])
+                [[9.0, 9.0, 15.0, 15.0], [41.0, 41.0, 47.0, 47.0], [73.0, 73.0, 79.0, 79.0]]
+            )
     losses = tiny.losses(model, data)
     assert float(losses['distill.loss_nd']) == pytest.approx(0, abs=1e-5)
     assert float(losses['distill.loss_nckd_nc2']) == pytest.approx(0, abs=1e-6)

@@ -4,7 +4,7 @@ from tests.helpers import short_trainings as training
 from tests.helpers import tiny_detectors as tiny
 
 REVIEW = dict(type='kd_ext.ReviewKDLoss', at='neck', mid_channels=8)
-TABLE = '''
+TABLE = """
 entry  student                     shape     stride  teacher           shape     stride  connector  added
 nd     embedding of dense regions  16        -       the same regions  24        -       Linear     408
 rcka   neck[0]                     16x40x40  8       neck[0]           24x40x40  8       Conv2d     408
@@ -14,18 +14,17 @@ same   neck[0]                     16x40x40  8       neck[0]           24x40x40 
 same   neck[1]                     16x20x20  16      neck[1]           24x20x20  16      of rcka    0
 same   neck[2]                     16x10x10  32      neck[2]           24x10x10  32      of rcka    0
 1,632 added parameters, in training alone
-'''  # noqa: E501
+"""  # noqa: E501
 
 
 def matches(**entries):
-    return tiny.distill(teacher=tiny.fcos(8, width=24),
-                        **entries).distiller
+    return tiny.distill(teacher=tiny.fcos(8, width=24), **entries).distiller
 
 
 def test_the_whole_table():
     distiller = matches(
-        rcka=tiny.rcka(), same=tiny.rcka(connector='rcka'),
-        nd=dict(type='kd_ext.NDLoss', at='embedding'))
+        rcka=tiny.rcka(), same=tiny.rcka(connector='rcka'), nd=dict(type='kd_ext.NDLoss', at='embedding')
+    )
     assert str(distiller.matches) == TABLE.strip()
     assert distiller.matches.added == 4 * (16 * 24 + 24)
 
@@ -34,25 +33,21 @@ def test_what_a_loss_adds_itself_is_a_note():
     distiller = matches(review=REVIEW)
     own = sum(p.numel() for p in distiller.parameters())
     assert own > 0 and distiller.matches.added == own
-    assert distiller.matches.notes == [
-        f'review: {own:,} parameters in ReviewKDLoss']
+    assert distiller.matches.notes == [f'review: {own:,} parameters in ReviewKDLoss']
 
 
 def test_levels_without_a_partner_are_a_note():
-    notes = matches(rcka=tiny.rcka(at='backbone', levels=(0, 1))
-                    ).matches.notes
-    assert notes == ['rcka: strides without a partner: student 32; teacher '
-                     '32']
+    notes = matches(rcka=tiny.rcka(at='backbone', levels=(0, 1))).matches.notes
+    assert notes == ['rcka: strides without a partner: student 32; teacher 32']
 
 
 def test_a_training_logs_it_once(shapes, tmp_path):
-    cfg = training.config(shapes, tmp_path, 'random', epochs=1,
-                          log_level='INFO')
+    cfg = training.config(shapes, tmp_path, 'random', epochs=1, log_level='INFO')
     runner = training.train(cfg)
-    log, = tmp_path.glob('*/*.log')
+    (log,) = tmp_path.glob('*/*.log')
     lines = log.read_text().splitlines()
     table = str(runner.model.distiller.matches).splitlines()
     first = lines.index(table[0])
-    assert lines[first:first + len(table)] == table
+    assert lines[first : first + len(table)] == table
     assert lines[first - 1].endswith('what learns from what')
     assert sum('entry' in line and 'stride' in line for line in lines) == 1

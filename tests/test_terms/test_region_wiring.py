@@ -20,9 +20,7 @@ CLASSES = ['a', 'b', 'c']
 def file(folder, rows=4, width=24, classes=CLASSES, name='means.pth'):
     """A class-means file for a teacher ``width`` wide: its path."""
     path = folder / name
-    save_class_means(path, ClassMeans(
-        torch.rand(rows, width), torch.arange(rows), classes,
-        dict(teacher='t.py')))
+    save_class_means(path, ClassMeans(torch.rand(rows, width), torch.arange(rows), classes, dict(teacher='t.py')))
     return str(path)
 
 
@@ -30,15 +28,14 @@ def test_file_round_trip(tmp_path):
     path = file(tmp_path)
     found = load_class_means(path)
     assert found.classes == CLASSES and found.info == dict(teacher='t.py')
-    assert found.means.shape == (4, 24) and found.counts.tolist() == [
-        0, 1, 2, 3]
+    assert found.means.shape == (4, 24) and found.counts.tolist() == [0, 1, 2, 3]
     assert torch.load(path, weights_only=True)['format']  # runs no code
 
 
 def test_authors_json(tmp_path):
     path = tmp_path / 'means.json'
-    path.write_text(json.dumps({'1': [3., 4.], '0': [1., 2.]}))
-    assert load_class_means(path).means.tolist() == [[1., 2.], [3., 4.]]
+    path.write_text(json.dumps({'1': [3.0, 4.0], '0': [1.0, 2.0]}))
+    assert load_class_means(path).means.tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
 @pytest.mark.parametrize('content', [b'', b'text', b'{"0": 1}'])
@@ -66,42 +63,45 @@ def test_missing_file_lists_near_names(tmp_path):
 @pytest.mark.parametrize('rows', [3, 4])
 def test_file_in_use(tmp_path, rows):
     path = file(tmp_path, rows)
-    model = tiny.distill(teacher=tiny.fcos(8, width=24),
-                         nd=dict(ND, class_means=path),
-                         nckd=dict(NCKD, class_means=path))
+    model = tiny.distill(
+        teacher=tiny.fcos(8, width=24), nd=dict(ND, class_means=path), nckd=dict(NCKD, class_means=path)
+    )
     assert list(model.distiller.class_means) == ['file0']
     losses = tiny.losses(model)
     assert float(losses['distill.loss_nd']) > 0
 
 
 def test_nckd_with_a_file_never_runs_the_teacher(tmp_path):
-    model = tiny.distill(teacher=tiny.fcos(8, width=24),
-                         nckd=dict(NCKD, class_means=file(tmp_path)))
+    model = tiny.distill(teacher=tiny.fcos(8, width=24), nckd=dict(NCKD, class_means=file(tmp_path)))
     assert not model.distiller.teacher_passes()
     model.teacher.forward = None  # a call would fail
     assert float(tiny.losses(model)['distill.loss_nckd_nc1']) > 0
 
 
-@pytest.mark.parametrize('rows,width,classes,match', [
-    (6, 24, list('abcde'), "those of the student's 3 classes, but got 5"),
-    (2, 24, None, "student's 3 classes, but got 2"),
-    (4, 32, CLASSES, 'of width 24, as the teacher'),
-])
+@pytest.mark.parametrize(
+    'rows,width,classes,match',
+    [
+        (6, 24, list('abcde'), "those of the student's 3 classes, but got 5"),
+        (2, 24, None, "student's 3 classes, but got 2"),
+        (4, 32, CLASSES, 'of width 24, as the teacher'),
+    ],
+)
 def test_means_that_do_not_fit(tmp_path, rows, width, classes, match):
     path = file(tmp_path, rows, width, classes)
     with pytest.raises(ValueError, match=match):
-        tiny.distill(teacher=tiny.fcos(8, width=24),
-                     nd=dict(ND, class_means=path))
+        tiny.distill(teacher=tiny.fcos(8, width=24), nd=dict(ND, class_means=path))
 
 
-@pytest.mark.parametrize('entry,match', [
-    (dict(KL, class_means='online'), 'without class_means, which kd_ext.Log'),
-    (dict(ND, at='logits'), "at to be 'embedding', which class means"),
-    (dict(ND, at='neck'), "at to be 'embedding'"),
-    (dict(type='kd_ext.RCKALoss', at='neck', stage=1), 'without stage'),
-    (dict(type='kd_ext.RCKALoss', at='neck', class_means='online'),
-     'without class_means'),
-])
+@pytest.mark.parametrize(
+    'entry,match',
+    [
+        (dict(KL, class_means='online'), 'without class_means, which kd_ext.Log'),
+        (dict(ND, at='logits'), "at to be 'embedding', which class means"),
+        (dict(ND, at='neck'), "at to be 'embedding'"),
+        (dict(type='kd_ext.RCKALoss', at='neck', stage=1), 'without stage'),
+        (dict(type='kd_ext.RCKALoss', at='neck', class_means='online'), 'without class_means'),
+    ],
+)
 def test_entries_that_make_no_sense(entry, match):
     with pytest.raises(ValueError, match=match):
         tiny.distill(term=entry)
@@ -114,26 +114,30 @@ def test_logits_of_other_classes():
 
 def test_regions_that_the_teacher_cannot_read():
     with pytest.raises(ValueError, match='RoI regions of Shared2FCBBoxHead'):
-        tiny.distill(zoo.detector('FCOS'), zoo.detector('Faster R-CNN'),
-                     kl=KL)
+        tiny.distill(zoo.detector('FCOS'), zoo.detector('Faster R-CNN'), kl=KL)
 
 
-@pytest.mark.parametrize('student,teacher', [
-    ('FCOS', 'Faster R-CNN'), ('Faster R-CNN', 'FCOS'), ('RTMDet', 'DINO'),
-    ('FCOS', 'SSD'), ('RetinaNet', 'Mask R-CNN')])
+@pytest.mark.parametrize(
+    'student,teacher',
+    [
+        ('FCOS', 'Faster R-CNN'),
+        ('Faster R-CNN', 'FCOS'),
+        ('RTMDet', 'DINO'),
+        ('FCOS', 'SSD'),
+        ('RetinaNet', 'Mask R-CNN'),
+    ],
+)
 def test_other_families_teach_by_class_means(student, teacher):
     # the teacher reads regions of its own; the student's come with labels
     data = zoo.batch(student)  # without masks
-    model = tiny.distill(zoo.detector(student), zoo.detector(teacher, 8),
-                         nd=ND, nckd=NCKD).train()
+    model = tiny.distill(zoo.detector(student), zoo.detector(teacher, 8), nd=ND, nckd=NCKD).train()
     losses = tiny.losses(model, data)
     terms = losses['distill.loss_nd'] + losses['distill.loss_nckd_nc1']
     terms.backward()
     means = next(iter(model.distiller.class_means.values())).means
-    assert (means[:zoo.CLASSES].abs().sum(1) > 0).any()
+    assert (means[: zoo.CLASSES].abs().sum(1) > 0).any()
     assert teacher != 'Mask R-CNN' or model.teacher.with_mask
-    assert any(p.grad is not None and p.grad.any()
-               for p in model.student.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in model.student.parameters())
 
 
 def test_dense_heads_of_the_same_levels_share_places():
@@ -145,7 +149,7 @@ def test_running_means_are_the_plain_average():
     means = OnlineClassMeans(3, 4)
     embeddings, labels = torch.rand(20, 4), torch.randint(2, (20,))
     for start in range(0, 20, 5):
-        means.update(embeddings[start:start + 5], labels[start:start + 5])
+        means.update(embeddings[start : start + 5], labels[start : start + 5])
     for label in (0, 1):
         assert_close(means.means[label], embeddings[labels == label].mean(0))
     assert not means.means[2].any()
@@ -160,8 +164,8 @@ def test_running_means_rest_in_eval_mode():
 
 def test_review_gets_its_widths_from_the_detectors():
     model = tiny.distill(
-        teacher=tiny.fcos(8, width=24),
-        review=dict(type='kd_ext.ReviewKDLoss', at='neck', mid_channels=8))
+        teacher=tiny.fcos(8, width=24), review=dict(type='kd_ext.ReviewKDLoss', at='neck', mid_channels=8)
+    )
     term = model.distiller.terms['review']
     assert term.loss.widths == ((16,) * 3, (24,) * 3)
     assert not list(term.connectors)

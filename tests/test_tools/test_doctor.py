@@ -8,8 +8,7 @@ import torch
 
 from tests.helpers.data_sets import ROOT
 
-spec = importlib.util.spec_from_file_location('doctor',
-                                              ROOT / 'tools/doctor.py')
+spec = importlib.util.spec_from_file_location('doctor', ROOT / 'tools/doctor.py')
 doctor = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(doctor)
 checks = sys.modules['doctor_checks']
@@ -22,16 +21,19 @@ def test_healthy_environment(name):
     assert result['fix'] == ''
 
 
-@pytest.mark.parametrize('name, version, fix', [
-    ('torch', '1.13.1+cu117', 'tools/setup.sh'),
-    ('mmcv', '2.2.0', 'mmcv==2.1.0'),
-    ('mmcv', '2.0.1', 'mmcv==2.1.0'),
-    ('mmengine', '0.10.3', 'mmengine>=0.10.4,<0.11'),
-    ('mmengine', '0.11.0', 'mmengine>=0.10.4,<0.11'),
-    ('mmdet', '3.2.0', 'mmdet==3.3.0'),
-    ('mmrazor', '1.0.1', 'mmrazor==1.0.0'),
-    ('joblib', None, 'install joblib'),
-])
+@pytest.mark.parametrize(
+    'name, version, fix',
+    [
+        ('torch', '1.13.1+cu117', 'tools/setup.sh'),
+        ('mmcv', '2.2.0', 'mmcv==2.1.0'),
+        ('mmcv', '2.0.1', 'mmcv==2.1.0'),
+        ('mmengine', '0.10.3', 'mmengine>=0.10.4,<0.11'),
+        ('mmengine', '0.11.0', 'mmengine>=0.10.4,<0.11'),
+        ('mmdet', '3.2.0', 'mmdet==3.3.0'),
+        ('mmrazor', '1.0.1', 'mmrazor==1.0.0'),
+        ('joblib', None, 'install joblib'),
+    ],
+)
 def test_wrong_version(monkeypatch, name, version, fix):
     monkeypatch.setattr(checks, 'installed_version', lambda name: version)
     result = doctor.diagnose(doctor.CHECKS[name])
@@ -47,14 +49,17 @@ def test_mmcv_lite(monkeypatch):
     assert not result['ok'] and 'uninstall -y mmcv-lite' in result['fix']
 
 
-@pytest.mark.parametrize('name, module, fix', [
-    ('cuda', 'torch', 'tools/setup.sh'),
-    ('opencv', 'cv2', 'opencv-python-headless'),
-    ('pycocotools', 'pycocotools', 'install pycocotools'),
-    ('kd_ext', 'kd_ext', 'tools/setup.sh'),
-    ('mmrazor_models', 'mmrazor.models', 'mmrazor==1.0.0'),
-    ('joblib', 'joblib', 'install joblib'),
-])
+@pytest.mark.parametrize(
+    'name, module, fix',
+    [
+        ('cuda', 'torch', 'tools/setup.sh'),
+        ('opencv', 'cv2', 'opencv-python-headless'),
+        ('pycocotools', 'pycocotools', 'install pycocotools'),
+        ('kd_ext', 'kd_ext', 'tools/setup.sh'),
+        ('mmrazor_models', 'mmrazor.models', 'mmrazor==1.0.0'),
+        ('joblib', 'joblib', 'install joblib'),
+    ],
+)
 def test_missing_module(monkeypatch, name, module, fix):
     monkeypatch.setitem(sys.modules, module, None)
     result = doctor.diagnose(doctor.CHECKS[name])
@@ -68,16 +73,18 @@ def test_missing_pkg_resources(monkeypatch):
     assert not result['ok'] and 'setuptools<81' in result['fix']
 
 
-@pytest.mark.parametrize('error, detail', [
-    (ImportError('_ext.so: undefined symbol: _ZN3c10'), 'another torch'),
-    (ModuleNotFoundError('No module mmcv._ext', name='mmcv._ext'),
-     'without working ops'),
-    (OSError('libtorch_cuda.so: cannot open shared object'),
-     'without working ops'),
-])
+@pytest.mark.parametrize(
+    'error, detail',
+    [
+        (ImportError('_ext.so: undefined symbol: _ZN3c10'), 'another torch'),
+        (ModuleNotFoundError('No module mmcv._ext', name='mmcv._ext'), 'without working ops'),
+        (OSError('libtorch_cuda.so: cannot open shared object'), 'without working ops'),
+    ],
+)
 def test_unusable_mmcv_ops(monkeypatch, error, detail):
     def run_nms(device):
         raise error
+
     monkeypatch.setattr(checks, 'run_nms', run_nms)
     result = doctor.diagnose(checks.check_mmcv_ops)
     assert not result['ok'] and detail in result['detail']
@@ -87,21 +94,24 @@ def test_unusable_mmcv_ops(monkeypatch, error, detail):
 def test_mmcv_ops_without_cuda(monkeypatch):
     def run_nms(device):
         assert device == 'cuda'
-        raise RuntimeError('nms_impl: implementation for device cuda not '
-                           'found.')
+        raise RuntimeError('nms_impl: implementation for device cuda not found.')
+
     monkeypatch.setattr(checks, 'run_nms', run_nms)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     result = doctor.diagnose(checks.check_mmcv_cuda_ops)
     assert not result['ok'] and 'FORCE_CUDA=1' in result['fix']
 
 
-@pytest.mark.parametrize('gpu, built_for, visible, ok, detail', [
-    (False, None, None, True, 'CPU only'),
-    (False, '12.4', None, True, 'CPU only'),
-    (True, None, None, True, 'built without CUDA'),
-    (True, '12.4', '', True, 'CPU only'),
-    (True, '12.4', None, False, 'CUDA 12.4, the driver is not'),
-])
+@pytest.mark.parametrize(
+    'gpu, built_for, visible, ok, detail',
+    [
+        (False, None, None, True, 'CPU only'),
+        (False, '12.4', None, True, 'CPU only'),
+        (True, None, None, True, 'built without CUDA'),
+        (True, '12.4', '', True, 'CPU only'),
+        (True, '12.4', None, False, 'CUDA 12.4, the driver is not'),
+    ],
+)
 def test_cuda(monkeypatch, gpu, built_for, visible, ok, detail):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(torch.version, 'cuda', built_for)
@@ -113,14 +123,16 @@ def test_cuda(monkeypatch, gpu, built_for, visible, ok, detail):
     assert result['ok'] == ok and detail in result['detail']
 
 
-@pytest.mark.parametrize('name, error, fix', [
-    ('cv2', ImportError('libGL.so.1: cannot open'), 'headless'),
-    ('pycocotools', ValueError('numpy.dtype size changed'), '--force-reinst'),
-])
+@pytest.mark.parametrize(
+    'name, error, fix',
+    [
+        ('cv2', ImportError('libGL.so.1: cannot open'), 'headless'),
+        ('pycocotools', ValueError('numpy.dtype size changed'), '--force-reinst'),
+    ],
+)
 def test_broken_binary(monkeypatch, name, error, fix):
 
     class Broken:
-
         @staticmethod
         def find_spec(fullname, path=None, target=None):
             if fullname == name:
@@ -136,10 +148,10 @@ def test_broken_binary(monkeypatch, name, error, fix):
 
 
 def test_refused_checkpoint(monkeypatch):
-    monkeypatch.setattr(torch.serialization, '_marked_safe_globals_set', set(),
-                        raising=False)
+    monkeypatch.setattr(torch.serialization, '_marked_safe_globals_set', set(), raising=False)
     torch.serialization.clear_safe_globals()
     from kd_ext.patches import versions as compat
+
     try:
         result = doctor.diagnose(checks.check_checkpoints)
     finally:
@@ -152,36 +164,34 @@ def test_a_crash_is_a_problem():
     def check():
         print('noise')
         raise ZeroDivisionError('one\ntwo')
+
     result = doctor.diagnose(check)
-    assert result == dict(ok=False, detail='ZeroDivisionError: one two',
-                          fix=checks.SETUP)
+    assert result == dict(ok=False, detail='ZeroDivisionError: one two', fix=checks.SETUP)
 
 
 @pytest.mark.parametrize('ok', [True, False])
 def test_report_and_exit_status(monkeypatch, capsys, ok):
-    monkeypatch.setattr(doctor, 'CHECKS', dict(
-        first=lambda: (True, 'fine', 'unused'),
-        second=lambda: (ok, 'two', 'do this')))
+    monkeypatch.setattr(
+        doctor, 'CHECKS', dict(first=lambda: (True, 'fine', 'unused'), second=lambda: (ok, 'two', 'do this'))
+    )
     assert doctor.main([]) == int(not ok)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == 'ok      first: fine'
-    assert lines[1] == ('ok      second: two' if ok else
-                        'problem second: two. Fix: do this')
+    assert lines[1] == ('ok      second: two' if ok else 'problem second: two. Fix: do this')
     assert len(lines) == 2
 
     assert doctor.main(['--json']) == int(not ok)
     printed = json.loads(capsys.readouterr().out)
     assert printed['ok'] == ok
-    assert printed['checks'][1] == dict(
-        name='second', ok=ok, detail='two', fix='' if ok else 'do this')
+    assert printed['checks'][1] == dict(name='second', ok=ok, detail='two', fix='' if ok else 'do this')
 
 
 @pytest.mark.slow
 def test_runs_on_the_standard_library_alone():
     # -S: no site-packages, so nothing of what is checked is there
     done = subprocess.run(
-        [sys.executable, '-S', '-I', str(ROOT / 'tools/doctor.py')],
-        capture_output=True, text=True, timeout=120)
+        [sys.executable, '-S', '-I', str(ROOT / 'tools/doctor.py')], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 1
     assert 'Traceback' not in done.stdout + done.stderr
     lines = done.stdout.splitlines()

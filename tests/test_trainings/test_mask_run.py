@@ -15,8 +15,7 @@ AP = [f'coco/{kind}_mAP' for kind in ('bbox', 'segm')]
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not DATA.exists(),
-                       reason='KD_EXT_TEST_DATA names no folder with coco128')
+    pytest.mark.skipif(not DATA.exists(), reason='KD_EXT_TEST_DATA names no folder with coco128'),
 ]
 
 
@@ -24,7 +23,7 @@ def detector(depth, base):
     """mmdet's Mask R-CNN, narrow; every box counts, however bad."""
     model = zoo.detector('Mask R-CNN', base)
     model.backbone.depth = depth
-    model.test_cfg.rcnn.update(score_thr=0., max_per_img=20)
+    model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=20)
     return model
 
 
@@ -36,8 +35,8 @@ def config(work_dir, **changes):
         loader.update(num_workers=0, persistent_workers=False)
         annotations = f'annotations/instances_{split}2017.json'
         loader.dataset.update(
-            data_root=f'{DATA}/', ann_file=annotations, indices=count,
-            metainfo=dict(classes=CLASSES))
+            data_root=f'{DATA}/', ann_file=annotations, indices=count, metainfo=dict(classes=CLASSES)
+        )
         for transform in loader.dataset.pipeline:
             if 'scale' in transform:
                 transform.scale = (192, 144)
@@ -45,10 +44,16 @@ def config(work_dir, **changes):
     cfg.test_dataloader = cfg.val_dataloader
     cfg.test_evaluator = cfg.val_evaluator
     cfg.model = detector(18, 8)
-    cfg.merge_from_dict({
-        'train_cfg.max_epochs': 1, 'default_hooks.logger.interval': 1,
-        'work_dir': str(work_dir), 'log_level': 'ERROR',
-        'randomness': dict(seed=0), **changes})
+    cfg.merge_from_dict(
+        {
+            'train_cfg.max_epochs': 1,
+            'default_hooks.logger.interval': 1,
+            'work_dir': str(work_dir),
+            'log_level': 'ERROR',
+            'randomness': dict(seed=0),
+            **changes,
+        }
+    )
     cfg.experiment_name = work_dir.name
     return cfg
 
@@ -56,14 +61,16 @@ def config(work_dir, **changes):
 def test_trains_scores_and_exports(tmp_path):
     cfg = config(tmp_path / 'mask')
     cfg.model = dict(
-        type='kd_ext.DetectionDistill', student=cfg.model,
-        teacher=detector(34, 16), teacher_ckpt='random', distill=dict(
-            rcka=dict(type='kd_ext.RCKALoss', at='neck', patch_size=4,
-                      levels=(0, 1, 2, 3)),
-            lipschitz=dict(type='kd_ext.LipschitzLoss', at='backbone',
-                           relative=True, loss_weight=0.1),
-            nd=dict(type='kd_ext.NDLoss', at='embedding',
-                    class_means='online')))
+        type='kd_ext.DetectionDistill',
+        student=cfg.model,
+        teacher=detector(34, 16),
+        teacher_ckpt='random',
+        distill=dict(
+            rcka=dict(type='kd_ext.RCKALoss', at='neck', patch_size=4, levels=(0, 1, 2, 3)),
+            lipschitz=dict(type='kd_ext.LipschitzLoss', at='backbone', relative=True, loss_weight=0.1),
+            nd=dict(type='kd_ext.NDLoss', at='embedding', class_means='online'),
+        ),
+    )
     runner = train(cfg)
     scalars = runner.message_hub.log_scalars
     assert runner.iter == 3
@@ -74,8 +81,7 @@ def test_trains_scores_and_exports(tmp_path):
     for name, parameter in runner.model.named_parameters():
         assert bool(torch.isfinite(parameter).all()), name
 
-    metrics, found = scored_alone(config(tmp_path / 'plain'),
-                                  tmp_path / 'mask/epoch_1.pth')
+    metrics, found = scored_alone(config(tmp_path / 'plain'), tmp_path / 'mask/epoch_1.pth')
     for name in AP:
         assert 0 <= metrics[name] <= 1
         assert metrics[name] == scalars[f'val/{name}'].current()
@@ -89,5 +95,4 @@ def test_trains_scores_and_exports(tmp_path):
 def predictions(runner):
     """Of the distilled model itself, on the validation's images."""
     with torch.no_grad():
-        return [sample.pred_instances for batch in runner.val_dataloader
-                for sample in runner.model.val_step(batch)]
+        return [sample.pred_instances for batch in runner.val_dataloader for sample in runner.model.val_step(batch)]

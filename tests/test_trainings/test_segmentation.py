@@ -4,8 +4,7 @@ what happens without mmseg."""
 import pytest
 import torch
 
-pytest.importorskip(
-    'mmseg', reason="segmentation is an extra: pip install 'kd_ext[seg]'")
+pytest.importorskip('mmseg', reason="segmentation is an extra: pip install 'kd_ext[seg]'")
 
 from tests.helpers.data_sets import ROOT  # noqa: E402
 from tests.helpers.tiny_segmentors import batch, build, config, distill, segmentor, shrink, step  # noqa: E402
@@ -13,8 +12,7 @@ from tests.helpers.tiny_segmentors import batch, build, config, distill, segment
 DEEPLAB = 'deeplabv3plus_r18_voc12aug.py'
 PSP = 'mmseg::pspnet/pspnet_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 DATASETS = ('voc12aug', 'cityscapes')
-CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py')
-                 if path.stem.endswith(DATASETS))
+CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py') if path.stem.endswith(DATASETS))
 LIPSCHITZ = dict(type='kd_ext.LipschitzLoss', at='backbone', relative=True)
 LOGITS = dict(type='kd_ext.LogitCKALoss', at='decode_head.conv_seg')
 
@@ -28,20 +26,16 @@ def one_thread():
 
 
 def all_finite(gradients):
-    return all(bool(torch.isfinite(g).all()) for g in gradients.values()
-               if g is not None)
+    return all(bool(torch.isfinite(g).all()) for g in gradients.values() if g is not None)
 
 
 def has_signal(gradients, prefix):
-    return any(name.startswith(prefix) and g is not None
-               and bool(g.abs().sum() > 0) for name, g in gradients.items())
+    return any(name.startswith(prefix) and g is not None and bool(g.abs().sum() > 0) for name, g in gradients.items())
 
 
 class TestOneStep:
-
     def test_lipschitz_reaches_the_first_stage(self):
-        model = distill(segmentor(DEEPLAB), segmentor(DEEPLAB, 8),
-                        lipschitz=LIPSCHITZ)
+        model = distill(segmentor(DEEPLAB), segmentor(DEEPLAB, 8), lipschitz=LIPSCHITZ)
         data = model.data_preprocessor(batch(), True)
         losses = model(**data, mode='loss')
         term = losses['distill.loss_lipschitz']
@@ -76,10 +70,10 @@ class TestOneStep:
         from torch.utils._python_dispatch import TorchDispatchMode
 
         from kd_ext.losses import LogitCKALoss
+
         largest = []
 
         class Watch(TorchDispatchMode):
-
             def __torch_dispatch__(self, func, types, args=(), kwargs=None):
                 output = func(*args, **(kwargs or {}))
                 if isinstance(output, torch.Tensor):
@@ -96,17 +90,15 @@ class TestOneStep:
     def test_task_losses_are_those_of_the_plain_student(self):
         cfg = segmentor(DEEPLAB)
         for head in (cfg.decode_head, cfg.auxiliary_head):
-            head.dropout_ratio = 0.
+            head.dropout_ratio = 0.0
         alone, _ = step(build(cfg))
-        losses, _ = step(distill(cfg, segmentor(DEEPLAB, 8),
-                                 lipschitz=LIPSCHITZ, rcka=LOGITS))
+        losses, _ = step(distill(cfg, segmentor(DEEPLAB, 8), lipschitz=LIPSCHITZ, rcka=LOGITS))
         assert {'decode.loss_ce', 'aux.loss_ce'} <= alone.keys()
         for key, value in alone.items():
             torch.testing.assert_close(losses[f'student.{key}'], value)
 
     def test_teacher_stays_out_of_it(self):
-        model = distill(segmentor(DEEPLAB), segmentor(DEEPLAB, 8),
-                        lipschitz=LIPSCHITZ, rcka=LOGITS)
+        model = distill(segmentor(DEEPLAB), segmentor(DEEPLAB, 8), lipschitz=LIPSCHITZ, rcka=LOGITS)
         before = {k: v.clone() for k, v in model.teacher.state_dict().items()}
         step(model.train())
         assert not any(m.training for m in model.teacher.modules())
@@ -114,28 +106,24 @@ class TestOneStep:
         for key, value in model.teacher.state_dict().items():
             assert torch.equal(value, before[key]), key
         assert not any(key.startswith('teacher') for key in model.state_dict())
-        assert model.state_dict().keys() == build(
-            segmentor(DEEPLAB)).state_dict().keys()
-
+        assert model.state_dict().keys() == build(segmentor(DEEPLAB)).state_dict().keys()
 
     def test_teacher_runs_as_far_as_the_taps_ask(self):
-        model = distill(segmentor(DEEPLAB), segmentor(DEEPLAB, 8),
-                        lipschitz=LIPSCHITZ)
+        model = distill(segmentor(DEEPLAB), segmentor(DEEPLAB, 8), lipschitz=LIPSCHITZ)
         calls = []
         for part in ('backbone', 'decode_head', 'auxiliary_head'):
-            getattr(model.teacher, part).register_forward_hook(
-                lambda *args, part=part: calls.append(part))
+            getattr(model.teacher, part).register_forward_hook(lambda *args, part=part: calls.append(part))
         step(model)
         assert calls == ['backbone']
 
 
 class TestScopes:
-
     @pytest.mark.parametrize('current', ['mmdet', 'kd_ext', 'mmseg'])
     def test_teacher_by_path_under_any_scope(self, current):
         from mmengine.registry import DefaultScope
 
         from kd_ext.teachers.build import build_teacher
+
         with DefaultScope.overwrite_default_scope(current):
             for source in (PSP, str(ROOT / 'configs' / DEEPLAB)):
                 teacher = build_teacher(source, 'random')
@@ -143,6 +131,7 @@ class TestScopes:
 
     def test_prefix_of_the_type(self):
         from kd_ext.teachers.build import build_teacher
+
         cfg = segmentor(DEEPLAB)
         del cfg['_scope_']
         cfg.type = 'mmseg.EncoderDecoder'
@@ -152,19 +141,19 @@ class TestScopes:
         from mmseg.structures import SegDataSample
 
         from kd_ext.build.probe import blank_samples
-        sample, = blank_samples(build(segmentor(DEEPLAB)),
-                                torch.zeros(1, 3, 64, 96))
+
+        (sample,) = blank_samples(build(segmentor(DEEPLAB)), torch.zeros(1, 3, 64, 96))
         assert isinstance(sample, SegDataSample)
         assert sample.img_shape == (64, 96)
 
 
 class TestTeacherInputs:
-
     @staticmethod
     def adapted(changes, data):
         """The batch for a teacher with other statistics, and as the teacher
         itself would have made it."""
         from kd_ext.teachers.inputs import InputAdapter
+
         student, teacher = segmentor(DEEPLAB), segmentor(DEEPLAB)
         teacher.data_preprocessor.update(changes)
         student, teacher = build(student), build(teacher)
@@ -176,13 +165,16 @@ class TestTeacherInputs:
         ours, own = self.adapted({}, batch)
         assert torch.equal(ours, own)
 
-    @pytest.mark.parametrize('changes', [
-        dict(mean=[1., 2., 3.], std=[4., 5., 6.]),
-        dict(bgr_to_rgb=False),
-        dict(bgr_to_rgb=False, rgb_to_bgr=True, mean=[1., 2., 3.]),
-        dict(mean=[1., 2., 3.], pad_val=7),
-        dict(mean=None, std=None),
-    ])
+    @pytest.mark.parametrize(
+        'changes',
+        [
+            dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0]),
+            dict(bgr_to_rgb=False),
+            dict(bgr_to_rgb=False, rgb_to_bgr=True, mean=[1.0, 2.0, 3.0]),
+            dict(mean=[1.0, 2.0, 3.0], pad_val=7),
+            dict(mean=None, std=None),
+        ],
+    )
     def test_other_statistics(self, changes):
         ours, own = self.adapted(changes, batch)
         torch.testing.assert_close(ours, own, atol=1e-3, rtol=1e-4)
@@ -191,6 +183,7 @@ class TestTeacherInputs:
 @pytest.mark.parametrize('name', CONFIGS)
 def test_config_steps_once_when_shrunken(name):
     from kd_ext.build.detector import model_config
+
     model = config(name).model
     if 'teacher' not in model:
         losses, gradients = step(build(shrink(model)))
@@ -230,11 +223,9 @@ def test_teacher_and_weights_are_of_one_model(name):
 
     import mmseg
     import yaml
+
     model = config(name).model
     folder, _, file = model.teacher.partition('::')[2].rpartition('/')
-    index = yaml.safe_load(
-        (Path(mmseg.__file__).parent / '.mim/configs' / folder
-         / 'metafile.yaml').read_text())
-    entry, = (entry for entry in index['Models']
-              if entry['Name'] == re.sub(r'\.py$', '', file))
+    index = yaml.safe_load((Path(mmseg.__file__).parent / '.mim/configs' / folder / 'metafile.yaml').read_text())
+    (entry,) = (entry for entry in index['Models'] if entry['Name'] == re.sub(r'\.py$', '', file))
     assert entry['Weights'] == model.teacher_ckpt

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-pytest.importorskip(
-    'mmseg', reason="segmentation is an extra: pip install 'kd_ext[seg]'")
+pytest.importorskip('mmseg', reason="segmentation is an extra: pip install 'kd_ext[seg]'")
 
 from mmengine.registry import DefaultScope  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
@@ -26,6 +25,7 @@ def data_root(tmp_path_factory):
         pytest.skip('KD_EXT_TEST_DATA names no folder with COCO128')
     import numpy as np
     from PIL import Image
+
     root = tmp_path_factory.mktemp('seg')
     table = np.full(256, len(IDS), np.uint8)
     table[0] = 255  # unlabelled
@@ -38,10 +38,8 @@ def data_root(tmp_path_factory):
             image = Image.open(COCO128 / f'{split}2017' / f'{path.stem}.jpg')
             label = Image.fromarray(table[np.array(Image.open(path))])
             size = [side // 5 for side in label.size]
-            image.convert('RGB').resize(size).save(
-                root / split / 'images' / f'{path.stem}.jpg')
-            label.resize(size, Image.NEAREST).save(
-                root / split / 'labels' / path.name)
+            image.convert('RGB').resize(size).save(root / split / 'images' / f'{path.stem}.jpg')
+            label.resize(size, Image.NEAREST).save(root / split / 'labels' / path.name)
     return root
 
 
@@ -57,30 +55,36 @@ def own_default_scope():
 def run_config(data_root, work_dir, iters):
     """The config of a published pair, with small data and models."""
     cfg = config('lipschitz_deeplabv3plus_r101_r18_voc12aug.py')
-    for split, batch_size, pipeline in (
-            ('train', 2, cfg.train_pipeline), ('val', 1, cfg.test_pipeline)):
+    for split, batch_size, pipeline in (('train', 2, cfg.train_pipeline), ('val', 1, cfg.test_pipeline)):
         for transform in pipeline:
-            transform.update({
-                key: CROP for key in ('crop_size', 'size')
-                if key in transform})
+            transform.update({key: CROP for key in ('crop_size', 'size') if key in transform})
             if 'scale' in transform:
                 transform['scale'] = (128, 96)
         loader = cfg[f'{split}_dataloader']
-        loader.update(batch_size=batch_size, num_workers=0,
-                      persistent_workers=False)
+        loader.update(batch_size=batch_size, num_workers=0, persistent_workers=False)
         loader.dataset = dict(
-            type='BaseSegDataset', data_root=str(data_root / split),
+            type='BaseSegDataset',
+            data_root=str(data_root / split),
             data_prefix=dict(img_path='images', seg_map_path='labels'),
-            img_suffix='.jpg', seg_map_suffix='.png', pipeline=pipeline,
-            metainfo=dict(classes=CLASSES, palette=[
-                [40 * k] * 3 for k in range(len(CLASSES))]))
+            img_suffix='.jpg',
+            seg_map_suffix='.png',
+            pipeline=pipeline,
+            metainfo=dict(classes=CLASSES, palette=[[40 * k] * 3 for k in range(len(CLASSES))]),
+        )
     cfg.test_dataloader = cfg.val_dataloader
-    cfg.merge_from_dict({
-        'data_preprocessor.size': CROP, 'work_dir': str(work_dir),
-        'train_cfg.max_iters': iters, 'train_cfg.val_interval': iters,
-        'default_hooks.checkpoint.interval': iters,
-        'default_hooks.logger.interval': 1, 'log_level': 'ERROR',
-        'randomness': dict(seed=0), 'experiment_name': 'test_segmentation'})
+    cfg.merge_from_dict(
+        {
+            'data_preprocessor.size': CROP,
+            'work_dir': str(work_dir),
+            'train_cfg.max_iters': iters,
+            'train_cfg.val_interval': iters,
+            'default_hooks.checkpoint.interval': iters,
+            'default_hooks.logger.interval': 1,
+            'log_level': 'ERROR',
+            'randomness': dict(seed=0),
+            'experiment_name': 'test_segmentation',
+        }
+    )
     return cfg
 
 
@@ -88,19 +92,15 @@ def test_trains_scores_and_exports(data_root, tmp_path):
     cfg = run_config(data_root, tmp_path / 'run', iters=4)
     student = segmentor(STUDENT, num_classes=len(CLASSES))
     teacher = segmentor(STUDENT, 8, num_classes=len(CLASSES))
-    torch.save(dict(state_dict=build(teacher).state_dict()),
-               tmp_path / 'teacher.pth')
-    cfg.model.update(student=student, teacher=teacher,
-                     teacher_ckpt=str(tmp_path / 'teacher.pth'))
+    torch.save(dict(state_dict=build(teacher).state_dict()), tmp_path / 'teacher.pth')
+    cfg.model.update(student=student, teacher=teacher, teacher_ckpt=str(tmp_path / 'teacher.pth'))
     runner = Runner.from_cfg(cfg)
-    before = {name: p.detach().clone()
-              for name, p in runner.model.named_parameters()}
+    before = {name: p.detach().clone() for name, p in runner.model.named_parameters()}
     runner.train()
     assert runner.iter == 4
     for name, parameter in runner.model.named_parameters():
         assert bool(torch.isfinite(parameter).all()), name
-    assert any(not torch.equal(p, before[name]) for name, p
-               in runner.model.named_parameters() if 'backbone' in name)
+    assert any(not torch.equal(p, before[name]) for name, p in runner.model.named_parameters() if 'backbone' in name)
     scalars = runner.message_hub.log_scalars
     assert scalars['train/distill.loss_lipschitz'].current() > 0
     assert 0 <= scalars['val/mIoU'].current() <= 100
@@ -110,5 +110,4 @@ def test_trains_scores_and_exports(data_root, tmp_path):
     plain.load_state_dict(state, strict=True)
     images = torch.randn(1, 3, *CROP)
     with torch.no_grad():
-        torch.testing.assert_close(
-            plain.eval()(images), runner.model.student.eval()(images))
+        torch.testing.assert_close(plain.eval()(images), runner.model.student.eval()(images))

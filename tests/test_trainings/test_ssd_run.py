@@ -17,8 +17,7 @@ PLAIN = 'ssd300_mobilenet-v2_voc0712.py'
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not DATA.exists(),
-                       reason='KD_EXT_TEST_DATA names no folder with BCCD')
+    pytest.mark.skipif(not DATA.exists(), reason='KD_EXT_TEST_DATA names no folder with BCCD'),
 ]
 
 
@@ -29,16 +28,25 @@ def config(name, work_dir, **changes):
         loader = cfg[f'{split}_dataloader']
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
         loader.dataset = dict(
-            type='VOCDataset', data_root=f'{DATA}/', indices=count,
+            type='VOCDataset',
+            data_root=f'{DATA}/',
+            indices=count,
             ann_file=f'VOC2007/ImageSets/Main/{part}.txt',
             data_prefix=dict(sub_data_root='VOC2007/'),
             metainfo=dict(classes=CLASSES),
-            pipeline=cfg.train_pipeline if split == 'train'
-            else cfg.test_pipeline, test_mode=split == 'val')
+            pipeline=cfg.train_pipeline if split == 'train' else cfg.test_pipeline,
+            test_mode=split == 'val',
+        )
     cfg.test_dataloader = cfg.val_dataloader
-    cfg.merge_from_dict({
-        'train_cfg.max_epochs': 1, 'work_dir': str(work_dir),
-        'log_level': 'ERROR', 'randomness': dict(seed=0), **changes})
+    cfg.merge_from_dict(
+        {
+            'train_cfg.max_epochs': 1,
+            'work_dir': str(work_dir),
+            'log_level': 'ERROR',
+            'randomness': dict(seed=0),
+            **changes,
+        }
+    )
     cfg.experiment_name = work_dir.name
     return cfg
 
@@ -51,8 +59,7 @@ def small(model):
 
 
 def test_trains_scores_and_exports(tmp_path):
-    cfg = config(f'lipschitz_{PLAIN}'.replace('ssd300_', 'ssd300_vgg16_'),
-                 tmp_path / 'ssd')
+    cfg = config(f'lipschitz_{PLAIN}'.replace('ssd300_', 'ssd300_vgg16_'), tmp_path / 'ssd')
     small(cfg.model.student)
     cfg.model.teacher = small(Config.fromfile(cfg.model.teacher).model)
     cfg.model.teacher_ckpt = 'random'

@@ -23,24 +23,28 @@ def level(text):
     """``1``, or ``1:2`` for a student and a teacher level."""
     parts = text.split(':')
     if len(parts) > 2 or not all(part.isdecimal() for part in parts):
-        raise argparse.ArgumentTypeError(
-            'Expected a level to be a number, or two as in 0:1, but got '
-            f'{text!r}.')
+        raise argparse.ArgumentTypeError(f'Expected a level to be a number, or two as in 0:1, but got {text!r}.')
     numbers = tuple(map(int, parts))
     return numbers if len(numbers) == 2 else numbers[0]
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_analysis_options(parser)
-    parser.add_argument('--iterations', type=cli.positive, default=30,
-                        metavar='N', help='steps of the power iteration, at '
-                        'most; the loss takes 10 (default: %(default)s)')
-    parser.add_argument('--levels', nargs='+', type=level, metavar='LEVEL',
-                        help='stages to compare, as 1 2 3, or as 0:1 1:2 of '
-                        'student and teacher (default: by stride)')
+    parser.add_argument(
+        '--iterations',
+        type=cli.positive,
+        default=30,
+        metavar='N',
+        help='steps of the power iteration, at most; the loss takes 10 (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--levels',
+        nargs='+',
+        type=level,
+        metavar='LEVEL',
+        help='stages to compare, as 1 2 3, or as 0:1 1:2 of student and teacher (default: by stride)',
+    )
     return cli.parse(parser)
 
 
@@ -48,6 +52,7 @@ def main():
     args = parse_args()
     # models and data sets: too long to import for --help
     from kd_ext.cli.lipschitz import lipschitz
+
     lipschitz(args)
 
 

@@ -19,16 +19,17 @@ from kd_ext import cli
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_analysis_options(parser)
     cli.add_head_options(parser)
-    parser.add_argument('--background', action='store_true',
-                        help='count the background as a class, in RoI heads')
-    parser.add_argument('--min-regions', type=int, default=1, metavar='N',
-                        help='leave classes with fewer regions out '
-                        '(default: %(default)s)')
+    parser.add_argument('--background', action='store_true', help='count the background as a class, in RoI heads')
+    parser.add_argument(
+        '--min-regions',
+        type=int,
+        default=1,
+        metavar='N',
+        help='leave classes with fewer regions out (default: %(default)s)',
+    )
     return cli.parse(parser)
 
 
@@ -36,6 +37,7 @@ def main():
     args = parse_args()
     # models and data sets: too long to import for --help
     from kd_ext.cli.neural_collapse import neural_collapse
+
     neural_collapse(args)
 
 

@@ -1,2 +1,2 @@
 # the published weight
-kd = dict(type='kd_ext.LogitKLLoss', at='logits', loss_weight=1.)
+kd = dict(type='kd_ext.LogitKLLoss', at='logits', loss_weight=1.0)

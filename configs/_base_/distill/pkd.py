@@ -1,2 +1,2 @@
 # the weight of mmrazor's Faster R-CNN
-pkd = dict(type='mmrazor.PKDLoss', at='neck', loss_weight=6.)
+pkd = dict(type='mmrazor.PKDLoss', at='neck', loss_weight=6.0)

@@ -1,2 +1,2 @@
 # the published weight
-reviewkd = dict(type='kd_ext.ReviewKDLoss', at='neck', loss_weight=1.)
+reviewkd = dict(type='kd_ext.ReviewKDLoss', at='neck', loss_weight=1.0)

@@ -10,8 +10,7 @@ from kd_ext.analysis.neural_collapse.measures import Collapse
 
 # more names than these do not fit along an axis
 MOST_LABELS = 24
-MEASURES = dict(nc1='NC1: spread within / between', nc2='NC2: angles off ETF',
-                nc3='NC3: classifier off means')
+MEASURES = dict(nc1='NC1: spread within / between', nc2='NC2: angles off ETF', nc3='NC3: classifier off means')
 
 
 def draw_collapse(measures: Dict[str, Collapse], path, dpi: int = 90) -> None:
@@ -25,11 +24,9 @@ def draw_collapse(measures: Dict[str, Collapse], path, dpi: int = 90) -> None:
             8 at least.
     """
     columns = len(measures)
-    figure = Figure(figsize=(max(8, 4 * columns), 8.5), dpi=dpi,
-                    layout='constrained')
+    figure = Figure(figsize=(max(8, 4 * columns), 8.5), dpi=dpi, layout='constrained')
     FigureCanvasAgg(figure)
-    matrices, norms, numbers = figure.subfigures(
-        3, 1, height_ratios=(4, 2.3, 2.2))
+    matrices, norms, numbers = figure.subfigures(3, 1, height_ratios=(4, 2.3, 2.2))
     axes = matrices.subplots(1, columns, squeeze=False)[0]
     for axis, (name, measured) in zip(axes, measures.items()):
         image = _matrix(axis, name, measured)
@@ -41,47 +38,43 @@ def draw_collapse(measures: Dict[str, Collapse], path, dpi: int = 90) -> None:
 
 
 def _matrix(axis, name, measured):
-    image = axis.imshow(measured.cosines.numpy(), cmap='RdBu_r', vmin=-1,
-                        vmax=1)
+    image = axis.imshow(measured.cosines.numpy(), cmap='RdBu_r', vmin=-1, vmax=1)
     axis.set_title(f'{name}: cosines of centred class means', fontsize=9)
     _name_ticks(axis, measured.classes)
     if len(measured.classes) <= MOST_LABELS:
-        axis.set_yticks(range(len(measured.classes)), measured.classes,
-                        fontsize=6)
+        axis.set_yticks(range(len(measured.classes)), measured.classes, fontsize=6)
     return image
 
 
 def _name_ticks(axis, names):
     if len(names) <= MOST_LABELS:
-        axis.set_xticks(range(len(names)), names, fontsize=6, rotation=60,
-                        ha='right', rotation_mode='anchor')
+        axis.set_xticks(range(len(names)), names, fontsize=6, rotation=60, ha='right', rotation_mode='anchor')
 
 
 def _norms(axis, measures):
     """Bars of the norms, side by side for each class that any model has."""
-    names = list(dict.fromkeys(
-        name for measured in measures.values() for name in measured.classes))
+    names = list(dict.fromkeys(name for measured in measures.values() for name in measured.classes))
     width = 0.8 / len(measures)
     for index, (model, measured) in enumerate(measures.items()):
         left = (index - (len(measures) - 1) / 2) * width
-        axis.bar([names.index(name) + left for name in measured.classes],
-                 measured.norms.tolist(), width, label=model)
+        axis.bar([names.index(name) + left for name in measured.classes], measured.norms.tolist(), width, label=model)
     axis.set_title('norms of the class means', fontsize=9)
     axis.tick_params(labelsize=7)
     axis.margins(x=0.01)
     _name_ticks(axis, names)
-    axis.legend(fontsize=7, loc='lower right', bbox_to_anchor=(1, 1),
-                ncols=len(measures), frameon=False, borderaxespad=0.2)
+    axis.legend(
+        fontsize=7, loc='lower right', bbox_to_anchor=(1, 1), ncols=len(measures), frameon=False, borderaxespad=0.2
+    )
 
 
 def _bars(axis, key, measures):
     colours = {name: f'C{index}' for index, name in enumerate(measures)}
-    values = {name: getattr(measured, key) for name, measured
-              in measures.items() if getattr(measured, key) is not None}
+    values = {
+        name: getattr(measured, key) for name, measured in measures.items() if getattr(measured, key) is not None
+    }
     for index, (name, value) in enumerate(values.items()):
         axis.bar(index, value, color=colours[name])
-        axis.text(index, value, f'{value:.3g}', ha='center', va='bottom',
-                  fontsize=7)
+        axis.text(index, value, f'{value:.3g}', ha='center', va='bottom', fontsize=7)
     axis.set_xticks(range(len(values)), list(values), fontsize=7)
     axis.set_title(MEASURES[key], fontsize=9)
     axis.tick_params(axis='y', labelsize=7)
@@ -93,21 +86,33 @@ def collapse_table(measures: Dict[str, Collapse]) -> Table:
 
     Classes that were left out are named below the table.
     """
-    table = Table('model', 'classes', 'regions', 'NC1', 'NC2', 'NC2 std',
-                  'NC3', 'norm spread', title='Neural collapse (0: complete)',
-                  caption=_left_out(measures))
+    table = Table(
+        'model',
+        'classes',
+        'regions',
+        'NC1',
+        'NC2',
+        'NC2 std',
+        'NC3',
+        'norm spread',
+        title='Neural collapse (0: complete)',
+        caption=_left_out(measures),
+    )
     for name, measured in measures.items():
-        values = (measured.nc1, measured.nc2, measured.nc2_std, measured.nc3,
-                  measured.norm_spread)
-        table.add_row(name, str(len(measured.classes)),
-                      f'{int(measured.counts.sum()):,}',
-                      *('-' if value is None else f'{value:.4g}'
-                        for value in values))
+        values = (measured.nc1, measured.nc2, measured.nc2_std, measured.nc3, measured.norm_spread)
+        table.add_row(
+            name,
+            str(len(measured.classes)),
+            f'{int(measured.counts.sum()):,}',
+            *('-' if value is None else f'{value:.4g}' for value in values),
+        )
     return table
 
 
 def _left_out(measures):
-    lines = [f'{model}, too few regions: ' + ', '.join(
-        f'{name} ({count})' for name, count in measured.left_out.items())
-        for model, measured in measures.items() if measured.left_out]
+    lines = [
+        f'{model}, too few regions: ' + ', '.join(f'{name} ({count})' for name, count in measured.left_out.items())
+        for model, measured in measures.items()
+        if measured.left_out
+    ]
     return '\n'.join(lines) or None

@@ -40,26 +40,26 @@ class NeuralCollapseHook(Hook):
     # while an EMA hook has the averaged weights in, before the logger
     priority = 'ABOVE_NORMAL'
 
-    def __init__(self, max_images: Optional[int] = 200, interval: int = 1,
-                 stage: Optional[int] = None,
-                 levels: Optional[Sequence[int]] = None,
-                 background: bool = False, workers: int = 0) -> None:
-        for name, value in (('max_images', max_images),
-                            ('interval', interval)):
-            if value is not None and (not isinstance(value, int)
-                                      or value < 1):
-                raise ValueError(expected(f'NeuralCollapseHook.{name}',
-                                          'a whole number >= 1', repr(value)))
+    def __init__(
+        self,
+        max_images: Optional[int] = 200,
+        interval: int = 1,
+        stage: Optional[int] = None,
+        levels: Optional[Sequence[int]] = None,
+        background: bool = False,
+        workers: int = 0,
+    ) -> None:
+        for name, value in (('max_images', max_images), ('interval', interval)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(expected(f'NeuralCollapseHook.{name}', 'a whole number >= 1', repr(value)))
         self.max_images, self.interval = max_images, interval
-        self.options = dict(stage=stage, levels=levels, workers=workers,
-                            background=background)
+        self.options = dict(stage=stage, levels=levels, workers=workers, background=background)
         self._job, self._validations = None, 0
 
     def before_run(self, runner):
         """Reads the labels of the validation set: what is wrong shows now."""
         data = LabelledData(runner.cfg, 'val')
-        self._job = CollapseJob(data, spread(len(data), self.max_images),
-                                **self.options)
+        self._job = CollapseJob(data, spread(len(data), self.max_images), **self.options)
         self._job.head(self._student(runner)[0], 'student')
 
     @staticmethod
@@ -69,8 +69,7 @@ class NeuralCollapseHook(Hook):
         if is_model_wrapper(model):
             model = model.module
         # mmrazor's algorithms keep their student under this name
-        return (getattr(model, 'architecture', model),
-                model.data_preprocessor)
+        return (getattr(model, 'architecture', model), model.data_preprocessor)
 
     def after_val_epoch(self, runner, metrics=None):
         """Measures, and has the logger print it."""
@@ -86,8 +85,7 @@ class NeuralCollapseHook(Hook):
             return
         for key in KEYS:
             if getattr(measured, key) is not None:
-                runner.message_hub.update_scalar(PREFIX + key,
-                                                 getattr(measured, key))
+                runner.message_hub.update_scalar(PREFIX + key, getattr(measured, key))
 
     def _measured(self, model, preprocess):
         """The measures, or None where there are none, with a warning."""
@@ -105,6 +103,5 @@ class NeuralCollapseHook(Hook):
                 return self._job.measure(head, moments.all_reduce())
             except ValueError as error:
                 fault = str(error)
-        print_log(f'no neural collapse measured: {fault or "see other ranks"}',
-                  'current', 30)
+        print_log(f'no neural collapse measured: {fault or "see other ranks"}', 'current', 30)
         return None

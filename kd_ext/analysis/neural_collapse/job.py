@@ -24,8 +24,7 @@ class CollapseJob:
         min_regions (int): Classes with fewer are left out.
     """
 
-    def __init__(self, data, indices, stage=None, levels=None,
-                 background=False, workers=0, min_regions=1):
+    def __init__(self, data, indices, stage=None, levels=None, background=False, workers=0, min_regions=1):
         self.data, self.indices = data, list(indices)
         self.stage, self.levels = stage, levels
         self.background = background
@@ -49,13 +48,10 @@ class CollapseJob:
         Raises:
             ValueError: An embedding is inf or NaN.
         """
-        moments = Moments(head.num_classes + (
-            self.background and head.background), head.width)
-        mine = self.indices[get_rank()::get_world_size()]
-        with undisturbed(model), ImageProgress(
-                title, len(self.indices)) as progress:
-            for index, regions in stream_regions(
-                    model, head, self.data, mine, self.workers, preprocess):
+        moments = Moments(head.num_classes + (self.background and head.background), head.width)
+        mine = self.indices[get_rank() :: get_world_size()]
+        with undisturbed(model), ImageProgress(title, len(self.indices)) as progress:
+            for index, regions in stream_regions(model, head, self.data, mine, self.workers, preprocess):
                 add_regions(moments, regions, self.data, index)
                 progress.step()
         return moments
@@ -65,8 +61,7 @@ class CollapseJob:
         names = list(self.data.classes)
         if len(moments.counts) > len(names):
             names.append('background')
-        return measure(moments, classifier_rows(head), names,
-                       self.min_regions)
+        return measure(moments, classifier_rows(head), names, self.min_regions)
 
     def run(self, model, role, preprocess=None):
         """All of the above; each process has to call it."""

@@ -77,8 +77,7 @@ def nc2(means: Tensor) -> Tuple[float, float]:
 
 def nc3(means: Tensor, rows: Tensor) -> float:
     """1 - cosine between centred means and classifier rows (K, D), mean."""
-    cosines = (directions(_centred(means))
-               * directions(_centred(rows.to(means)))).sum(1)
+    cosines = (directions(_centred(means)) * directions(_centred(rows.to(means)))).sum(1)
     return float((1 - cosines).mean())
 
 
@@ -113,14 +112,20 @@ class Collapse:
     def numbers(self) -> dict:
         """The single numbers, as JSON can hold them."""
         return dict(
-            nc1=self.nc1, nc2=self.nc2, nc2_std=self.nc2_std, nc3=self.nc3,
-            norm_spread=self.norm_spread, classes=len(self.classes),
-            regions=int(self.counts.sum()), left_out=self.left_out)
+            nc1=self.nc1,
+            nc2=self.nc2,
+            nc2_std=self.nc2_std,
+            nc3=self.nc3,
+            norm_spread=self.norm_spread,
+            classes=len(self.classes),
+            regions=int(self.counts.sum()),
+            left_out=self.left_out,
+        )
 
 
-def measure(moments: Moments, classifier: Optional[Tensor] = None,
-            names: Optional[Sequence[str]] = None,
-            min_regions: int = 1) -> Collapse:
+def measure(
+    moments: Moments, classifier: Optional[Tensor] = None, names: Optional[Sequence[str]] = None, min_regions: int = 1
+) -> Collapse:
     """All measures from the moments of a model's embeddings.
 
     Args:
@@ -139,21 +144,29 @@ def measure(moments: Moments, classifier: Optional[Tensor] = None,
     names = _names(names, rows)
     known = moments.counts >= check_count('min_regions', min_regions)
     if known.sum() < 2:
-        raise ValueError(expected(
-            'the number of classes with regions', 'at least 2',
-            int(known.sum()), 'Use more images, or a smaller min_regions.'))
+        raise ValueError(
+            expected(
+                'the number of classes with regions',
+                'at least 2',
+                int(known.sum()),
+                'Use more images, or a smaller min_regions.',
+            )
+        )
     means = moments.means[known]
     norms = torch.linalg.vector_norm(_centred(means), dim=1)
     deviation, spread = nc2(means)
     return Collapse(
         classes=[name for name, kept in zip(names, known) if kept],
-        left_out={name: int(count) for name, kept, count
-                  in zip(names, known, moments.counts) if not kept},
-        counts=moments.counts[known].long(), cosines=class_cosines(means),
+        left_out={name: int(count) for name, kept, count in zip(names, known, moments.counts) if not kept},
+        counts=moments.counts[known].long(),
+        cosines=class_cosines(means),
         norms=torch.linalg.vector_norm(means, dim=1),
-        nc1=nc1(means, moments.within), nc2=deviation, nc2_std=spread,
+        nc1=nc1(means, moments.within),
+        nc2=deviation,
+        nc2_std=spread,
         norm_spread=float(norms.std(correction=0) / norms.mean()),
-        nc3=_duality(means, classifier, known, width))
+        nc3=_duality(means, classifier, known, width),
+    )
 
 
 def _names(names, rows):
@@ -161,18 +174,20 @@ def _names(names, rows):
     if len(names) == rows - 1:
         names.append('background')
     if len(names) != rows:
-        raise ValueError(expected('names', f'{rows} of them',
-                                  f'{len(names)}'))
+        raise ValueError(expected('names', f'{rows} of them', f'{len(names)}'))
     return names
 
 
 def _duality(means, classifier, known, width):
     if classifier is None:
         return None
-    if (classifier.dim() != 2 or classifier.shape[1] != width
-            or len(classifier) < len(known)):
-        raise ValueError(expected(
-            'classifier', f'at least {len(known)} rows of width {width}',
-            f'shape {tuple(classifier.shape)}',
-            'A classifier behind a projection has another width.'))
-    return nc3(means, classifier.detach().cpu()[:len(known)][known])
+    if classifier.dim() != 2 or classifier.shape[1] != width or len(classifier) < len(known):
+        raise ValueError(
+            expected(
+                'classifier',
+                f'at least {len(known)} rows of width {width}',
+                f'shape {tuple(classifier.shape)}',
+                'A classifier behind a projection has another width.',
+            )
+        )
+    return nc3(means, classifier.detach().cpu()[: len(known)][known])

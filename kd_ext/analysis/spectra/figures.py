@@ -17,17 +17,20 @@ def gaps_of(spectra: Dict[str, Spectra]):
 
 
 def _strides(measured, index):
-    return '{} -> {}'.format(*measured.strides[index:index + 2])
+    return '{} -> {}'.format(*measured.strides[index : index + 2])
 
 
 def spectra_table(spectra: Dict[str, Spectra]) -> Table:
     """A row for each pair of neighbouring stages and model."""
     gaps = gaps_of(spectra)
     images = len(next(iter(spectra.values())).sigmas)
-    table = Table('stages', 'model', 'strides', title='Spectral norms of the '
-                  f'transmitting matrices, {images} images', caption=(
-                      'gap: mean of |student - teacher| / teacher'
-                      if gaps else None))
+    table = Table(
+        'stages',
+        'model',
+        'strides',
+        title=f'Spectral norms of the transmitting matrices, {images} images',
+        caption=('gap: mean of |student - teacher| / teacher' if gaps else None),
+    )
     for name in ('mean', 'std', 'min', 'max', *(['gap'] if gaps else [])):
         table.add_column(name, justify='right')
     count = next(iter(spectra.values())).sigmas.shape[1]
@@ -35,11 +38,14 @@ def spectra_table(spectra: Dict[str, Spectra]) -> Table:
     for index in range(count):
         for role, measured in spectra.items():
             values = [values[index] for values in numbers[role].values()]
-            gap = [f'{gaps[index]:.1%}' if role == 'student' else ''
-                   ] if gaps else []
-            table.add_row(f'{index + 1}, {index + 2}', role,
-                          _strides(measured, index),
-                          *(f'{value:.4g}' for value in values), *gap)
+            gap = [f'{gaps[index]:.1%}' if role == 'student' else ''] if gaps else []
+            table.add_row(
+                f'{index + 1}, {index + 2}',
+                role,
+                _strides(measured, index),
+                *(f'{value:.4g}' for value in values),
+                *gap,
+            )
         table.add_section()
     return table
 
@@ -55,12 +61,10 @@ def draw_spectra(spectra: Dict[str, Spectra], path, dpi: int = 90) -> None:
     figure = Figure(figsize=(8, 3.5), dpi=dpi, layout='constrained')
     FigureCanvasAgg(figure)
     gaps = gaps_of(spectra)
-    axes = figure.subplots(1, 2 if gaps else 1, squeeze=False,
-                           width_ratios=(5, 3) if gaps else None)[0]
+    axes = figure.subplots(1, 2 if gaps else 1, squeeze=False, width_ratios=(5, 3) if gaps else None)[0]
     _boxes(axes[0], spectra)
     first = spectra.get('student') or next(iter(spectra.values()))
-    names = [_strides(first, index) for index in
-             range(first.sigmas.shape[1])]
+    names = [_strides(first, index) for index in range(first.sigmas.shape[1])]
     for axis in axes:
         axis.set_xticks(range(len(names)), names, fontsize=8)
         axis.set_xlabel('strides of neighbouring stages', fontsize=8)
@@ -78,22 +82,24 @@ def _boxes(axis, spectra):
         left = (index - (len(spectra) - 1) / 2) * width
         count = measured.sigmas.shape[1]
         drawn = axis.boxplot(
-            measured.sigmas.numpy(), whis=(0, 100), widths=0.8 * width,
+            measured.sigmas.numpy(),
+            whis=(0, 100),
+            widths=0.8 * width,
             positions=[pair + left for pair in range(count)],
-            patch_artist=True, medianprops=dict(color='black'),
-            boxprops=dict(facecolor=f'C{index}'))
+            patch_artist=True,
+            medianprops=dict(color='black'),
+            boxprops=dict(facecolor=f'C{index}'),
+        )
         handles.append(drawn['boxes'][0])
     axis.legend(handles, list(spectra), fontsize=8, frameon=False)
     if all(bool((one.sigmas > 0).all()) for one in spectra.values()):
         axis.set_yscale('log')
-    axis.set_title('spectral norm: min, quartiles, max over the images',
-                   fontsize=9)
+    axis.set_title('spectral norm: min, quartiles, max over the images', fontsize=9)
 
 
 def _gaps(axis, gaps):
     axis.bar(range(len(gaps)), gaps, 0.6, color='C3')
     for index, gap in enumerate(gaps):
-        axis.text(index, gap, f'{gap:.0%}', ha='center', va='bottom',
-                  fontsize=8)
+        axis.text(index, gap, f'{gap:.0%}', ha='center', va='bottom', fontsize=8)
     axis.set_title('mean of |student - teacher| / teacher', fontsize=9)
     axis.margins(y=0.15)

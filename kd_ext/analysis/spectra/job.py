@@ -41,8 +41,7 @@ class Spectra:
     def numbers(self) -> Dict[str, list]:
         """Statistics over the images, a number for each pair of stages."""
         sigmas = self.sigmas
-        values = dict(mean=sigmas.mean(0), std=sigmas.std(0, correction=0),
-                      min=sigmas.amin(0), max=sigmas.amax(0))
+        values = dict(mean=sigmas.mean(0), std=sigmas.std(0, correction=0), min=sigmas.amin(0), max=sigmas.amax(0))
         return {key: value.tolist() for key, value in values.items()}
 
 
@@ -67,8 +66,7 @@ def read_stages(model, inputs, samples, role) -> Tuple[Tensor, ...]:
 def probe_stages(model, role) -> List[torch.Size]:
     """Shapes of the backbone's stages on a blank image."""
     with probing(model) as inputs:
-        stages = read_stages(model, inputs, blank_samples(model, inputs),
-                             role)
+        stages = read_stages(model, inputs, blank_samples(model, inputs), role)
     return [stage.shape for stage in stages]
 
 
@@ -86,18 +84,20 @@ def compared_levels(shapes, levels=None) -> Dict[str, List[int]]:
     student = shapes.get('student') or next(iter(shapes.values()))
     teacher = shapes.get('teacher') or student
     pairs = pair_levels('lipschitz', levels, student, teacher, least=0)
-    if len(pairs) < 2 or any(len(side[level]) != 4 for pair in pairs for
-                             side, level in zip((student, teacher), pair)):
+    if len(pairs) < 2 or any(len(side[level]) != 4 for pair in pairs for side, level in zip((student, teacher), pair)):
         found = ' and '.join(
-            f'those of the {role} with ' + ', '.join(
-                f'stride {stride_of(one)}' if stride_of(one)
-                else f'shape {tuple(one)}' for one in sizes)
-            for role, sizes in shapes.items())
-        raise ValueError(expected(
-            'the backbone\'s stages', 'maps of which two or more have a '
-            'partner of their stride' if len(shapes) > 1 else
-            'two maps or more', found, 'Name pairs of a student and a '
-            'teacher level, --levels 0:1 1:2, or take other out_indices.'))
+            f'those of the {role} with '
+            + ', '.join(f'stride {stride_of(one)}' if stride_of(one) else f'shape {tuple(one)}' for one in sizes)
+            for role, sizes in shapes.items()
+        )
+        raise ValueError(
+            expected(
+                "the backbone's stages",
+                'maps of which two or more have a partner of their stride' if len(shapes) > 1 else 'two maps or more',
+                found,
+                'Name pairs of a student and a teacher level, --levels 0:1 1:2, or take other out_indices.',
+            )
+        )
     sides = dict(student=[i for i, _ in pairs], teacher=[j for _, j in pairs])
     return {role: sides.get(role, sides['student']) for role in shapes}
 
@@ -129,48 +129,50 @@ class SpectraJob:
             ValueError: Stages that cannot be compared, or a sigma that is
                 inf or NaN.
         """
-        shapes = {role: probe_stages(model, role)
-                  for role, model in models.items()}
+        shapes = {role: probe_stages(model, role) for role, model in models.items()}
         levels = compared_levels(shapes, self.levels)
         count = len(next(iter(levels.values()))) - 1
-        sigmas = {role: torch.zeros(len(self.indices), count,
-                                    dtype=torch.double) for role in models}
+        sigmas = {role: torch.zeros(len(self.indices), count, dtype=torch.double) for role in models}
         main = models.get('student') or next(iter(models.values()))
-        adapters = {role: InputAdapter(main, model)
-                    for role, model in models.items()}
+        adapters = {role: InputAdapter(main, model) for role, model in models.items()}
         for row, batch in self._batches(main):
             for role, model in models.items():
                 samples = batch['data_samples']
                 inputs = adapters[role](batch['inputs'], samples)
                 with undisturbed(model):
                     stages = read_stages(model, inputs, samples, role)
-                values = stage_sigmas([stages[level].float() for level in
-                                       levels[role]], self.num_iters)[:, 0]
+                values = stage_sigmas([stages[level].float() for level in levels[role]], self.num_iters)[:, 0]
                 sigmas[role][row] = self._finite(values, row, role)
         for values in sigmas.values():
             all_reduce(values)
-        return {role: Spectra(
-            sigmas[role], [shapes[role][level][1] for level in levels[role]],
-            [stride_of(shapes[role][level]) for level in levels[role]])
-            for role in models}
+        return {
+            role: Spectra(
+                sigmas[role],
+                [shapes[role][level][1] for level in levels[role]],
+                [stride_of(shapes[role][level]) for level in levels[role]],
+            )
+            for role in models
+        }
 
     def _batches(self, model):
         """Row and preprocessed image, of this process's images."""
-        mine = self.indices[get_rank()::get_world_size()]
+        mine = self.indices[get_rank() :: get_world_size()]
         rows = range(get_rank(), len(self.indices), get_world_size())
         with ImageProgress('spectral norms', len(self.indices)) as progress:
-            for row, (_, sample) in zip(rows, stream_samples(
-                    self.data, mine, self.workers)):
-                yield row, model.data_preprocessor(
-                    {key: [value] for key, value in sample.items()}, False)
+            for row, (_, sample) in zip(rows, stream_samples(self.data, mine, self.workers)):
+                yield row, model.data_preprocessor({key: [value] for key, value in sample.items()}, False)
                 progress.step()
 
     def _finite(self, values, row, role):
         if not bool(values.isfinite().all()):
             index = self.indices[row]
-            raise ValueError(expected(
-                f'the sigmas of the {role}', 'finite',
-                f'{[round(value, 3) for value in values.tolist()]} on image '
-                f'{index} of the data set: {self.data.path(index)}',
-                'Check the checkpoint.'))
+            raise ValueError(
+                expected(
+                    f'the sigmas of the {role}',
+                    'finite',
+                    f'{[round(value, 3) for value in values.tolist()]} on image '
+                    f'{index} of the data set: {self.data.path(index)}',
+                    'Check the checkpoint.',
+                )
+            )
         return values.double().cpu()

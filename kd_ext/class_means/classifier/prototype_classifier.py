@@ -72,25 +72,29 @@ class PrototypeClassifier(nn.Module):
             not fit ``out_features`` or ``width``.
     """
 
-    def __init__(self, in_features: int, out_features: int, class_means=None,
-                 width: Optional[int] = None, scale: float = 10.0,
-                 learn_scale: bool = True, center: bool = True,
-                 background: bool = False, num_anchors: int = 1,
-                 channels_first: bool = False) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        class_means=None,
+        width: Optional[int] = None,
+        scale: float = 10.0,
+        learn_scale: bool = True,
+        center: bool = True,
+        background: bool = False,
+        num_anchors: int = 1,
+        channels_first: bool = False,
+    ) -> None:
         super().__init__()
         self.in_features = check_count('in_features', in_features)
         self.out_features = check_count('out_features', out_features)
         self.num_anchors = check_count('num_anchors', num_anchors)
         if out_features % num_anchors:
-            raise ValueError(expected(
-                'out_features', f'a multiple of num_anchors, {num_anchors}',
-                out_features))
+            raise ValueError(expected('out_features', f'a multiple of num_anchors, {num_anchors}', out_features))
         if not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
-            raise ValueError(expected('scale', 'a finite number > 0',
-                                      repr(scale)))
+            raise ValueError(expected('scale', 'a finite number > 0', repr(scale)))
         self.center, self.channels_first = bool(center), bool(channels_first)
-        means, self._missing = find_class_rows(
-            class_means, out_features // num_anchors, width, background)
+        means, self._missing = find_class_rows(class_means, out_features // num_anchors, width, background)
         self.register_buffer('class_means', means)
         self.learnt_rows = nn.Parameter(torch.randn(means.shape))
         self.bias = nn.Parameter(torch.zeros(out_features))
@@ -106,8 +110,7 @@ class PrototypeClassifier(nn.Module):
         if self.num_anchors == 1 and self.in_features == width:
             self.projection = self.projection_bias = None
             return
-        classes, centre = classifier_rows(
-            self.class_means, self.learnt_rows.detach(), self.center)
+        classes, centre = classifier_rows(self.class_means, self.learnt_rows.detach(), self.center)
         if self.in_features == width:
             rows, start = torch.eye(width), -centre[0]
         else:
@@ -133,8 +136,7 @@ class PrototypeClassifier(nn.Module):
         (C, D), or (A * C, D, 1, 1) for maps. What is written into them has
         no effect, so initialisers may.
         """
-        rows = self.scale * classifier_rows(
-            self.class_means, self.learnt_rows, self.center)[0]
+        rows = self.scale * classifier_rows(self.class_means, self.learnt_rows, self.center)[0]
         if self.channels_first:
             return rows.repeat(self.num_anchors, 1)[..., None, None]
         return rows
@@ -150,8 +152,7 @@ class PrototypeClassifier(nn.Module):
         self._check(x)
         if self.channels_first:
             x = x.movedim(1, -1)
-        rows, centre = classifier_rows(self.class_means, self.learnt_rows,
-                                       self.center)
+        rows, centre = classifier_rows(self.class_means, self.learnt_rows, self.center)
         if self.projection is None:
             x = x - centre[0]
         else:
@@ -165,16 +166,25 @@ class PrototypeClassifier(nn.Module):
 
     def _check(self, x):
         if self._missing:
-            raise RuntimeError(expected(
-                'class_means', 'known: a file, or in the loaded checkpoint',
-                self._missing, 'Make the file with tools/class_means.py.'))
+            raise RuntimeError(
+                expected(
+                    'class_means',
+                    'known: a file, or in the loaded checkpoint',
+                    self._missing,
+                    'Make the file with tools/class_means.py.',
+                )
+            )
         axis = 1 if self.channels_first else -1
-        if x.shape[axis] != self.in_features or (
-                self.channels_first and x.dim() != 4):
+        if x.shape[axis] != self.in_features or (self.channels_first and x.dim() != 4):
             shape = '(B, {}, H, W)' if self.channels_first else '(..., {})'
-            raise ValueError(expected(
-                'the input', f'of shape {shape.format(self.in_features)}',
-                tuple(x.shape), 'channels_first tells maps from vectors.'))
+            raise ValueError(
+                expected(
+                    'the input',
+                    f'of shape {shape.format(self.in_features)}',
+                    tuple(x.shape),
+                    'channels_first tells maps from vectors.',
+                )
+            )
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
@@ -182,6 +192,8 @@ class PrototypeClassifier(nn.Module):
             self._missing = None
 
     def extra_repr(self) -> str:
-        return (f'{self.in_features}, {self.out_features}, '
-                f'width={self.class_means.shape[1]}, '
-                f'num_anchors={self.num_anchors}')
+        return (
+            f'{self.in_features}, {self.out_features}, '
+            f'width={self.class_means.shape[1]}, '
+            f'num_anchors={self.num_anchors}'
+        )

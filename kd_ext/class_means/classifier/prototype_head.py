@@ -13,10 +13,15 @@ from kd_ext.registry import MODELS
 # layers), or a sequence that ends in one.
 LAYERS = (
     'fc_cls',  # RoI heads; DETR, Conditional and DAB DETR
-    'cls_branches', 'aux_cls_branches',  # Deformable DETR, DINO, DDQ
+    'cls_branches',
+    'aux_cls_branches',  # Deformable DETR, DINO, DDQ
     'cls_embed',  # MaskFormer, Mask2Former
     'conv_cls',  # FCOS, Fovea, NAS-FCOS, AutoAssign, YOLACT, SOLO
-    'retina_cls', 'atss_cls', 'gfl_cls', 'vfnet_cls', 'tood_cls',
+    'retina_cls',
+    'atss_cls',
+    'gfl_cls',
+    'vfnet_cls',
+    'tood_cls',
     'rtm_cls',
     'multi_level_conv_cls',  # YOLOX
     'reppoints_cls_out',
@@ -29,16 +34,18 @@ OWN_LAYERS = dict(SSDHead=('cls_convs',))
 
 def _layer_names(head, layer):
     """Attributes of the head that hold its classification layers: list."""
-    own = [names for kind in type(head).__mro__
-           for name, names in OWN_LAYERS.items() if kind.__name__ == name]
+    own = [names for kind in type(head).__mro__ for name, names in OWN_LAYERS.items() if kind.__name__ == name]
     names = [layer] if layer else own[0] if own else LAYERS
-    found = [name for name in names
-             if isinstance(getattr(head, name, None), nn.Module)]
+    found = [name for name in names if isinstance(getattr(head, name, None), nn.Module)]
     if not found:
-        raise ValueError(expected(
-            f'the classification layer of {type(head).__name__}',
-            f'one of its attributes {", ".join(names)}', 'none of them',
-            'Give its name as layer of kd_ext.PrototypeHead.'))
+        raise ValueError(
+            expected(
+                f'the classification layer of {type(head).__name__}',
+                f'one of its attributes {", ".join(names)}',
+                'none of them',
+                'Give its name as layer of kd_ext.PrototypeHead.',
+            )
+        )
     return found
 
 
@@ -64,38 +71,43 @@ class _Replacement:
 
     def _classifier(self, module):
         if isinstance(module, nn.Linear):
-            sizes = dict(in_features=module.in_features,
-                         out_features=module.out_features)
-        elif (isinstance(module, nn.Conv2d) and module.groups == 1
-              and set(module.stride) == {1}
-              and not isinstance(module, MaskedConv2d)):
-            sizes = dict(in_features=module.in_channels,
-                         out_features=module.out_channels,
-                         num_anchors=self._anchors(module),
-                         channels_first=True)
+            sizes = dict(in_features=module.in_features, out_features=module.out_features)
+        elif (
+            isinstance(module, nn.Conv2d)
+            and module.groups == 1
+            and set(module.stride) == {1}
+            and not isinstance(module, MaskedConv2d)
+        ):
+            sizes = dict(
+                in_features=module.in_channels,
+                out_features=module.out_channels,
+                num_anchors=self._anchors(module),
+                channels_first=True,
+            )
         else:
-            raise self._error('nn.Linear, or a plain nn.Conv2d',
-                              type(module).__name__)
-        return MODELS.build({'type': 'kd_ext.PrototypeClassifier',
-                             **self.cfg, **sizes})
+            raise self._error('nn.Linear, or a plain nn.Conv2d', type(module).__name__)
+        return MODELS.build({'type': 'kd_ext.PrototypeClassifier', **self.cfg, **sizes})
 
     def _anchors(self, module):
         logits = getattr(self.head, 'cls_out_channels', None)
         logits = logits or self.head.num_classes
         if module.out_channels % logits:
-            raise self._error(f'{logits} logits for each anchor',
-                              f'{module.out_channels} channels')
+            raise self._error(f'{logits} logits for each anchor', f'{module.out_channels} channels')
         return module.out_channels // logits
 
     def _error(self, rule, value):
-        return ValueError(expected(
-            f'the classification layer of {type(self.head).__name__}', rule,
-            value, 'kd_ext.PrototypeHead cannot replace it.'))
+        return ValueError(
+            expected(
+                f'the classification layer of {type(self.head).__name__}',
+                rule,
+                value,
+                'kd_ext.PrototypeHead cannot replace it.',
+            )
+        )
 
 
 @MODELS.register_module(name='PrototypeHead')
-def prototype_head(head: dict, classifier: dict,
-                   layer: Optional[str] = None, **kwargs) -> nn.Module:
+def prototype_head(head: dict, classifier: dict, layer: Optional[str] = None, **kwargs) -> nn.Module:
     """Builds a head and puts ``PrototypeClassifier`` where it classifies.
 
     For the heads without ``cls_predictor_cfg``: dense heads and query heads.
@@ -118,6 +130,7 @@ def prototype_head(head: dict, classifier: dict,
         ValueError: The head has no such layer, or one of another kind.
     """
     from mmdet.registry import MODELS as MMDET_MODELS
+
     built = MMDET_MODELS.build({**head, **kwargs})
     replacement = _Replacement(built, classifier)
     for name in _layer_names(built, layer):

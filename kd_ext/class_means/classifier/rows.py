@@ -10,8 +10,7 @@ from kd_ext.errors import expected
 from kd_ext.losses.checks import check_count
 
 
-def find_class_rows(source, num_logits: int, width: Optional[int],
-                    background: bool) -> Tuple[Tensor, Optional[str]]:
+def find_class_rows(source, num_logits: int, width: Optional[int], background: bool) -> Tuple[Tensor, Optional[str]]:
     """Class means (C, D), zero in rows that have none, and what is missing.
 
     Args:
@@ -30,64 +29,87 @@ def find_class_rows(source, num_logits: int, width: Optional[int],
     if source is None or (path and not os.path.isfile(path)):
         missing = f'no file {path}' if path else 'None'
         if width is None:
-            raise (FileNotFoundError if path else ValueError)(expected(
-                'class_means', 'the file that tools/class_means.py writes',
-                missing, 'Where they come with a checkpoint, give width, '
-                'that of the teacher\'s embeddings.'))
+            raise (FileNotFoundError if path else ValueError)(
+                expected(
+                    'class_means',
+                    'the file that tools/class_means.py writes',
+                    missing,
+                    "Where they come with a checkpoint, give width, that of the teacher's embeddings.",
+                )
+            )
         return torch.zeros(num_logits, width), f'{missing}, and no checkpoint'
-    rows = (_from_file(path, num_logits, background) if path
-            else _from_tensor(source, num_logits))
+    rows = _from_file(path, num_logits, background) if path else _from_tensor(source, num_logits)
     if width not in (None, rows.shape[1]):
-        raise ValueError(expected(
-            'width', f'{rows.shape[1]}, as the class means have', width,
-            'Leave width out, or make the means with this teacher.'))
+        raise ValueError(
+            expected(
+                'width',
+                f'{rows.shape[1]}, as the class means have',
+                width,
+                'Leave width out, or make the means with this teacher.',
+            )
+        )
     means = torch.zeros(num_logits, rows.shape[1])
-    means[:len(rows)] = rows
+    means[: len(rows)] = rows
     return means, None
 
 
 def _from_file(path, num_logits, background):
     """The rows that a classifier with C logits takes from a file."""
     from kd_ext.class_means.stored import load_class_means
+
     loaded = load_class_means(path)
     means = _checked(loaded.means)
     if loaded.classes is None:
-        return _from_tensor(means[:max(num_logits, len(means) - 1)],
-                            num_logits)
+        return _from_tensor(means[: max(num_logits, len(means) - 1)], num_logits)
     count = len(loaded.classes)
     if num_logits not in (count, count + 1):
-        raise ValueError(expected(
-            f'class_means of {path}', f'of {num_logits - 1} classes (or '
-            f'{num_logits} without background), as the classifier has',
-            f'{count} classes', 'Class means belong to one data set.'))
+        raise ValueError(
+            expected(
+                f'class_means of {path}',
+                f'of {num_logits - 1} classes (or {num_logits} without background), as the classifier has',
+                f'{count} classes',
+                'Class means belong to one data set.',
+            )
+        )
     if not background or num_logits == count:
         return means[:count]
     if len(means) == count:
-        raise ValueError(expected(
-            f'class_means of {path}', 'with a row for the background, as '
-            'background=True asks for', f'{count} rows for {count} classes',
-            'With background=False it has a learnt row.'))
+        raise ValueError(
+            expected(
+                f'class_means of {path}',
+                'with a row for the background, as background=True asks for',
+                f'{count} rows for {count} classes',
+                'With background=False it has a learnt row.',
+            )
+        )
     return means
 
 
 def _from_tensor(source, num_logits):
     means = _checked(torch.as_tensor(source))
     if len(means) not in (num_logits - 1, num_logits):
-        raise ValueError(expected(
-            'class_means', f'{num_logits - 1} or {num_logits} rows for '
-            f'{num_logits} logits', f'shape {tuple(means.shape)}',
-            'Class means belong to one data set and one teacher.'))
+        raise ValueError(
+            expected(
+                'class_means',
+                f'{num_logits - 1} or {num_logits} rows for {num_logits} logits',
+                f'shape {tuple(means.shape)}',
+                'Class means belong to one data set and one teacher.',
+            )
+        )
     return means
 
 
 def _checked(means):
     if means.dim() != 2 or not means.numel():
-        raise ValueError(expected('class_means', 'a tensor (R, D)',
-                                  f'shape {tuple(means.shape)}'))
+        raise ValueError(expected('class_means', 'a tensor (R, D)', f'shape {tuple(means.shape)}'))
     means = means.detach().cpu().float()
     if not means.isfinite().all() or not means.any():
-        raise ValueError(expected(
-            'class_means', 'finite, and not all zero',
-            'nothing but zeros' if means.isfinite().all() else 'inf or NaN',
-            'Make the file again with tools/class_means.py.'))
+        raise ValueError(
+            expected(
+                'class_means',
+                'finite, and not all zero',
+                'nothing but zeros' if means.isfinite().all() else 'inf or NaN',
+                'Make the file again with tools/class_means.py.',
+            )
+        )
     return means

@@ -10,16 +10,25 @@ from kd_ext.taps.heads.query import IterativeRoIHead, MaskQueryHead, QueryHead
 from kd_ext.taps.heads.refused import refusal
 from kd_ext.taps.heads.roi import RoIHead
 
-__all__ = ['DenseHead', 'Head', 'IterativeRoIHead', 'MaskQueryHead',
-           'QueryHead', 'RoIHead', 'find_head', 'own_loss_mode',
-           'run_own_loss']
+__all__ = [
+    'DenseHead',
+    'Head',
+    'IterativeRoIHead',
+    'MaskQueryHead',
+    'QueryHead',
+    'RoIHead',
+    'find_head',
+    'own_loss_mode',
+    'run_own_loss',
+]
 
 SUPPORTED = (
     'RoI heads (Standard, Cascade, Double, Dynamic, Grid, PISA, HTC, Sparse '
     'R-CNN, QueryInst) whose bbox_head has fc_cls; dense heads '
     f'({", ".join(name.removesuffix("Head") for name in KINDS)}); query heads '
     '(DETR, Conditional, DAB, Deformable DETR, DINO, DDQ, MaskFormer, '
-    'Mask2Former)')
+    'Mask2Former)'
+)
 
 
 def find_head(model, role, stage=None, levels=None):
@@ -51,11 +60,16 @@ def find_head(model, role, stage=None, levels=None):
         elif hasattr(getattr(model, 'panoptic_head', None), 'cls_embed'):
             return MaskQueryHead(model)
         elif hasattr(getattr(model, 'decoder', None), 'layers') and (
-                hasattr(module, 'fc_cls') or hasattr(module, 'cls_branches')):
+            hasattr(module, 'fc_cls') or hasattr(module, 'cls_branches')
+        ):
             return QueryHead(model)
     head = module if module is not None else roi_head
-    raise ValueError(expected(
-        f'the {role}\'s classification head', f'one of: {SUPPORTED}',
-        f'{type(head).__name__ if head is not None else "none"} of '
-        f'{type(model).__name__}{f", where {why}" if why else ""}',
-        "Taps at='neck', at='backbone' and module paths work with it."))
+    raise ValueError(
+        expected(
+            f"the {role}'s classification head",
+            f'one of: {SUPPORTED}',
+            f'{type(head).__name__ if head is not None else "none"} of '
+            f'{type(model).__name__}{f", where {why}" if why else ""}',
+            "Taps at='neck', at='backbone' and module paths work with it.",
+        )
+    )

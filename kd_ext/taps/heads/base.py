@@ -71,9 +71,11 @@ def own_loss_mode(*modules):
     data need not have masks.
     """
     before = [(module, module.training) for module in modules]
-    parts = [(part, part._modules.pop('mask_head')) for part in
-             (getattr(module, 'roi_head', None) for module in modules)
-             if getattr(part, 'mask_head', None) is not None]
+    parts = [
+        (part, part._modules.pop('mask_head'))
+        for part in (getattr(module, 'roi_head', None) for module in modules)
+        if getattr(part, 'mask_head', None) is not None
+    ]
     losses = [step for module in modules for step in mask_losses(module)]
     for owner, method, stand_in in losses:
         owner.__dict__[method] = stand_in
@@ -96,7 +98,6 @@ def run_own_loss(model, head, inputs, data_samples):
     Random sampling inside does not disturb the random state outside.
     """
     devices = [inputs.device] if inputs.is_cuda else []
-    with torch.no_grad(), head.watch() as watch, own_loss_mode(
-            model, head.module), torch.random.fork_rng(devices):
+    with torch.no_grad(), head.watch() as watch, own_loss_mode(model, head.module), torch.random.fork_rng(devices):
         model(inputs, data_samples, mode='loss')
     return head.regions(watch)

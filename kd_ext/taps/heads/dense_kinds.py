@@ -42,23 +42,20 @@ def _whole(watch, batch, sizes):
 
 def _flat(watch, batch, sizes):
     """The method returns the labels of all levels in one row first."""
-    levels = watch.calls['targets'][-1].result[0].split(
-        [batch * height * width for height, width in sizes])
+    levels = watch.calls['targets'][-1].result[0].split([batch * height * width for height, width in sizes])
     return torch.cat([level.reshape(batch, -1) for level in levels], 1)
 
 
 def _by_image(watch, batch, sizes):
     """One call for each image returns its labels (P,) first."""
-    return torch.stack([call.result[0]
-                        for call in watch.calls['targets'][-batch:]])
+    return torch.stack([call.result[0] for call in watch.calls['targets'][-batch:]])
 
 
 def _sampled(watch, batch, sizes):
     """YOLOX: masks by image, labels from the sampler where there are any."""
     masks = [call.result[0] for call in watch.calls['targets'][-batch:]]
     # images without boxes never reach the sampler
-    samples = (call.result for call in watch.calls['sampler']
-               if len(call.result.pos_inds))
+    samples = (call.result for call in watch.calls['sampler'] if len(call.result.pos_inds))
     labels = torch.stack(masks).long() - 1
     for row, mask in zip(labels, masks):
         if bool(mask.any()):
@@ -70,8 +67,7 @@ def _sampled(watch, batch, sizes):
 def _selected(watch, batch, sizes):
     """FSAF: a call for each level says which anchors it keeps for objects
     that fit it best; the others are neither objects nor background."""
-    levels = [torch.where(call.result[2], call.args[3], -1)
-              for call in watch.calls['targets'][-len(sizes):]]
+    levels = [torch.where(call.result[2], call.args[3], -1) for call in watch.calls['targets'][-len(sizes) :]]
     return torch.cat([level.reshape(batch, -1) for level in levels], 1)
 
 
@@ -83,41 +79,33 @@ def _one_hot(watch, batch, sizes):
 
 def _grids(watch, batch, sizes):
     """SOLO: one call for each image returns its grids (S, S) second."""
-    return torch.stack([torch.cat([grid.flatten() for grid in call.result[1]])
-                        for call in watch.calls['targets'][-batch:]])
+    return torch.stack(
+        [torch.cat([grid.flatten() for grid in call.result[1]]) for call in watch.calls['targets'][-batch:]]
+    )
 
 
 BOXES = 'reg_convs'
 # by class name, the nearest in the order of inheritance counts
 KINDS = dict(
-    FCOSHead=DenseKind('conv_cls', 'get_targets', _levels_at(0),
-                       tower=BOXES),
+    FCOSHead=DenseKind('conv_cls', 'get_targets', _levels_at(0), tower=BOXES),
     FoveaHead=DenseKind('conv_cls', 'get_targets', _flat),
-    RetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0),
-                         tower=BOXES),
-    RetinaSepBNHead=DenseKind('retina_cls', 'get_targets', _levels_at(0),
-                              tower=BOXES),
-    SABLRetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0),
-                             tower=BOXES),
-    ATSSHead=DenseKind('atss_cls', 'get_targets', _levels_at(1),
-                       tower=BOXES),
-    DDODHead=DenseKind('atss_cls', 'get_cls_targets', _levels_at(1),
-                       tower=BOXES),
+    RetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0), tower=BOXES),
+    RetinaSepBNHead=DenseKind('retina_cls', 'get_targets', _levels_at(0), tower=BOXES),
+    SABLRetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0), tower=BOXES),
+    ATSSHead=DenseKind('atss_cls', 'get_targets', _levels_at(1), tower=BOXES),
+    DDODHead=DenseKind('atss_cls', 'get_cls_targets', _levels_at(1), tower=BOXES),
     PAAHead=DenseKind('atss_cls', 'paa_reassign', _by_image, tower=BOXES),
     GFLHead=DenseKind('gfl_cls', 'get_targets', _levels_at(1), tower=BOXES),
     VFNetHead=DenseKind('vfnet_cls', 'get_targets', _levels_at(0)),
     TOODHead=DenseKind('tood_cls', 'get_targets', _levels_at(1)),
-    RTMDetHead=DenseKind('rtm_cls', 'get_targets', _levels_at(1),
-                         tower=BOXES),
+    RTMDetHead=DenseKind('rtm_cls', 'get_targets', _levels_at(1), tower=BOXES),
     YOLOFHead=DenseKind('cls_score', 'get_targets', _whole),
-    YOLOXHead=DenseKind('multi_level_conv_cls', '_get_targets_single',
-                        _sampled, samples=True,
-                        tower='multi_level_reg_convs'),
+    YOLOXHead=DenseKind(
+        'multi_level_conv_cls', '_get_targets_single', _sampled, samples=True, tower='multi_level_reg_convs'
+    ),
     SSDHead=DenseKind('cls_convs', 'get_targets', _levels_at(0)),
-    RepPointsHead=DenseKind('reppoints_cls_out', 'get_targets',
-                            _levels_at(0)),
-    FSAFHead=DenseKind('retina_cls', 'reweight_loss_single', _selected,
-                       tower=BOXES),
+    RepPointsHead=DenseKind('reppoints_cls_out', 'get_targets', _levels_at(0)),
+    FSAFHead=DenseKind('retina_cls', 'reweight_loss_single', _selected, tower=BOXES),
     YOLACTHead=DenseKind('conv_cls', 'get_targets', _levels_at(0)),
     YOLOV3Head=DenseKind('convs_pred', 'get_targets', _one_hot, 5),
     SOLOHead=DenseKind('conv_cls', '_get_targets_single', _grids),

@@ -35,11 +35,14 @@ def _with_masks(head):
 
     def loss(features, data_samples, *args, **kwargs):
         if any('masks' not in sample.gt_instances for sample in data_samples):
-            raise ValueError(expected(
-                'the annotations', 'with masks, by which '
-                f'{type(head).__name__} assigns its regions', 'boxes alone',
-                'Load them with LoadAnnotations(with_mask=True), or take a '
-                'method that reads maps.'))
+            raise ValueError(
+                expected(
+                    'the annotations',
+                    f'with masks, by which {type(head).__name__} assigns its regions',
+                    'boxes alone',
+                    'Load them with LoadAnnotations(with_mask=True), or take a method that reads maps.',
+                )
+            )
         return own(features, data_samples, *args, **kwargs)
 
     return loss
@@ -49,10 +52,15 @@ def _blank_masks(loss_by_feat):
     """RTMDet-Ins turns the masks of a batch into tensors in place."""
 
     def loss(*args, **kwargs):
-        return loss_by_feat(*(
-            [_blank(item) for item in arg] if isinstance(arg, list) and arg
-            and isinstance(arg[0], InstanceData) else arg
-            for arg in args), **kwargs)
+        return loss_by_feat(
+            *(
+                [_blank(item) for item in arg]
+                if isinstance(arg, list) and arg and isinstance(arg[0], InstanceData)
+                else arg
+                for arg in args
+            ),
+            **kwargs,
+        )
 
     return loss
 
@@ -61,6 +69,5 @@ def _blank(instances):
     masks = instances.bboxes.new_zeros(len(instances), 1, 1)
     blank = InstanceData(bboxes=instances.bboxes, labels=instances.labels)
     # not a field, which would have to be of the instances' length
-    object.__setattr__(blank, 'masks', SimpleNamespace(
-        to_tensor=lambda *args, **kwargs: masks))
+    object.__setattr__(blank, 'masks', SimpleNamespace(to_tensor=lambda *args, **kwargs: masks))
     return blank

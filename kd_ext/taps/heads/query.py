@@ -32,15 +32,12 @@ class QueryHead(Head):
     def regions(self, watch):
         call = watch.calls['layer'][-1]
         # DETR's layer sees all decoder layers at once: (L, B, Q, D)
-        embeddings, logits = (
-            tensor[-1] if tensor.dim() == 4 else tensor
-            for tensor in (call.args[0], call.result))
+        embeddings, logits = (tensor[-1] if tensor.dim() == 4 else tensor for tensor in (call.args[0], call.result))
         # decoder layers come first, proposals of the encoder after them
         labels = watch.calls['targets'][self.num_layers - 1].result[0]
         labels = torch.stack(list(labels))
         # queries for denoising come before those that are matched
-        embeddings, logits = (tensor[:, -labels.shape[1]:].flatten(0, 1)
-                              for tensor in (embeddings, logits))
+        embeddings, logits = (tensor[:, -labels.shape[1] :].flatten(0, 1) for tensor in (embeddings, logits))
         labels = labels.flatten()
         matched = ((labels >= 0) & (labels < self.num_classes)).nonzero()[:, 0]
         return Regions(embeddings[matched], logits[matched], labels[matched])
@@ -81,7 +78,6 @@ class IterativeRoIHead(QueryHead):
     def regions(self, watch):
         call = watch.calls['layer'][-1]
         labels = watch.calls['targets'][-1].result[0]
-        embeddings, logits = (tensor.reshape(len(labels), tensor.shape[-1])
-                              for tensor in (call.args[0], call.result))
+        embeddings, logits = (tensor.reshape(len(labels), tensor.shape[-1]) for tensor in (call.args[0], call.result))
         matched = ((labels >= 0) & (labels < self.num_classes)).nonzero()[:, 0]
         return Regions(embeddings[matched], logits[matched], labels[matched])

@@ -11,7 +11,7 @@ from kd_ext.taps.watch import Watch
 
 def _rois(samples, *_):
     """The sampled proposals, before Grid R-CNN moves them."""
-    return (bbox2roi([sample.priors for sample in samples]), )
+    return (bbox2roi([sample.priors for sample in samples]),)
 
 
 class RoIHead(Head):
@@ -39,9 +39,9 @@ class RoIHead(Head):
         if isinstance(module, nn.ModuleList):
             self.stage = 0 if stage is None else stage
             if not 0 <= self.stage < len(module):
-                raise ValueError(expected(
-                    'stage', f'in 0..{len(module) - 1}, as '
-                    f'{type(self.roi_head).__name__} has', stage))
+                raise ValueError(
+                    expected('stage', f'in 0..{len(module) - 1}, as {type(self.roi_head).__name__} has', stage)
+                )
             module = module[self.stage]
         super().__init__(model, module)
         layer = module.fc_cls
@@ -50,13 +50,11 @@ class RoIHead(Head):
         self.use_sigmoid = bool(getattr(module.loss_cls, 'use_sigmoid', False))
 
     def watch(self):
-        return Watch(layer=self.module.fc_cls,
-                     targets=(self.module, 'get_targets', _rois))
+        return Watch(layer=self.module.fc_cls, targets=(self.module, 'get_targets', _rois))
 
     def regions(self, watch):
         call, targets = watch.calls['layer'][-1], watch.calls['targets'][-1]
-        return Regions(call.args[0], call.result, targets.result[0],
-                       targets.args[0])
+        return Regions(call.args[0], call.result, targets.result[0], targets.args[0])
 
     def shares_places(self, other):
         return other.family == self.family
@@ -64,8 +62,7 @@ class RoIHead(Head):
     def at(self, features, places):
         with Watch(layer=self.module.fc_cls) as watch:
             stage = () if self.stage is None else (self.stage,)
-            self.roi_head._bbox_forward(*stage, features, places,
-                                        **self._context(features))
+            self.roi_head._bbox_forward(*stage, features, places, **self._context(features))
         call = watch.calls['layer'][-1]
         return Regions(call.args[0], call.result, None, places)
 
