@@ -3,9 +3,8 @@
     python -m benchmarks.growth --json results/growth.json \
         --plot results/growth.png
 
-Each loss runs forward and backward at growing images, batches, numbers of
-regions and of classes. A fitted exponent above the power of the loss' own
-formula (by more than what leaving the caches costs) is flagged.
+Each loss runs forward and backward at growing images, batches, numbers of regions and of classes. A fitted
+exponent above the power of the loss' own formula (by more than what leaving the caches costs) is flagged.
 """
 
 import argparse

@@ -1,15 +1,13 @@
 r"""How the cost of a loss grows with what it is given.
 
-A line is one loss and one quantity: a run (forward and backward) at several
-values of it, all else at the sizes of a usual training. The exponent e of
+A line is one loss and one quantity: a run (forward and backward) at several values of it, all else at the sizes of
+a usual training. The exponent e of
 
 .. math:: cost \approx a \cdot value^e
 
-is fitted by least squares on logarithms, over all values and over the upper
-half, and compared with the power that the loss' own formula has. What is
-added once a call (a kernel's start, class means that are read whole) makes
-the fitted one smaller; a larger one means work that the formula does not
-ask for.
+is fitted by least squares on logarithms, over all values and over the upper half, and compared with the power that
+the loss' own formula has. What is added once a call (a kernel's start, class means that are read whole) makes the
+fitted one smaller; a larger one means work that the formula does not ask for.
 """
 
 from typing import Callable, Dict, List, NamedTuple, Optional

@@ -13,8 +13,8 @@ def draw(report, path):
     """One panel a quantity, a line a loss, on logarithmic axes.
 
     Args:
-        report (list[dict]): ``loss``, ``along``, ``amounts``, ``seconds``
-            and ``time`` (the exponent) of each line.
+        report (list[dict]): ``loss``, ``along``, ``amounts``, ``seconds`` and ``time`` (the exponent) of each
+            line.
         path (Path): A PNG.
     """
     panels = list(dict.fromkeys(line['along'] for line in report))

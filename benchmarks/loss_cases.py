@@ -1,8 +1,7 @@
 """What ``benchmarks/losses.py`` compares, one function per method.
 
-A new method is a function under ``@case``. It gets the device and a divisor
-of the sizes, and returns a :class:`Case` of closures, each a forward and a
-backward on the same tensors.
+A new method is a function under ``@case``. It gets the device and a divisor of the sizes, and returns a
+:class:`Case` of closures, each a forward and a backward on the same tensors.
 """
 
 from typing import Callable, Dict, NamedTuple, Tuple

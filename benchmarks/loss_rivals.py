@@ -1,7 +1,7 @@
 """The plain ways to compute the same losses, for comparison only.
 
-Each gives the numbers of our own loss (there is a test) by the shortest
-program: a Python loop over channels or regions, matrices formed whole.
+Each gives the numbers of our own loss (there is a test) by the shortest program: a Python loop over channels or
+regions, matrices formed whole.
 """
 
 import torch

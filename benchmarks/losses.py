@@ -2,9 +2,8 @@
 
     python -m benchmarks.losses --json results/benchmark_losses.json
 
-Every repeat runs all candidates of a case one after the other, a forward
-and a backward each on the same tensors. "ratio" is the median over repeats
-of a candidate's time over F.mse_loss's in the same repeat.
+Every repeat runs all candidates of a case one after the other, a forward and a backward each on the same tensors.
+"ratio" is the median over repeats of a candidate's time over F.mse_loss's in the same repeat.
 """
 
 import argparse

@@ -1,13 +1,12 @@
 """What a step of a distillation costs beside what it is made of.
 
-    python -m benchmarks.step all-faster-rcnn rcka-fcos --json F
-    python -m benchmarks.step CONFIG --distill rcka nd --size 400x672
+    python -m benchmarks.step all-faster-rcnn rcka-fcos --json F python -m benchmarks.step CONFIG --distill rcka nd
+    --size 400x672
 
-CONFIG is a preset, a path or pkg::name. Every repeat runs all candidates one
-after the other: the student's own step, the teacher's bare forward as far as
-the taps ask, the distillation step, and each term on its own. "ratio" is the
-median over repeats of the distillation step over student + teacher in the
-same repeat. Weights are random and images generated.
+CONFIG is a preset, a path or pkg::name. Every repeat runs all candidates one after the other: the student's own
+step, the teacher's bare forward as far as the taps ask, the distillation step, and each term on its own. "ratio"
+is the median over repeats of the distillation step over student + teacher in the same repeat. Weights are random
+and images generated.
 """
 
 # ahead of all else: importing kd_ext makes mmrazor importable

@@ -1,8 +1,7 @@
 """What one step of a distillation is made of, each part on its own.
 
-``student`` is the student's own step, forward and backward; ``teacher`` the
-bare forward of the teachers as far as the taps ask, head included where they
-read regions; ``distilled`` the step of the distillation. What is ideal is
+``student`` is the student's own step, forward and backward; ``teacher`` the bare forward of the teachers as far as
+the taps ask, head included where they read regions; ``distilled`` the step of the distillation. What is ideal is
 the sum of the first two: a term is to cost nearly nothing beside them.
 """
 
@@ -201,9 +200,8 @@ def overhead(times, terms):
         terms (Sequence[str]): Candidates that are terms.
 
     Returns:
-        dict: ``ratio`` of the distilled step to student + teacher with
-        quartiles; in ms ``extra`` (beyond their sum), ``terms`` (their sum)
-        and ``other`` (what neither explains).
+        dict: ``ratio`` of the distilled step to student + teacher with quartiles; in ms ``extra`` (beyond their
+        sum), ``terms`` (their sum) and ``other`` (what neither explains).
     """
     rows = list(zip(*(times[name] for name in PARTS)))
     ratios = [distilled / (student + teacher) for student, teacher, distilled in rows]
@@ -221,8 +219,8 @@ def overhead(times, terms):
 def memory_bound(peaks, weights):
     """The distilled step's memory beside what it is allowed, in MiB.
 
-    A step's memory is its weights and the peak above them. Allowed are the
-    student's, the teachers' weights, what the taps match, and ``MARGIN``.
+    A step's memory is its weights and the peak above them. Allowed are the student's, the teachers' weights, what
+    the taps match, and ``MARGIN``.
 
     Args:
         peaks (dict[str, float | None]): By part.

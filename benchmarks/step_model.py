@@ -1,7 +1,7 @@
 """A distillation as ``benchmarks/step.py`` times it.
 
-Weights are random and images generated: what a step costs depends on
-neither, but for what a method does until it has converged.
+Weights are random and images generated: what a step costs depends on neither, but for what a method does until it
+has converged.
 """
 
 import contextlib
@@ -31,8 +31,7 @@ def load_model(cfg, methods=None, teacher=None):
 
     Args:
         cfg (Config): Of a distillation, or of a detector with ``teacher``.
-        methods (Sequence[str], optional): In place of its ``distill``, see
-            :func:`kd_ext.recipes.distill_entries`.
+        methods (Sequence[str], optional): In place of its ``distill``, see :func:`kd_ext.recipes.distill_entries`.
         teacher (str, optional): Config of the teacher of a plain detector.
 
     Returns:

@@ -1,9 +1,8 @@
 """mmrazor's distillation of the same detectors, for comparison.
 
-Its PKD on the neck, wired as in mmrazor's own configs, beside ours with the
-same loss on the same levels. Teacher and student are the modules of the
-model they are compared with; in-place layers are left in place, which
-mmrazor by default turns off.
+Its PKD on the neck, wired as in mmrazor's own configs, beside ours with the same loss on the same levels. Teacher
+and student are the modules of the model they are compared with; in-place layers are left in place, which mmrazor
+by default turns off.
 """
 
 from mmengine.registry import MODELS, DefaultScope

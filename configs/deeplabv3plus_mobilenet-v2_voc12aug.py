@@ -1,5 +1,7 @@
 # mmseg has DeepLabV3+ MobileNetV2 for other data sets only: its widths
-_base_ = 'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb4-40k_voc12aug-512x512.py'
+_base_ = (
+    'mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb4-40k_voc12aug-512x512.py'
+)
 model = dict(
     pretrained='mmcls://mobilenet_v2',
     backbone=dict(

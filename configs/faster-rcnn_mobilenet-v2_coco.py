@@ -5,7 +5,9 @@ model = dict(
         type='MobileNetV2',
         out_indices=(1, 2, 4, 6),  # strides 4, 8, 16, 32
         norm_eval=True,
-        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2'),
+        init_cfg=dict(
+            type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2'
+        ),
     ),
     neck=dict(in_channels=[24, 32, 96, 320]),
 )

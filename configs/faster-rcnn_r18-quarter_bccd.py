@@ -1,2 +1,4 @@
 _base_ = './faster-rcnn_r18_bccd.py'
-model = dict(backbone=dict(base_channels=16), neck=dict(in_channels=[16, 32, 64, 128]))
+model = dict(
+    backbone=dict(base_channels=16), neck=dict(in_channels=[16, 32, 64, 128])
+)

@@ -3,7 +3,9 @@
 _base_ = './lipschitz_ssd300_vgg16_mobilenet-v2_voc0712.py'
 model = dict(
     distill=dict(
-        lipschitz=dict(at='pre_relu', connector=dict(type='kd_ext.ConvBNConnector')),
+        lipschitz=dict(
+            at='pre_relu', connector=dict(type='kd_ext.ConvBNConnector')
+        ),
         ofd=dict(
             type='mmrazor.OFDLoss',
             at='pre_relu',

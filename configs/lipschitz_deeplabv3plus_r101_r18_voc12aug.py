@@ -10,13 +10,18 @@ model = dict(
     _delete_=True,
     type='kd_ext.DetectionDistill',
     student=_base_.model,
-    teacher='mmseg::deeplabv3plus/deeplabv3plus_r101-d8_4xb4-40k_voc12aug-512x512.py',
+    teacher='mmseg::deeplabv3plus/'
+    'deeplabv3plus_r101-d8_4xb4-40k_voc12aug-512x512.py',
     teacher_ckpt=teacher_ckpt,
     distill=dict(
         lipschitz=dict(
             type='kd_ext.LipschitzLoss',
             at='backbone',
-            connector=dict(type='mmrazor.ConvModuleConnector', norm_cfg=dict(type='SyncBN'), act_cfg=None),
+            connector=dict(
+                type='mmrazor.ConvModuleConnector',
+                norm_cfg=dict(type='SyncBN'),
+                act_cfg=None,
+            ),
             relative=True,
             loss_weight=0.1,
         )

@@ -5,5 +5,12 @@ model = dict(
     student=_base_.model,
     teacher='{{ fileDirname }}/faster-rcnn_r101_voc0712.py',
     teacher_ckpt='work_dirs/faster-rcnn_r101_voc0712/epoch_4.pth',
-    distill=dict(lipschitz=dict(type='kd_ext.LipschitzLoss', at='backbone', relative=True, loss_weight=0.1)),
+    distill=dict(
+        lipschitz=dict(
+            type='kd_ext.LipschitzLoss',
+            at='backbone',
+            relative=True,
+            loss_weight=0.1,
+        )
+    ),
 )

@@ -5,5 +5,12 @@ model = dict(
     student=_base_.model,
     teacher='{{ fileDirname }}/fcos_r18_bccd.py',
     teacher_ckpt='work_dirs/fcos_r18_bccd/epoch_12.pth',
-    distill=dict(lipschitz=dict(type='kd_ext.LipschitzLoss', at='backbone', relative=True, loss_weight=0.5)),
+    distill=dict(
+        lipschitz=dict(
+            type='kd_ext.LipschitzLoss',
+            at='backbone',
+            relative=True,
+            loss_weight=0.5,
+        )
+    ),
 )

@@ -11,5 +11,12 @@ model = dict(
     student=_base_.model,
     teacher='mmdet::mask_rcnn/mask-rcnn_r101_fpn_2x_coco.py',
     teacher_ckpt=teacher_ckpt,
-    distill=dict(lipschitz=dict(type='kd_ext.LipschitzLoss', at='backbone', relative=True, loss_weight=0.1)),
+    distill=dict(
+        lipschitz=dict(
+            type='kd_ext.LipschitzLoss',
+            at='backbone',
+            relative=True,
+            loss_weight=0.1,
+        )
+    ),
 )

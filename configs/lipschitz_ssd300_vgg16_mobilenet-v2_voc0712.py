@@ -5,5 +5,12 @@ model = dict(
     student=_base_.model,
     teacher='{{ fileDirname }}/ssd300_vgg16_voc0712.py',
     teacher_ckpt='work_dirs/ssd300_vgg16_voc0712/epoch_24.pth',
-    distill=dict(lipschitz=dict(type='kd_ext.LipschitzLoss', at='backbone', relative=True, loss_weight=0.1)),
+    distill=dict(
+        lipschitz=dict(
+            type='kd_ext.LipschitzLoss',
+            at='backbone',
+            relative=True,
+            loss_weight=0.1,
+        )
+    ),
 )

@@ -14,7 +14,12 @@ model = dict(
     distill=dict(
         nckd=dict(type='kd_ext.NCKDLoss', at='embedding', loss_weight=0.1),
         rcka=dict(
-            type='kd_ext.RCKALoss', at='neck', levels=(0, 1, 2, 3), inter_weight=1.0, center=False, loss_weight=10.0
+            type='kd_ext.RCKALoss',
+            at='neck',
+            levels=(0, 1, 2, 3),
+            inter_weight=1.0,
+            center=False,
+            loss_weight=10.0,
         ),
     ),
 )

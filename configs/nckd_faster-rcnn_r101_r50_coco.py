@@ -11,5 +11,7 @@ model = dict(
     student=_base_.model,
     teacher='mmdet::faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py',
     teacher_ckpt=teacher_ckpt,
-    distill=dict(nckd=dict(type='kd_ext.NCKDLoss', at='embedding', loss_weight=0.1)),
+    distill=dict(
+        nckd=dict(type='kd_ext.NCKDLoss', at='embedding', loss_weight=0.1)
+    ),
 )

@@ -12,5 +12,7 @@ model = dict(
     student=_base_.model,
     teacher='mmdet::fcos/fcos_r101-caffe_fpn_gn-head_ms-640-800-2x_coco.py',
     teacher_ckpt=teacher_ckpt,
-    distill=dict(nckd=dict(type='kd_ext.NCKDLoss', at='embedding', loss_weight=0.1)),
+    distill=dict(
+        nckd=dict(type='kd_ext.NCKDLoss', at='embedding', loss_weight=0.1)
+    ),
 )

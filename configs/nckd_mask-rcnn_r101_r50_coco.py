@@ -12,5 +12,12 @@ model = dict(
     student=_base_.model,
     teacher='mmdet::mask_rcnn/mask-rcnn_r101_fpn_2x_coco.py',
     teacher_ckpt=teacher_ckpt,
-    distill=dict(nckd=dict(type='kd_ext.NCKDLoss', at='embedding', class_means='online', loss_weight=0.1)),
+    distill=dict(
+        nckd=dict(
+            type='kd_ext.NCKDLoss',
+            at='embedding',
+            class_means='online',
+            loss_weight=0.1,
+        )
+    ),
 )

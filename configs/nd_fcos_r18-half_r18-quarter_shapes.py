@@ -5,5 +5,7 @@ model = dict(
     student=_base_.model,
     teacher='{{ fileDirname }}/fcos_r18-half_shapes.py',
     teacher_ckpt='work_dirs/fcos_r18-half_shapes/epoch_12.pth',
-    distill=dict(nd=dict(type='kd_ext.NDLoss', at='embedding', loss_weight=1.0)),
+    distill=dict(
+        nd=dict(type='kd_ext.NDLoss', at='embedding', loss_weight=1.0)
+    ),
 )

@@ -11,5 +11,12 @@ model = dict(
     student=_base_.model,
     teacher='mmdet::mask_rcnn/mask-rcnn_r101_fpn_2x_coco.py',
     teacher_ckpt=teacher_ckpt,
-    distill=dict(nd=dict(type='kd_ext.NDLoss', at='embedding', class_means='online', loss_weight=1.0)),
+    distill=dict(
+        nd=dict(
+            type='kd_ext.NDLoss',
+            at='embedding',
+            class_means='online',
+            loss_weight=1.0,
+        )
+    ),
 )

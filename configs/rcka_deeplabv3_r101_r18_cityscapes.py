@@ -9,11 +9,16 @@ model = dict(
     _delete_=True,
     type='kd_ext.DetectionDistill',
     student=_base_.model,
-    teacher='mmseg::deeplabv3/deeplabv3_r101-d8_4xb2-80k_cityscapes-512x1024.py',
+    teacher='mmseg::deeplabv3/'
+    'deeplabv3_r101-d8_4xb2-80k_cityscapes-512x1024.py',
     teacher_ckpt=teacher_ckpt,
     distill=dict(
         rcka=dict(
-            type='kd_ext.LogitCKALoss', at='decode_head.conv_seg', intra_weight=1.0, inter_weight=1.0, loss_weight=10.0
+            type='kd_ext.LogitCKALoss',
+            at='decode_head.conv_seg',
+            intra_weight=1.0,
+            inter_weight=1.0,
+            loss_weight=10.0,
         )
     ),
 )

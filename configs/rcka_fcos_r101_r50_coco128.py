@@ -7,7 +7,13 @@ train_dataloader = dict(
         filter_cfg=dict(filter_empty_gt=True, min_size=1),
     )
 )
-val_dataloader = dict(dataset=dict(data_root=data_root, ann_file='annotations/detection_val2017.json'))
+val_dataloader = dict(
+    dataset=dict(
+        data_root=data_root, ann_file='annotations/detection_val2017.json'
+    )
+)
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file=data_root + '/annotations/detection_val2017.json')
+val_evaluator = dict(
+    ann_file=data_root + '/annotations/detection_val2017.json'
+)
 test_evaluator = val_evaluator

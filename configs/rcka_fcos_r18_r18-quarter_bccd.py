@@ -5,5 +5,13 @@ model = dict(
     student=_base_.model,
     teacher='{{ fileDirname }}/fcos_r18_bccd.py',
     teacher_ckpt='work_dirs/fcos_r18_bccd/epoch_12.pth',
-    distill=dict(rcka=dict(type='kd_ext.RCKALoss', at='neck', patch_size=4, inter_weight=1.0, loss_weight=0.5)),
+    distill=dict(
+        rcka=dict(
+            type='kd_ext.RCKALoss',
+            at='neck',
+            patch_size=4,
+            inter_weight=1.0,
+            loss_weight=0.5,
+        )
+    ),
 )

@@ -14,7 +14,11 @@ model = dict(
     teacher_ckpt=teacher_ckpt,
     distill=dict(
         rcka=dict(
-            type='kd_ext.LogitCKALoss', at='decode_head.conv_seg', intra_weight=1.0, inter_weight=1.0, loss_weight=10.0
+            type='kd_ext.LogitCKALoss',
+            at='decode_head.conv_seg',
+            intra_weight=1.0,
+            inter_weight=1.0,
+            loss_weight=10.0,
         )
     ),
 )

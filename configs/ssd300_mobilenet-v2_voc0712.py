@@ -10,7 +10,9 @@ model = dict(
         _delete_=True,
         type='MobileNetV2',
         out_indices=(2, 4, 7),
-        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2'),
+        init_cfg=dict(
+            type='Pretrained', checkpoint='open-mmlab://mmdet/mobilenet_v2'
+        ),
     ),
     neck=dict(
         in_channels=channels[:3],

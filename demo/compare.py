@@ -2,9 +2,8 @@
 
     python -m demo.compare --teacher T.py --student S.py --distilled A.py B.py
 
-All students start from the same seed. Roots of data sets are given by the
-environment, as to tools/train.py. What is finished is reused by the next
-call; ``--json`` keeps the figures with command, versions and hardware.
+All students start from the same seed. Roots of data sets are given by the environment, as to tools/train.py. What
+is finished is reused by the next call; ``--json`` keeps the figures with command, versions and hardware.
 """
 
 import argparse

@@ -10,8 +10,7 @@ Layout: one copy of the images serves both formats.
     OUT/VOC2007/ImageSets/Main/{train,val}.txt
     OUT/shapes.json                              how it was made
 
-The same seed gives the same scenes, and image i of a split does not depend
-on how many images the split has.
+The same seed gives the same scenes, and image i of a split does not depend on how many images the split has.
 """
 
 import argparse

@@ -46,8 +46,7 @@ def draw(paths, columns, classes, out):
 
     Args:
         paths (list[Path]): Images.
-        columns (dict[str, list]): By title, for each image (boxes, labels,
-            scores).
+        columns (dict[str, list]): By title, for each image (boxes, labels, scores).
         classes (Sequence[str]): Names for the labels.
         out (Path): PNG to write.
     """

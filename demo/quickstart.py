@@ -2,11 +2,9 @@
 
     bash tools/quickstart.sh [--seeds 0 1 2] [--work-dir work_dirs/quickstart]
 
-Writes the generated data set, trains a teacher, the student alone and the
-student under the teacher with RCKA (the same schedule and seed for both
-students; the teacher has a longer one), then prints one table and draws the
-same images under each of them. What is finished is
-reused by the next call; a changed setting trains again.
+Writes the generated data set, trains a teacher, the student alone and the student under the teacher with RCKA (the
+same schedule and seed for both students; the teacher has a longer one), then prints one table and draws the same
+images under each of them. What is finished is reused by the next call; a changed setting trains again.
 """
 
 import argparse

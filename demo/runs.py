@@ -10,9 +10,8 @@ from pathlib import Path
 from mmengine.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-# a large allocation then reuses pages that glibc holds instead of faulting in
-# new ones at every iteration: about a quarter less time for small detectors
-# on a CPU
+# a large allocation then reuses pages that glibc holds instead of faulting in new ones at every iteration: about a
+# quarter less time for small detectors on a CPU
 FAST_MALLOC = dict(
     MALLOC_MMAP_THRESHOLD_='4294967296', MALLOC_TRIM_THRESHOLD_='8589934592', MALLOC_TOP_PAD_='268435456'
 )
@@ -50,8 +49,7 @@ class Run:
         """Trains unless that is done already, and returns its figures.
 
         Returns:
-            dict: ``metrics``, ``seconds``, ``checkpoint``, ``parameters``,
-            ``command``.
+            dict: ``metrics``, ``seconds``, ``checkpoint``, ``parameters``, ``command``.
         """
         command = self.command()
         if self.result_file.exists():

@@ -1,10 +1,9 @@
 """A generated detection set: textured shapes on clutter, from a seed.
 
-Made for demonstrations and tests: seconds to write, minutes to learn, and
-hard enough that a small detector stays behind a large one. Shapes differ in
-size (log-uniform), texture, contrast and rotation, lie on one another
-(painter's order, boxes and masks cover the visible part) and share the image
-with clutter that belongs to no class.
+Made for demonstrations and tests: seconds to write, minutes to learn, and hard enough that a small detector stays
+behind a large one. Shapes differ in size (log-uniform), texture, contrast and rotation, lie on one another
+(painter's order, boxes and masks cover the visible part) and share the image with clutter that belongs to no
+class.
 """
 
 from dataclasses import dataclass

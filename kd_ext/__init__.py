@@ -1,8 +1,7 @@
 """Knowledge distillation for OpenMMLab detectors.
 
-Importing the package installs the shims of :mod:`kd_ext.patches.versions`;
-MMEngine imports the modules themselves when a ``kd_ext.X`` type is first
-looked up.
+Importing the package installs the shims of :mod:`kd_ext.patches.versions`; MMEngine imports the modules themselves
+when a ``kd_ext.X`` type is first looked up.
 """
 
 from kd_ext.patches import versions as compat

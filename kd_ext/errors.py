@@ -84,8 +84,7 @@ def iteration():
 def check_task_loss(losses, total, data_samples):
     """Looks at the student's own loss, ahead of the backward pass.
 
-    Under float16 autocast nothing is said: the gradient scaler leaves such a
-    step out.
+    Under float16 autocast nothing is said: the gradient scaler leaves such a step out.
 
     Args:
         losses (dict): As the detector gives them.
@@ -119,8 +118,7 @@ def check_task_loss(losses, total, data_samples):
 
 
 def bad_weights(model):
-    """``2 of 9 values of backbone.conv1.weight`` where some weights are not
-    finite, else an empty string."""
+    """``2 of 9 values of backbone.conv1.weight`` where some weights are not finite, else an empty string."""
     for name, value in model.named_parameters():
         bad = int((~torch.isfinite(value)).sum())
         if bad:

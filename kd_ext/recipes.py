@@ -4,8 +4,7 @@
     kd_ext.distill_config(cfg, teacher='mmdet::retinanet/retinanet_r101_...',
                           teacher_ckpt='r101.pth', methods=['rcka', 'nd:1.5'])
 
-The entries themselves are in ``configs/_base_/distill``, where configs take
-them from as well.
+The entries themselves are in ``configs/_base_/distill``, where configs take them from as well.
 """
 
 import copy
@@ -43,13 +42,11 @@ def distill_entries(methods):
     """Entries of ``distill`` for methods by name.
 
     Args:
-        methods (Sequence[str]): ``'rcka'``, or ``'rcka:0.5'`` for half of
-            its usual weight, or ``'rcka@big'`` for one of several teachers;
-            the entry is called ``rcka_big`` then.
+        methods (Sequence[str]): ``'rcka'``, or ``'rcka:0.5'`` for half of its usual weight, or ``'rcka@big'`` for
+            one of several teachers; the entry is called ``rcka_big`` then.
 
     Raises:
-        ValueError: An unknown method, one named twice, or a factor that is
-            no number > 0.
+        ValueError: An unknown method, one named twice, or a factor that is no number > 0.
     """
     if not isinstance(methods, (tuple, list)) or not methods:
         raise ValueError(
@@ -103,15 +100,13 @@ def _factor(method, text):
 def distill_config(cfg, teacher, teacher_ckpt, methods=('rcka',)):
     """Makes a config distill into its own model; changes and returns it.
 
-    The names of the student's classes, as of its training data, are written
-    into the config, so that a teacher of other classes is mapped by name.
+    The names of the student's classes, as of its training data, are written into the config, so that a teacher of
+    other classes is mapped by name.
 
     Args:
         cfg (Config): Of a detector; its model becomes the student.
-        teacher (str | dict[str, str]): Config path or ``pkg::config`` of the
-            teacher, or several by name.
-        teacher_ckpt (str | dict[str, str]): Path or URL of its weights,
-            likewise.
+        teacher (str | dict[str, str]): Config path or ``pkg::config`` of the teacher, or several by name.
+        teacher_ckpt (str | dict[str, str]): Path or URL of its weights, likewise.
         methods (Sequence[str]): See :func:`distill_entries`.
 
     Raises:

@@ -9,6 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bash tools/setup.sh
 .venv/bin/ruff check .
+.venv/bin/ruff format --check .
 # a worker a core, each with one thread: two threads in each of two processes
 # on two cores mostly wait for one another
 export OMP_NUM_THREADS=1

@@ -33,46 +33,35 @@ ARGUMENTS = (
 class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
     """Trains a detector under a frozen teacher, on stock MMEngine runners.
 
-    A step runs the teacher without gradient, on the same images in its own
-    normalisation, only as far as the taps ask; the student's own loss while
-    taps record its features; the teacher's head where that is to read the
-    student's regions; then the losses. The total is the student's task loss
-    plus all ``distill.loss_*`` terms.
+    A step runs the teacher without gradient, on the same images in its own normalisation, only as far as the taps
+    ask; the student's own loss while taps record its features; the teacher's head where that is to read the
+    student's regions; then the losses. The total is the student's task loss plus all ``distill.loss_*`` terms.
 
     Args:
-        student (dict | str | BaseModel): Any detector: its ``model`` config,
-            a config path, ``pkg::config`` or a model.
-        teacher (dict | str | BaseModel): The same for the teacher. It stays
-            outside this module's parameters, checkpoints and EMA copies.
-            For several, a dict of them by name.
-        teacher_ckpt (str | dict[str, str]): Path or URL of the teacher's
-            weights, for several by name. Every key is accounted for;
-            ``'random'`` is for tests.
-        distill (dict[str, dict]): Entries ``name=dict(type=<loss>, at=<tap>,
-            teacher=<name, where there are several>, levels=<indices or pairs
-            of them, default by stride>,
-            level_weights=<one a pair, default 1>, connector=<a config or
-            another entry's name, default automatic>, teacher_connector=
-            <default none>, stage=<of a cascade, default the first>,
-            class_means=<a file of tools/class_means.py, default 'online'>,
-            schedule=<when it acts, see Schedule; default always>,
-            balance=<share of the task loss to keep, default none>,
-            <arguments of the loss>)``.
-        allow_teacher_mismatch (bool): Go on although the checkpoint does not
-            fit the teacher in every key.
-        classes (dict): Names to map classes by where teacher and student
-            differ: ``student``, a list; ``teacher``, a list (or one by
-            teacher's name) in place of what the checkpoint says; and
-            ``aliases``, the teacher's name by the student's where the same
-            class is called otherwise. Without it they are taken to be the
+        student (dict | str | BaseModel): Any detector: its ``model`` config, a config path, ``pkg::config`` or a
+            model.
+        teacher (dict | str | BaseModel): The same for the teacher. It stays outside this module's parameters,
+            checkpoints and EMA copies. For several, a dict of them by name.
+        teacher_ckpt (str | dict[str, str]): Path or URL of the teacher's weights, for several by name. Every key
+            is accounted for; ``'random'`` is for tests.
+        distill (dict[str, dict]): Entries ``name=dict(type=<loss>, at=<tap>, teacher=<name, where there are
+            several>, levels=<indices or pairs of them, default by stride>, level_weights=<one a pair, default 1>,
+            connector=<a config or another entry's name, default automatic>, teacher_connector= <default none>,
+            stage=<of a cascade, default the first>, class_means=<a file of tools/class_means.py, default
+            'online'>, schedule=<when it acts, see Schedule; default always>, balance=<share of the task loss to
+            keep, default none>, <arguments of the loss>)``.
+        allow_teacher_mismatch (bool): Go on although the checkpoint does not fit the teacher in every key.
+        classes (dict): Names to map classes by where teacher and student differ: ``student``, a list; ``teacher``,
+            a list (or one by teacher's name) in place of what the checkpoint says; and ``aliases``, the teacher's
+            name by the student's where the same class is called otherwise. Without it they are taken to be the
             same.
         data_preprocessor, init_cfg: As in mmrazor's ``BaseAlgorithm``.
 
     Raises:
         FileNotFoundError: The teacher's config or checkpoint is not there.
         TypeError: An argument is not known, or of another type.
-        ValueError: The checkpoint does not fit; an entry of ``distill``
-            names no tap, no level or no loss that exists.
+        ValueError: The checkpoint does not fit; an entry of ``distill`` names no tap, no level or no loss that
+            exists.
 
     Example:
         model = dict(
@@ -128,8 +117,8 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
         return next(iter(self.teachers.values()))
 
     def __getattr__(self, name: str):
-        """Parts and methods of the student: hooks written for detectors
-        (``SetEpochInfoHook``, ``YOLOXModeSwitchHook``) look for them here."""
+        """Parts and methods of the student: hooks written for detectors (``SetEpochInfoHook``,
+        ``YOLOXModeSwitchHook``) look for them here."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -138,9 +127,8 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             return getattr(self.architecture, name)
 
     def loss(self, inputs: Tensor, data_samples: Optional[List] = None) -> Dict[str, Tensor]:
-        """``student.*`` task losses, ``distill.loss_*`` terms, the share of
-        each term in the total as ``distill.share_*``, and the factor of an
-        entry with a schedule or a balance as ``distill.factor_*``."""
+        """``student.*`` task losses, ``distill.loss_*`` terms, the share of each term in the total as
+        ``distill.share_*``, and the factor of an entry with a schedule or a balance as ``distill.factor_*``."""
         if self.distillation_stopped or not self.distiller.active:
             losses = self.architecture(inputs, data_samples, mode='loss')
             task_loss, _ = self.parse_losses(losses)

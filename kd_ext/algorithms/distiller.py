@@ -20,9 +20,8 @@ from kd_ext.terms.weighting import Weighting
 class Distiller(nn.Module):
     """Taps, connectors, class means and losses of all entries of ``distill=``.
 
-    Knows nothing of training: it says what to read, and turns what was read
-    into terms. Its state is what resuming needs besides the student; what it
-    compares with what is in ``matches``.
+    Knows nothing of training: it says what to read, and turns what was read into terms. Its state is what resuming
+    needs besides the student; what it compares with what is in ``matches``.
 
     Args:
         distill (dict[str, dict]): Entries by name.
@@ -31,8 +30,7 @@ class Distiller(nn.Module):
         classes (dict[str, ClassMap]): Of the student and each teacher.
 
     Raises:
-        ValueError: An entry cannot be used, or none is left because the
-            class lists have nothing in common.
+        ValueError: An entry cannot be used, or none is left because the class lists have nothing in common.
     """
 
     def __init__(self, distill, student, teachers, classes):
@@ -134,10 +132,9 @@ class Distiller(nn.Module):
     def forward(self, student, teachers, task_loss):
         """Weighted terms: dict[str, Tensor].
 
-        Where an entry has a schedule or a balance, its ``factor_<name>`` is
-        beside them. Entries that are off are not computed: their zeros stay
-        in the graph of their parameters, and what their losses keep (the
-        means of ``NCKDLoss``) stays as it is, on every process alike.
+        Where an entry has a schedule or a balance, its ``factor_<name>`` is beside them. Entries that are off are
+        not computed: their zeros stay in the graph of their parameters, and what their losses keep (the means of
+        ``NCKDLoss``) stays as it is, on every process alike.
 
         Args:
             student (Reading): Of its pass.
@@ -179,8 +176,7 @@ class Distiller(nn.Module):
     def idle(self):
         """The same terms at 0, in the graph of every own parameter.
 
-        Keeps distributed training free of unused parameters while nothing
-        is distilled.
+        Keeps distributed training free of unused parameters while nothing is distilled.
         """
         return {key: value for name in self.terms for key, value in self._zeros(name).items()}
 
@@ -208,8 +204,7 @@ class Distiller(nn.Module):
 def _in_order(entries):
     """By name, those that use another's connectors last.
 
-    MMEngine sorts the keys of a config that it writes, and sums rounded
-    numbers in the order of their terms.
+    MMEngine sorts the keys of a config that it writes, and sums rounded numbers in the order of their terms.
     """
     return dict(sorted(entries.items(), key=lambda item: (isinstance(item[1][1].get('connector'), str), item[0])))
 

@@ -11,16 +11,13 @@ ENTRY = 'kd_ext'
 class PlainStudentMixin:
     """Makes ``state_dict`` the student's own; the rest travels as metadata.
 
-    ``state_dict`` holds the keys and values that the student alone would
-    save, so every file written from it (epoch, best, last, EMA) loads in
-    stock mmdet. What resuming needs besides (projectors, class means,
-    schedules: the state of ``self.distiller``) goes into the state dict's
-    ``_metadata``, which torch saves, hands to ``_load_from_state_dict`` and
-    otherwise ignores. The teacher is in neither.
+    ``state_dict`` holds the keys and values that the student alone would save, so every file written from it
+    (epoch, best, last, EMA) loads in stock mmdet. What resuming needs besides (projectors, class means, schedules:
+    the state of ``self.distiller``) goes into the state dict's ``_metadata``, which torch saves, hands to
+    ``_load_from_state_dict`` and otherwise ignores. The teacher is in neither.
 
-    FSDP looks for every parameter under its own name in what ``state_dict``
-    gives, so it fails at the first checkpoint; it is refused at the first
-    step instead.
+    FSDP looks for every parameter under its own name in what ``state_dict`` gives, so it fails at the first
+    checkpoint; it is refused at the first step instead.
     """
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
@@ -58,8 +55,8 @@ class PlainStudentMixin:
     def _load_from_state_dict(
         self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
     ):
-        # both torch and MMEngine load our submodules from ``state_dict``
-        # after this call, so it is rewritten in place to our own names
+        # both torch and MMEngine load our submodules from ``state_dict`` after this call, so it is rewritten in
+        # place to our own names
         for key in [key for key in state_dict if key.startswith(prefix)]:
             name = key[len(prefix) :]
             if not name.startswith((STUDENT, 'distiller.')):

@@ -18,9 +18,8 @@ from kd_ext.errors import (expected, is_ours, near_matches)
 def detector_scope(cfg=None):
     """Builds under the scope that a model lives in.
 
-    ``_scope_`` of a config wins, then the prefix of its ``type``, as in
-    ``mmseg.EncoderDecoder``; else the default scope, unless it is one that
-    holds no detectors (kd_ext, mmrazor, mmengine): then mmdet.
+    ``_scope_`` of a config wins, then the prefix of its ``type``, as in ``mmseg.EncoderDecoder``; else the default
+    scope, unless it is one that holds no detectors (kd_ext, mmrazor, mmengine): then mmdet.
 
     Raises:
         ModuleNotFoundError: The scope belongs to an extra that is missing.

@@ -26,9 +26,8 @@ def add_regions(sums, regions, data, index):
 class MeanJob:
     """The class means of a model's embeddings over images of a data set.
 
-    Each process takes every world-th of the images that are not done. The
-    result does not depend on their number, nor on interruptions, but for the
-    rounding of float64.
+    Each process takes every world-th of the images that are not done. The result does not depend on their number,
+    nor on interruptions, but for the rounding of float64.
 
     Args:
         model (nn.Module): In eval mode.

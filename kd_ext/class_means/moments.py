@@ -1,7 +1,6 @@
 """What class means and the measures of neural collapse need of embeddings.
 
-Shapes: N regions, D embedding width, R rows (classes, the background last
-where it counts); label k is row k.
+Shapes: N regions, D embedding width, R rows (classes, the background last where it counts); label k is row k.
 """
 
 import torch
@@ -19,8 +18,8 @@ class Sums:
     They add up: over batches, processes and parts of a data set.
 
     Args:
-        rows (int): R. Labels outside of 0 .. R - 1 are left out, so K leaves
-            the background out and K + 1 takes it in.
+        rows (int): R. Labels outside of 0 .. R - 1 are left out, so K leaves the background out and K + 1 takes it
+            in.
         width (int): D.
 
     Attributes:
@@ -38,8 +37,8 @@ class Sums:
         """Takes in a batch: embeddings (N, D) and labels (N,).
 
         Raises:
-            ValueError: Shapes that do not fit, or an embedding that is inf
-                or NaN; nothing of the batch is taken in then.
+            ValueError: Shapes that do not fit, or an embedding that is inf or NaN; nothing of the batch is taken
+                in then.
         """
         check_labelled(embeddings, labels, self.sums)
         embeddings, labels = embeddings.cpu().double(), labels.cpu()

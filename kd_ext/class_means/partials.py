@@ -1,9 +1,8 @@
 """What a long sum over a data set has reached, in files beside its output.
 
-Each process writes its own, ``<output>.partial.<rank>``. The next start
-merges them, whatever the number of processes. The merged file lists what it
-absorbed: a crash between writing it and deleting the others counts nothing
-twice.
+Each process writes its own, ``<output>.partial.<rank>``. The next start merges them, whatever the number of
+processes. The merged file lists what it absorbed: a crash between writing it and deleting the others counts
+nothing twice.
 """
 
 import os
@@ -43,10 +42,8 @@ class Partials:
 
     Args:
         out (str | Path): File that the sums are for.
-        identity (dict[str, str]): What the sums are of; files of something
-            else are refused.
-        rows (int), width (int): Of the sums.
-        images (int): M.
+        identity (dict[str, str]): What the sums are of; files of something else are refused.
+        rows (int), width (int): Of the sums. images (int): M.
     """
 
     def __init__(self, out, identity, rows, width, images):
@@ -119,8 +116,7 @@ class Partials:
         """One :class:`Partial` of all files, now the only one, of rank 0.
 
         Raises:
-            ValueError: See :meth:`read`, or two files have an image in
-                common.
+            ValueError: See :meth:`read`, or two files have an image in common.
         """
         files = self.files()
         found = [self.read(path) for path in files]

@@ -9,9 +9,8 @@ from .stored import StoredClassMeans
 class OnlineClassMeans(StoredClassMeans):
     """Means of all teacher embeddings seen so far, equal on all processes.
 
-    A plain average over everything seen, the current batch included, so it
-    is of use from the first iteration. Warm-up: a class takes part from the
-    first region seen of it; until then its row is zero, which all losses
+    A plain average over everything seen, the current batch included, so it is of use from the first iteration.
+    Warm-up: a class takes part from the first region seen of it; until then its row is zero, which all losses
     leave out.
 
     Args:

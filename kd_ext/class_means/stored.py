@@ -1,7 +1,7 @@
 """Class means of a teacher: their file, and the running kind.
 
-Shapes: R rows (K classes, or K + 1 with the background last), D embedding
-width. Rows are raw means; a class without any region is a row of zeros.
+Shapes: R rows (K classes, or K + 1 with the background last), D embedding width. Rows are raw means; a class
+without any region is a row of zeros.
 """
 
 import json
@@ -38,8 +38,7 @@ class ClassMeans:
     def of_classes(self, num_classes, classes, source='class_means'):
         """The rows for ``num_classes`` classes of a student.
 
-        Rows are found by name where both sides name their classes, else
-        taken as they are.
+        Rows are found by name where both sides name their classes, else taken as they are.
 
         Args:
             num_classes (int): K.
@@ -95,8 +94,7 @@ def save_class_means(path, class_means):
 def load_class_means(path):
     """Reads a file of :func:`save_class_means` or the authors' JSON.
 
-    The JSON of the ND authors maps class indices to lists of D numbers; it
-    names no classes.
+    The JSON of the ND authors maps class indices to lists of D numbers; it names no classes.
 
     Returns:
         ClassMeans

@@ -21,8 +21,7 @@ from kd_ext.preflight.stopwatch import Stopwatch
 
 
 def check(cfg, images, size):
-    """Runs the preflight; the process ends with 1 where it found a reason
-    not to train.
+    """Runs the preflight; the process ends with 1 where it found a reason not to train.
 
     Raises:
         ValueError: The config does not distill.
@@ -52,8 +51,7 @@ def check(cfg, images, size):
 def look(runner):
     """The short form of :func:`check`, as warnings, before a training.
 
-    On the first process; a plain detector, a resumed training and a
-    segmentor of mmseg are left alone.
+    On the first process; a plain detector, a resumed training and a segmentor of mmseg are left alone.
     """
     model = runner.model
     model = model.module if is_model_wrapper(model) else model
@@ -72,8 +70,7 @@ def look(runner):
 def leave_busy_cores():
     """Computes on cores that nobody else uses, on at least one.
 
-    Threads that wait for one another on a busy core take several times as
-    long as a single one.
+    Threads that wait for one another on a busy core take several times as long as a single one.
     """
     free = (os.cpu_count() or 1) - round(os.getloadavg()[0])
     torch.set_num_threads(max(1, min(torch.get_num_threads(), free)))

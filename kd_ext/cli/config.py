@@ -36,8 +36,8 @@ def load_config(args):
 
 
 def distill_settings(args):
-    """Those ``--cfg-options`` that are for what ``--teacher`` makes of a
-    plain detector's config: ``model.distill.rcka.levels=...``."""
+    """Those ``--cfg-options`` that are for what ``--teacher`` makes of a plain detector's config:
+    ``model.distill.rcka.levels=...``."""
     if not getattr(args, 'teacher', None):
         return {}
     return {key: value for key, value in (args.cfg_options or {}).items() if key.startswith(DISTILLS)}
@@ -46,8 +46,8 @@ def distill_settings(args):
 def student_only(cfg):
     """The config of the student alone, where ``cfg`` distills into one.
 
-    Nothing of the teacher is needed to score a student: its checkpoint is
-    one of the plain detector. Hooks on the algorithm go with it.
+    Nothing of the teacher is needed to score a student: its checkpoint is one of the plain detector. Hooks on the
+    algorithm go with it.
     """
     model = cfg.model
     kind = model.get('type')

@@ -26,9 +26,8 @@ def add_distill_options(parser):
 def apply_distill_options(cfg, args):
     """Changes ``cfg`` as the options say; without them it stays as it is.
 
-    ``--cfg-options`` are for the plain config, but for those that only what
-    is made of it has (``model.distill.rcka.levels``). The run gets a work dir
-    of its own unless one was chosen.
+    ``--cfg-options`` are for the plain config, but for those that only what is made of it has
+    (``model.distill.rcka.levels``). The run gets a work dir of its own unless one was chosen.
 
     Raises:
         ValueError: An option without the others that it needs.

@@ -16,9 +16,8 @@ HINT = '(KD_EXT_TRACEBACK=1 shows where it was raised)'
 def run(main):
     """Calls ``main``; ends the process with a fitting exit status.
 
-    An error with a text of :mod:`kd_ext.errors` gives a short message on
-    stderr and status 1, and so does a checkpoint that would run code; any
-    other gives its traceback, with KD_EXT_TRACEBACK=1 every one. An
+    An error with a text of :mod:`kd_ext.errors` gives a short message on stderr and status 1, and so does a
+    checkpoint that would run code; any other gives its traceback, with KD_EXT_TRACEBACK=1 every one. An
     interruption gives 130 (SIGINT) or 143 (SIGTERM).
     """
     try:
@@ -58,8 +57,8 @@ def rank():
 def wait_for_rank_0(seconds=5):
     """Leaves it to rank 0 to report what happens on every rank.
 
-    A launcher ends all processes when the first has failed, so the others
-    get past this only with an error that rank 0 does not have.
+    A launcher ends all processes when the first has failed, so the others get past this only with an error that
+    rank 0 does not have.
     """
     if rank() != 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -32,8 +32,8 @@ def enable_drawing(cfg, show=False, show_dir=None, wait_time=2):
 
 def enable_tta(cfg):
     """Test-time augmentation, by the config or by a horizontal flip."""
-    # these two types are in registries above mmdet's, where a type written
-    # mmdet.X is not looked up, and only this import puts the model there
+    # these two types are in registries above mmdet's, where a type written mmdet.X is not looked up, and only this
+    # import puts the model there
     import mmdet.models  # noqa: F401
 
     dataset = cfg.test_dataloader.dataset

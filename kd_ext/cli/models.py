@@ -17,8 +17,8 @@ from kd_ext.teachers.identity import PREFIX, checkpoint_digest
 def chosen_models(args, cfg):
     """Name, model config and checkpoint by role.
 
-    ``model`` is CONFIG's, where there is no teacher; else ``teacher``, which
-    ``--teacher`` or a config that distills names, and ``student``.
+    ``model`` is CONFIG's, where there is no teacher; else ``teacher``, which ``--teacher`` or a config that
+    distills names, and ``student``.
 
     Args:
         args (Namespace): With config, checkpoint, teacher and launcher.

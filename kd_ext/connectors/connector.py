@@ -15,8 +15,8 @@ from kd_ext.registry import MODELS
 class Connector(nn.Module):
     """A 1x1 projector where widths differ, a bilinear resize where sizes do.
 
-    Widths are known when the model is built, sizes change from batch to
-    batch; where nothing differs the feature passes through untouched.
+    Widths are known when the model is built, sizes change from batch to batch; where nothing differs the feature
+    passes through untouched.
 
     Args:
         projector (nn.Module, optional): Applied first.
@@ -31,16 +31,13 @@ class Connector(nn.Module):
         """The connector that two shapes need.
 
         Args:
-            student, teacher (Sequence[int]): (B, C, H, W), (N, D) or
-                (B, N, D).
-            projector (dict, optional): Config used whatever the widths, in
-                place of the automatic 1x1 convolution or linear layer; gets
-                ``in_channel`` and ``out_channel``, as mmrazor's connectors.
+            student, teacher (Sequence[int]): (B, C, H, W), (N, D) or (B, N, D).
+            projector (dict, optional): Config used whatever the widths, in place of the automatic 1x1 convolution
+                or linear layer; gets ``in_channel`` and ``out_channel``, as mmrazor's connectors.
             place (str): Of the projector's config, for messages.
 
         Raises:
-            ValueError: The shapes have other numbers of axes, or the
-                projector cannot be built.
+            ValueError: The shapes have other numbers of axes, or the projector cannot be built.
         """
         if len(student) != len(teacher) or len(student) not in (2, 3, 4):
             raise ValueError(
@@ -87,8 +84,8 @@ class ConvBNConnector(nn.Sequential):
     Args:
         in_channel (int): Width of the student's map.
         out_channel (int): Width of the teacher's.
-        norm_cfg (dict, optional): Of the norm; by default BN, which uses
-            each process's own images unless the Runner's ``sync_bn`` is set.
+        norm_cfg (dict, optional): Of the norm; by default BN, which uses each process's own images unless the
+            Runner's ``sync_bn`` is set.
     """
 
     def __init__(self, in_channel: int, out_channel: int, norm_cfg: Optional[Dict] = None) -> None:

@@ -2,14 +2,13 @@ r"""Margins of the margin ReLU, max(x, m), on a teacher's features.
 
 Shapes: B images, features (B, C, H, W) before a ReLU, margins (1, C, 1, 1).
 
-m_c is the mean of the negative values of channel c. Where the features are a
-BN's output, normal with mean b (its bias) and deviation s (its weight),
+m_c is the mean of the negative values of channel c. Where the features are a BN's output, normal with mean b (its
+bias) and deviation s (its weight),
 
 .. math::
     m = E[x \mid x < 0] = b - s\,\frac{\phi(b/s)}{\Phi(-b/s)}
 
-Source: Heo et al., A Comprehensive Overhaul of Feature Distillation, ICCV
-2019, arXiv 1904.01866.
+Source: Heo et al., A Comprehensive Overhaul of Feature Distillation, ICCV 2019, arXiv 1904.01866.
 """
 
 import torch
@@ -26,8 +25,8 @@ RARE = 1e-3
 def bn_margin(norm: nn.Module) -> Tensor:
     """Margins (C,) from the weight and bias of a BN.
 
-    A channel that is negative with a probability of 0.001 or less gets -3 s,
-    as in the released code. One whose weight is 0 is constant: min(b, 0).
+    A channel that is negative with a probability of 0.001 or less gets -3 s, as in the released code. One whose
+    weight is 0 is constant: min(b, 0).
     """
     scale = norm.weight.detach().abs().double()
     mean = norm.bias.detach().double()
@@ -42,12 +41,10 @@ def bn_margin(norm: nn.Module) -> Tensor:
 class RunningMarginConnector(nn.Module):
     """Margin ReLU for teachers without BN (VGG16): margins from the features.
 
-    Margins are the plain mean of all negative values seen so far, the current
-    batch included. The result is divided by the root mean square of all
-    features seen: without BN a teacher's features may have any magnitude,
-    which the weights and the students' BN know nothing of.
-    Equal on all processes, and kept on resuming. A channel without a negative
-    value has margin 0.
+    Margins are the plain mean of all negative values seen so far, the current batch included. The result is
+    divided by the root mean square of all features seen: without BN a teacher's features may have any magnitude,
+    which the weights and the students' BN know nothing of. Equal on all processes, and kept on resuming. A channel
+    without a negative value has margin 0.
 
     Args:
         in_channel (int): C.

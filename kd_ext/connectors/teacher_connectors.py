@@ -10,9 +10,8 @@ from kd_ext.errors import expected
 def teacher_connectors(name, cfg, tap, teacher, levels, widths):
     """One module for each level, or none at all.
 
-    A connector that takes ``in_channel`` gets the teacher's width; one with
-    ``init_margin`` (``mmrazor.OFDTeacherConnector``) gets the margin of the
-    BN that its level comes from.
+    A connector that takes ``in_channel`` gets the teacher's width; one with ``init_margin``
+    (``mmrazor.OFDTeacherConnector``) gets the margin of the BN that its level comes from.
 
     Args:
         name (str): Of the term, for messages.
@@ -23,8 +22,7 @@ def teacher_connectors(name, cfg, tap, teacher, levels, widths):
         widths (Sequence[int]): Of these levels.
 
     Raises:
-        ValueError: The connector cannot be built, or a margin is wanted
-            where no BN is known.
+        ValueError: The connector cannot be built, or a margin is wanted where no BN is known.
     """
     connectors = nn.ModuleList()
     place = f'distill.{name}.teacher_connector'

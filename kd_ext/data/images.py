@@ -77,8 +77,8 @@ class SplitImages(Dataset):
     """Images of a split by index, without annotations.
 
     Args:
-        cfg (Config): With dataloaders, of a detector or a segmentor.
-            Wrappers that repeat or mix images count as what they wrap.
+        cfg (Config): With dataloaders, of a detector or a segmentor. Wrappers that repeat or mix images count as
+            what they wrap.
         split (str): ``'train'``, ``'val'`` or ``'test'``.
 
     Raises:

@@ -1,7 +1,7 @@
 """A data set's images in order, unaugmented, with the labels a loss needs.
 
-mmdet's test pipelines load annotations behind the resizing, for boxes in the
-coordinates of the original image; a loss needs them in those of the input.
+mmdet's test pipelines load annotations behind the resizing, for boxes in the coordinates of the original image; a
+loss needs them in those of the input.
 """
 
 import re
@@ -67,8 +67,8 @@ class LabelledData(SplitImages):
     None stands for an image that the pipeline leaves out.
 
     Args:
-        cfg (Config): With dataloaders, as for training. Wrappers that repeat
-            or mix images count as what they wrap; ``filter_cfg`` holds.
+        cfg (Config): With dataloaders, as for training. Wrappers that repeat or mix images count as what they
+            wrap; ``filter_cfg`` holds.
         split (str): ``'train'``, ``'val'`` or ``'test'``.
 
     Attributes:

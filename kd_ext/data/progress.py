@@ -18,8 +18,8 @@ from rich.progress import (
 class ImageProgress:
     """Context that shows images done, images a second and remaining time.
 
-    On stderr, of rank 0, which takes the other processes to be as far as it
-    is. Without a terminal it is a line every ``interval`` seconds.
+    On stderr, of rank 0, which takes the other processes to be as far as it is. Without a terminal it is a line
+    every ``interval`` seconds.
 
     Args:
         title (str, optional): Put before the bar; None shows nothing.

@@ -1,7 +1,7 @@
 """Labelled images -> the regions that a detector assigns to them itself.
 
-An image's regions depend on model and image alone: not on what came before,
-nor on the number of processes or data workers.
+An image's regions depend on model and image alone: not on what came before, nor on the number of processes or data
+workers.
 """
 
 import contextlib
@@ -34,8 +34,7 @@ class _Picked(Dataset):
 def stream_regions(model, head, data, indices, workers=0, preprocess=None):
     """Yields each index with its :class:`Regions`, in order.
 
-    Regions are None for an image that the pipeline leaves out, or that has
-    no box where only boxes have regions.
+    Regions are None for an image that the pipeline leaves out, or that has no box where only boxes have regions.
 
     Args:
         model (nn.Module): Detector in eval mode; see :func:`undisturbed`.
@@ -55,8 +54,8 @@ def stream_regions(model, head, data, indices, workers=0, preprocess=None):
 
 def stream_samples(data, indices, workers=0):
     """Yields each index with what ``data`` has there, in order."""
-    # a loader draws a seed from torch's own generator if it has none;
-    # spawning workers would import everything in each of them
+    # a loader draws a seed from torch's own generator if it has none; spawning workers would import everything in
+    # each of them
     yield from DataLoader(
         _Picked(data, list(indices)), batch_size=None, num_workers=workers,
         collate_fn=_same, generator=torch.Generator(),

@@ -35,8 +35,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
 def keep_ops_in_float32():
     """mmcv's CPU kernels know no bfloat16; those that training meets get it.
 
-    ``import mmcv.ops.nms`` would give the function of that name, hence
-    importlib.
+    ``import mmcv.ops.nms`` would give the function of that name, hence importlib.
     """
     nms = importlib.import_module('mmcv.ops.nms')
     nms.NMSop.apply = staticmethod(_in_float32(nms.NMSop.apply))

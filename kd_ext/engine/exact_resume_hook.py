@@ -18,18 +18,15 @@ STEP, DATA = 0, 1
 class ExactResumeHook(Hook):
     """Makes random numbers depend on seed, rank and position alone.
 
-    MMEngine resumes weights, optimizer and schedules, but no random states:
-    regions are sampled and images flipped in another way than without the
-    break. With this hook every step, and every epoch's reading of images,
-    starts from a seed of its own, so a resumed training ends with the
-    weights of an unbroken one, bit for bit where the machine computes so.
-    Nothing is added to checkpoints. Random numbers differ from those of a
-    training without the hook.
+    MMEngine resumes weights, optimizer and schedules, but no random states: regions are sampled and images flipped
+    in another way than without the break. With this hook every step, and every epoch's reading of images, starts
+    from a seed of its own, so a resumed training ends with the weights of an unbroken one, bit for bit where the
+    machine computes so. Nothing is added to checkpoints. Random numbers differ from those of a training without
+    the hook.
 
-    Where training is by iteration, MMEngine reads all images of the earlier
-    iterations again. What augmentations and preprocessors keep between
-    images (``CachedMosaic``, the size of ``BatchSyncRandomResize``) is not
-    restored where it is by epoch.
+    Where training is by iteration, MMEngine reads all images of the earlier iterations again. What augmentations
+    and preprocessors keep between images (``CachedMosaic``, the size of ``BatchSyncRandomResize``) is not restored
+    where it is by epoch.
 
     Raises:
         ValueError: Data workers outlive an epoch that training goes by.

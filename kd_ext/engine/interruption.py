@@ -1,14 +1,12 @@
 """Ctrl-C and SIGTERM during training: a checkpoint first, then the end.
 
-The signal only sets a flag. The loop stops at the next point where weights,
-optimizer and schedules agree: between two iterations, between two epochs, or
-inside a validation. From ``interrupted.pth`` ``--resume`` goes on, here and
+The signal only sets a flag. The loop stops at the next point where weights, optimizer and schedules agree: between
+two iterations, between two epochs, or inside a validation. From ``interrupted.pth`` ``--resume`` goes on, here and
 in mmdet's own tools:
 
 * iteration-based training goes on with the next iteration;
-* epoch-based training repeats the interrupted epoch from its start, with the
-  weights reached and the schedules as they were at that start, because
-  MMEngine's loop knows no place inside an epoch.
+* epoch-based training repeats the interrupted epoch from its start, with the weights reached and the schedules as
+  they were at that start, because MMEngine's loop knows no place inside an epoch.
 
 A second signal, 3 seconds or more after the first, ends the process at once.
 """
@@ -68,8 +66,8 @@ class Interruption:
                 print('\nInterrupted; nothing was saved.', flush=True)
             os._exit(128 + signum)
         self.signum, self._first_time = signum, now
-        # where the signal goes to all processes, data workers die of it, and
-        # torch's handler of that would raise in the middle of a step
+        # where the signal goes to all processes, data workers die of it, and torch's handler of that would raise
+        # in the middle of a step
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if dist.is_main_process():
             print(
@@ -78,8 +76,7 @@ class Interruption:
             )
 
     def _in_child(self, signum):
-        # a forked data worker leaves Ctrl-C to its parent; SIGTERM is how
-        # multiprocessing ends a child
+        # a forked data worker leaves Ctrl-C to its parent; SIGTERM is how multiprocessing ends a child
         if signum == signal.SIGTERM:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
@@ -153,8 +150,7 @@ class InterruptHook(Hook):
         self.in_validation = True
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        # several ranks cannot agree here, as the last may have a batch less;
-        # they do at the next training step
+        # several ranks cannot agree here, as the last may have a batch less; they do at the next training step
         if self.interruption.signum and dist.get_world_size() == 1:
             self.stop(runner, runner.iter)
 

@@ -1,7 +1,6 @@
 """An image that cannot be read is named, whatever stops the reading.
 
-OpenCV's error for an empty file, say, comes without a name, out of a process
-that has a thousand files to read.
+OpenCV's error for an empty file, say, comes without a name, out of a process that has a thousand files to read.
 """
 
 import functools

@@ -19,17 +19,14 @@ KEYS = ('meta', 'state_dict', 'message_hub')
 def choose_checkpoint(cfg):
     """Looks at what a training is to be resumed from, before it is built.
 
-    A file that was named has to be whole. Without one it is the file that
-    ``last_checkpoint`` in the work dir names; where that is damaged or gone,
-    the furthest one of the work dir that is whole takes its place, and this
+    A file that was named has to be whole. Without one it is the file that ``last_checkpoint`` in the work dir
+    names; where that is damaged or gone, the furthest one of the work dir that is whole takes its place, and this
     is said. A work dir without any checkpoint starts anew, as in MMEngine.
 
-    Where the config gives no seed, that of the checkpoint is set: MMEngine
-    would shuffle the data by another one.
+    Where the config gives no seed, that of the checkpoint is set: MMEngine would shuffle the data by another one.
 
     Args:
-        cfg (Config): With ``resume`` set; ``load_from`` and
-            ``randomness.seed`` may be changed.
+        cfg (Config): With ``resume`` set; ``load_from`` and ``randomness.seed`` may be changed.
 
     Raises:
         ValueError: The named file is damaged, or all of the work dir are.
@@ -89,8 +86,7 @@ def last_checkpoint(work_dir):
 def fault_of(path):
     """Why training cannot go on from a file, in words, or None.
 
-    All of it is read. What ``torch.load`` refuses as unsafe is no damage:
-    reading it again says so.
+    All of it is read. What ``torch.load`` refuses as unsafe is no damage: reading it again says so.
     """
     if not os.path.exists(path):
         return 'no such file'

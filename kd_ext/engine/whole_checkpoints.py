@@ -1,11 +1,9 @@
 """Files are there as a whole or not at all, and the old one goes last.
 
-MMEngine 0.10 writes a checkpoint in place, so that a job killed meanwhile
-leaves half a file under the name that resuming looks for. And it removes the
-files that ``max_keep_ckpts`` and ``save_best`` no longer keep before it writes
-the next one, so that a full disk may leave none. With :func:`install` a file
-is written beside its place and moved there, and removed is what is to go when
-the new one is there: the disk has to hold one checkpoint more.
+MMEngine 0.10 writes a checkpoint in place, so that a job killed meanwhile leaves half a file under the name that
+resuming looks for. And it removes the files that ``max_keep_ckpts`` and ``save_best`` no longer keep before it
+writes the next one, so that a full disk may leave none. With :func:`install` a file is written beside its place
+and moved there, and removed is what is to go when the new one is there: the disk has to hold one checkpoint more.
 """
 
 import contextlib

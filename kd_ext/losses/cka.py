@@ -1,21 +1,18 @@
 r"""Centred kernel alignment from small Gram matrices, value and gradient.
 
-Shapes: C independent problems (channels), P rows (what is compared), D
-columns (the features of a row); X, Y are (C, P, D), Gram matrices (C, P, P).
+Shapes: C independent problems (channels), P rows (what is compared), D columns (the features of a row); X, Y are
+(C, P, D), Gram matrices (C, P, P).
 
 .. math::
     CKA(X, Y) = \frac{\langle K_X, K_Y\rangle_F}
                      {\lVert K_X\rVert_F\,\lVert K_Y\rVert_F},\quad
     K_X = H X X^T H,\quad H = I - \tfrac{1}{P} 1 1^T
 
-The alignment of the transposes needs no D x D matrix, because
-:math:`\langle X^TX, Y^TY\rangle_F = \lVert XY^T\rVert_F^2` and
-:math:`\lVert X^TX\rVert_F = \lVert XX^T\rVert_F`. So the loss is a function
-of P x P products alone, and its gradient in X is :math:`A X + B Y` with two
-P x P matrices A and B.
+The alignment of the transposes needs no D x D matrix, because :math:`\langle X^TX, Y^TY\rangle_F = \lVert
+XY^T\rVert_F^2` and :math:`\lVert X^TX\rVert_F = \lVert XX^T\rVert_F`. So the loss is a function of P x P products
+alone, and its gradient in X is :math:`A X + B Y` with two P x P matrices A and B.
 
-Source: Kornblith et al., Similarity of Neural Network Representations
-Revisited, ICML 2019, arXiv 1905.00414.
+Source: Kornblith et al., Similarity of Neural Network Representations Revisited, ICML 2019, arXiv 1905.00414.
 """
 
 from typing import Callable, List, NamedTuple, Tuple
@@ -50,8 +47,8 @@ Terms = List[Tuple[Tensor, Tensor]]
 def _centered(rows, task):
     """Rows without their mean, and the energy that went with it, (C,).
 
-    Columns are compared after each row's mean is taken out. Rows lose one
-    mean per problem, which changes nothing but the rounding: H does the rest.
+    Columns are compared after each row's mean is taken out. Rows lose one mean per problem, which changes nothing
+    but the rounding: H does the rest.
     """
     if not task.center:
         return rows, 0.0
@@ -63,8 +60,8 @@ def _centered(rows, task):
 def _scaled_gram(rows, lost):
     """a^2 X X^T of trace 1, and a of (C, 1, 1).
 
-    a is 0, which switches a problem off, where the root mean square of X is
-    below EPS, or is rounding noise beside the mean that was taken out.
+    a is 0, which switches a problem off, where the root mean square of X is below EPS, or is rounding noise beside
+    the mean that was taken out.
     """
     gram = rows @ rows.mT
     trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -118,8 +115,8 @@ def _view_loss(x, y, task):
         loss = loss + task.columns * (len(x) - value)
         slope_x = slope_x - task.columns * slope
         terms.append((slope_y.mul_(-task.columns * a * b), y))
-    # a and b are constants: an alignment does not depend on the scale. So is
-    # centring: the slopes take a mean to 0. 2: a Gram matrix holds X twice
+    # a and b are constants: an alignment does not depend on the scale. So is centring: the slopes take a mean to
+    # 0. 2: a Gram matrix holds X twice
     return loss, [(slope_x * (2 * a.square()), x), *terms]
 
 
@@ -146,10 +143,9 @@ def alignment_grad(terms: Terms) -> Tensor:
 class AlignmentLoss(torch.autograd.Function):
     """:func:`alignment_loss` of features (B, C, ...), a scalar.
 
-    ``to_rows`` lays features out as (C, P, D). Channels are independent
-    problems, taken ``step`` at a time: their rows are made, used for value
-    and gradient while they are in the caches, and dropped. (Or channels are
-    the rows of a single problem, and ``step`` takes all.)
+    ``to_rows`` lays features out as (C, P, D). Channels are independent problems, taken ``step`` at a time: their
+    rows are made, used for value and gradient while they are in the caches, and dropped. (Or channels are the rows
+    of a single problem, and ``step`` takes all.)
     """
 
     @staticmethod

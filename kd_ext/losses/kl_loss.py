@@ -6,13 +6,12 @@ Shapes: N rows (proposals, or the cells of a dense head), K classes.
     L = \frac{T^2}{N} \sum_i \sum_k p_{ik} \log\frac{p_{ik}}{q_{ik}},\quad
     p_i = softmax(t_i / T),\quad q_i = softmax(s_i / T)
 
-With ``use_sigmoid`` every class is a yes-or-no question of its own,
-:math:`p_{ik} = \sigma(t_{ik} / T)`, and its two outcomes are summed over.
+With ``use_sigmoid`` every class is a yes-or-no question of its own, :math:`p_{ik} = \sigma(t_{ik} / T)`, and its
+two outcomes are summed over.
 
-Source: Hinton et al., Distilling the Knowledge in a Neural Network, arXiv
-1503.02531. mmrazor's ``KLDivergence`` computes the softmax form too; this
-one stays in fp32 under AMP, gives a zero that is in the graph where N is 0
-(a mean over nothing is nan), and has the sigmoid form.
+Source: Hinton et al., Distilling the Knowledge in a Neural Network, arXiv 1503.02531. mmrazor's ``KLDivergence``
+computes the softmax form too; this one stays in fp32 under AMP, gives a zero that is in the graph where N is 0 (a
+mean over nothing is nan), and has the sigmoid form.
 """
 
 from typing import Optional, Union
@@ -60,9 +59,8 @@ def kl_logits_loss(
         avg_factor: Divisor in place of N, e.g. its mean over processes.
 
     Returns:
-        Scalar >= 0, summed over classes, mean over the N rows; 0 where both
-        give the same probabilities. No rows give a zero that is still in the
-        graph.
+        Scalar >= 0, summed over classes, mean over the N rows; 0 where both give the same probabilities. No rows
+        give a zero that is still in the graph.
 
     Raises:
         TypeError: Not two tensors.
@@ -93,8 +91,8 @@ class LogitKLLoss(nn.Module):
 
     Args:
         tau (float): Temperature.
-        use_sigmoid (bool, optional): For heads that score each class by a
-            sigmoid; None takes what the detector's head does, or False.
+        use_sigmoid (bool, optional): For heads that score each class by a sigmoid; None takes what the detector's
+            head does, or False.
         loss_weight (float): Factor on the whole.
 
     Raises:
@@ -115,8 +113,8 @@ class LogitKLLoss(nn.Module):
     def forward(self, preds_S: Tensor, preds_T: Tensor) -> Tensor:
         """Weighted :func:`kl_logits_loss`.
 
-        On several processes N is its mean over them, so that the mean of
-        losses and gradients is that of one process with all rows.
+        On several processes N is its mean over them, so that the mean of losses and gradients is that of one
+        process with all rows.
         """
         avg_factor = None
         if get_world_size() > 1:

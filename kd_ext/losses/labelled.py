@@ -1,8 +1,7 @@
 """Labelled embeddings: what ND and NCKD have in common.
 
-Shapes: N regions, D embedding width, R rows of class means; label k is row
-k. A label without a row, or whose row is zero (a class never seen), is left
-out.
+Shapes: N regions, D embedding width, R rows of class means; label k is row k. A label without a row, or whose row
+is zero (a class never seen), is left out.
 """
 
 from typing import Tuple, Union
@@ -22,8 +21,7 @@ NO_LABELS = (torch.bool, torch.complex64, torch.complex128)
 def check_labelled(preds_S, labels, class_means):
     """Embeddings (N, D), a label for each, and class means of width D.
 
-    Label values are not looked at: that would wait for the GPU. Whatever has
-    no class mean is left out instead.
+    Label values are not looked at: that would wait for the GPU. Whatever has no class mean is left out instead.
     """
     check_tensor('preds_S', preds_S, (2,), '(N, D)')
     check_tensor('class_means', class_means, (2,), '(R, D)')
@@ -60,8 +58,8 @@ def known_rows(labels: Tensor, known: Tensor) -> Tuple[Tensor, Tensor]:
 class _Directions(torch.autograd.Function):
     """Rows times ``1 / ||row||``, or 0 where the norm is at most ``floor``.
 
-    With d a direction its gradient is (G - <G, d> d) / ||row||: three passes
-    over the rows and no more kept than d.
+    With d a direction its gradient is (G - <G, d> d) / ||row||: three passes over the rows and no more kept than
+    d.
     """
 
     @staticmethod
@@ -108,9 +106,8 @@ def class_sums(preds_S: Tensor, labels: Tensor, rows: int) -> Tuple[Tensor, Tens
 def batch_means(preds_S: Tensor, labels: Tensor, rows: int) -> Tuple[Tensor, Tensor]:
     """Class means (rows, D) and counts (rows,) of all processes' regions.
 
-    The values are equal on every process. The gradient goes to this
-    process's regions, times the number of processes: DDP averages gradients,
-    so the parameters get what one process with all regions would give them.
+    The values are equal on every process. The gradient goes to this process's regions, times the number of
+    processes: DDP averages gradients, so the parameters get what one process with all regions would give them.
     """
     sums, counts = class_sums(preds_S, labels, rows)
     packed = torch.cat([sums.detach(), counts[:, None]], 1)

@@ -1,7 +1,7 @@
 r"""Matching of Lipschitz constants between backbone stages (LONDON).
 
-Shapes: B images, n stages F_k of (B, C_k, H_k, W_k), F_1 the finest; h x w
-is the size of stage k + 1, to which stage k is pooled (adaptive average).
+Shapes: B images, n stages F_k of (B, C_k, H_k, W_k), F_1 the finest; h x w is the size of stage k + 1, to which
+stage k is pooled (adaptive average).
 
 .. math::
     M_k = \mathrm{pool}(F_k) F_{k+1}^T / (h w)
@@ -13,9 +13,8 @@ is the size of stage k + 1, to which stage k is pooled (adaptive average).
 
 sigma and its exact gradient come from :mod:`kd_ext.losses.spectral`.
 
-Source: Shang et al., Lipschitz Continuity Guided Knowledge Distillation,
-ICCV 2021, arXiv 2108.12905. Differences to the released code, which has no
-gradient, are on the page ``docs/methods/lipschitz.md``.
+Source: Shang et al., Lipschitz Continuity Guided Knowledge Distillation, ICCV 2021, arXiv 2108.12905. Differences
+to the released code, which has no gradient, are on the page ``docs/methods/lipschitz.md``.
 """
 
 from typing import Optional, Sequence, Tuple
@@ -53,15 +52,14 @@ def lipschitz_loss(
 
     Args:
         preds_S: Student stages, (B, C_k, H_k, W_k) each, n >= 2 of them.
-        preds_T: As many teacher stages of the same images, detached; widths
-            and sizes may differ from the student's.
+        preds_T: As many teacher stages of the same images, detached; widths and sizes may differ from the
+            student's.
         num_iters: Steps of the power iteration, at most.
         relative: Divide each difference by the teacher's sigma.
         stage_weights: n - 1 weights in place of 2^-(n-k).
 
     Returns:
-        Scalar >= 0; 0 for equal stages. No images give a zero that is still
-        in the graph.
+        Scalar >= 0; 0 for equal stages. No images give a zero that is still in the graph.
 
     Raises:
         TypeError: No tuple of tensors.
@@ -122,20 +120,18 @@ def _check_weights(stage_weights, pairs):
 class LipschitzLoss(nn.Module):
     """:func:`lipschitz_loss` times a weight.
 
-    Widths may differ, so ``kd_ext.DetectionDistill`` adds no connectors
-    unless an entry names them (``connector=``).
+    Widths may differ, so ``kd_ext.DetectionDistill`` adds no connectors unless an entry names them
+    (``connector=``).
 
     Args:
         num_iters (int): Steps of the power iteration, at most.
         loss_weight (float): Factor on the whole.
-        relative (bool): Compare relative to the teacher's values, which
-            makes the weight independent of the features' magnitude.
-        stage_weights (Sequence[float], optional): n - 1 weights in place of
-            2^-(n-k).
+        relative (bool): Compare relative to the teacher's values, which makes the weight independent of the
+            features' magnitude.
+        stage_weights (Sequence[float], optional): n - 1 weights in place of 2^-(n-k).
 
     Raises:
-        ValueError: A weight is negative or no number, or ``num_iters`` is no
-            whole number >= 1.
+        ValueError: A weight is negative or no number, or ``num_iters`` is no whole number >= 1.
     """
 
     relates_levels = True

@@ -5,11 +5,10 @@ Shapes: N samples (pixels of a dense map are samples), K classes.
 .. math::
     L = w_{intra} (1 - CKA(X, Y)) + w_{inter} (1 - CKA(X^T, Y^T))
 
-with X, Y the (N, K) logits of student and teacher: intra compares the N x N
-Gram matrices over samples, inter the K x K ones over classes. Both come from
-K x K products, as the rows of :mod:`kd_ext.losses.cka` are the classes here:
-nothing is larger than the logits. Forward and backward take six times their
-memory, 7.5 MiB at (2, 19, 64, 128), a pair of 512 x 1024 images at stride 8.
+with X, Y the (N, K) logits of student and teacher: intra compares the N x N Gram matrices over samples, inter the
+K x K ones over classes. Both come from K x K products, as the rows of :mod:`kd_ext.losses.cka` are the classes
+here: nothing is larger than the logits. Forward and backward take six times their memory, 7.5 MiB at (2, 19, 64,
+128), a pair of 512 x 1024 images at stride 8.
 
 Source: Zhou et al., IJCAI 2024, arXiv 2401.11824.
 """
@@ -43,8 +42,7 @@ def logit_cka_loss(
         center: Centre over what is compared first.
 
     Returns:
-        Scalar >= 0; 0 where preds_S = a * preds_T with a > 0. No samples
-        give a zero that is still in the graph.
+        Scalar >= 0; 0 where preds_S = a * preds_T with a > 0. No samples give a zero that is still in the graph.
 
     Raises:
         TypeError: Not two tensors.

@@ -1,7 +1,7 @@
 r"""Neural-collapse inspired distillation (NCKD): prototypes and their angles.
 
-Shapes: N regions, D embedding width, R rows of raw class means; label k is
-row k. Classes that were never seen have a zero row and are left out.
+Shapes: N regions, D embedding width, R rows of raw class means; label k is row k. Classes that were never seen
+have a zero row and are left out.
 
 .. math::
     \tilde m_k = \frac{mean_k - g}{\lVert mean_k - g\rVert},\quad
@@ -16,9 +16,8 @@ row k. Classes that were never seen have a zero row and are left out.
         (\langle\tilde s_k, \tilde s_l\rangle
          - \langle\tilde m_k, \tilde m_l\rangle)^2
 
-Source: Neural Collapse Inspired Knowledge Distillation, AAAI 2025, arXiv
-2412.11788. No code was released: these formulas are OUR reading of the
-paper's components. NCKD also abbreviates "non-target-class knowledge
+Source: Neural Collapse Inspired Knowledge Distillation, AAAI 2025, arXiv 2412.11788. No code was released: these
+formulas are OUR reading of the paper's components. NCKD also abbreviates "non-target-class knowledge
 distillation", one half of DKD (CVPR 2022), which is something else.
 """
 
@@ -67,18 +66,16 @@ def nc1_loss(
 
     Args:
         preds_S: Student embeddings (N, D), in the teacher's width.
-        labels: Class of each region (N,). Labels without a class mean
-            (ignored, never seen, or not in ``class_means``) are left out.
-        class_means: Raw teacher means (R, D), detached. Leave the background
-            out with ``class_means[:K]``.
+        labels: Class of each region (N,). Labels without a class mean (ignored, never seen, or not in
+            ``class_means``) are left out.
+        class_means: Raw teacher means (R, D), detached. Leave the background out with ``class_means[:K]``.
         tau: Temperature > 0 of the softmax over the known classes.
         center: Take g, the mean of the known class means, from both.
         avg_factor: Divisor in place of the number of counted regions.
 
     Returns:
-        Scalar >= 0, mean over counted regions. Even perfect alignment has a
-        positive floor, e.g. log(1 + (K-1) exp(-K / (K-1) / tau)) for an ETF,
-        but for a single class, where it is 0. No region gives a zero that is
+        Scalar >= 0, mean over counted regions. Even perfect alignment has a positive floor, e.g. log(1 + (K-1)
+        exp(-K / (K-1) / tau)) for an ETF, but for a single class, where it is 0. No region gives a zero that is
         still in the graph.
 
     Raises:
@@ -112,8 +109,8 @@ def nc1_loss(
 def nc2_loss(student_means: Tensor, class_means: Tensor, center: bool = True) -> Tensor:
     """Transfer of the angles between classes: NC2 of the module's formulas.
 
-    The target is the teacher's measured Gram matrix, not the ideal -1/(K-1).
-    Each side is centred by its own g, over the classes that both have seen.
+    The target is the teacher's measured Gram matrix, not the ideal -1/(K-1). Each side is centred by its own g,
+    over the classes that both have seen.
 
     Args:
         student_means: Raw student means (R, D_S).
@@ -121,8 +118,8 @@ def nc2_loss(student_means: Tensor, class_means: Tensor, center: bool = True) ->
         center: Centre before normalising.
 
     Returns:
-        Scalar >= 0, mean over pairs of classes that both have seen; 0 where
-        there is none. 0 for a rotated, scaled or (if centred) shifted copy.
+        Scalar >= 0, mean over pairs of classes that both have seen; 0 where there is none. 0 for a rotated, scaled
+        or (if centred) shifted copy.
 
     Raises:
         TypeError: Not two tensors.
@@ -160,30 +157,25 @@ def nc2_loss(student_means: Tensor, class_means: Tensor, center: bool = True) ->
 class NCKDLoss(nn.Module):
     """NC1 and NC2 as separate terms; see the module's formulas.
 
-    The student's class means are running means over the training, as a
-    batch holds too few classes. A class that occurs in a batch moves by
-    ``share = max(momentum, n / (n_before + n))`` towards its mean over the n
-    regions of all processes: a plain average at first, then an exponential
-    one. The mean in use holds the current batch with that share, and the
-    gradient flows through it alone. In eval mode nothing is stored.
+    The student's class means are running means over the training, as a batch holds too few classes. A class that
+    occurs in a batch moves by ``share = max(momentum, n / (n_before + n))`` towards its mean over the n regions of
+    all processes: a plain average at first, then an exponential one. The mean in use holds the current batch with
+    that share, and the gradient flows through it alone. In eval mode nothing is stored.
 
-    All processes give the same state, and the mean of their losses and
-    gradients is that of one process with the joined batch; so every process
-    has to call it in every step, without regions too.
+    All processes give the same state, and the mean of their losses and gradients is that of one process with the
+    joined batch; so every process has to call it in every step, without regions too.
 
     Args:
-        tau (float): Temperature of NC1. At 0.1 perfect alignment with 80
-            classes in an ETF costs 0.003, so the loss can be learned down to
-            nearly nothing; at 1.0 it would stay at 3.4 whatever is learned,
-            and far below 0.1 the nearest class alone would decide.
+        tau (float): Temperature of NC1. At 0.1 perfect alignment with 80 classes in an ETF costs 0.003, so the
+            loss can be learned down to nearly nothing; at 1.0 it would stay at 3.4 whatever is learned, and far
+            below 0.1 the nearest class alone would decide.
         nc1_weight (float): Weight of NC1.
-        nc2_weight (float): Weight of NC2; its gradient is about ``momentum``
-            times that of means over the batch alone.
+        nc2_weight (float): Weight of NC2; its gradient is about ``momentum`` times that of means over the batch
+            alone.
         center (bool): Take the mean over classes out first.
         include_background (bool): Whether label K is a class as well.
         momentum (float): Least share of the current batch, in (0, 1].
-        num_classes (int, optional): K, with ``width``; without the two
-            :meth:`setup` is to be called.
+        num_classes (int, optional): K, with ``width``; without the two :meth:`setup` is to be called.
         width (int, optional): D.
         loss_weight (float): Factor on both terms.
 

@@ -1,17 +1,15 @@
 r"""Norm and direction of region embeddings against class means (ND).
 
-Shapes: N regions, D embedding width, K foreground classes, R rows of class
-means (K, or K+1 with the background last); label k is row k, label K is the
-background.
+Shapes: N regions, D embedding width, K foreground classes, R rows of class means (K, or K+1 with the background
+last); label k is row k, label K is the background.
 
 .. math::
     L = \frac{1}{N} \sum_i \Big[1 - \frac{\langle s_i, c_{y_i}\rangle}
         {\max(\lVert s_i\rVert, \lVert t_i\rVert)}\Big],\quad
     c_k = \frac{mean_k}{\lVert mean_k\rVert}
 
-Source: Wang et al., Improving Knowledge Distillation via Regularizing
-Feature Norm and Direction, ECCV 2024, arXiv 2305.17007. Differences to the
-released code are on the page ``docs/methods/nd.md``.
+Source: Wang et al., Improving Knowledge Distillation via Regularizing Feature Norm and Direction, ECCV 2024, arXiv
+2305.17007. Differences to the released code are on the page ``docs/methods/nd.md``.
 """
 
 from typing import Optional
@@ -52,9 +50,8 @@ class _Cosines(torch.autograd.Function):
 
     With n the divisor the gradient in s is c / n, and where n is ||s|| also
     - <s, c> s / n^3. Written out it passes twice over the rows instead of
-    the seven times of the separate steps. Rows are gathered by
-    ``index_select``, which copies whole rows where ``targets[index]`` takes
-    ten times as long on a CPU.
+    the seven times of the separate steps. Rows are gathered by ``index_select``, which copies whole rows where
+    ``targets[index]`` takes ten times as long on a CPU.
     """
 
     @staticmethod
@@ -96,32 +93,28 @@ def nd_loss(
 
     Args:
         preds_S: Student embeddings (N, D); the gradient goes here only.
-        preds_T: Teacher embeddings (N, D) of the same regions, used for
-            their norms and detached. ``None`` where teacher and student have
-            no regions in common (query heads): the raw norm of the label's
-            class mean stands in for the teacher's.
-        labels: Class of each region (N,). Left out are negative labels,
-            labels without a row in ``class_means``, and classes whose mean
-            is zero (never seen).
-        class_means: Raw teacher means (R, D), R = K or K+1, detached. With K
-            rows the background is left out.
+        preds_T: Teacher embeddings (N, D) of the same regions, used for their norms and detached. ``None`` where
+            teacher and student have no regions in common (query heads): the raw norm of the label's class mean
+            stands in for the teacher's.
+        labels: Class of each region (N,). Left out are negative labels, labels without a row in ``class_means``,
+            and classes whose mean is zero (never seen).
+        class_means: Raw teacher means (R, D), R = K or K+1, detached. With K rows the background is left out.
         include_background: Whether label K counts.
-        class_balanced: Average over regions in each class first, then over
-            the classes present, so that background does not outweigh all.
-        num_classes: K. Needed where the background is to be left out and
-            ``class_means`` may not hold it; else the last row is it.
-        class_sizes: Number of regions of each class (R,) to divide by, in
-            place of those of this call: their mean over processes.
+        class_balanced: Average over regions in each class first, then over the classes present, so that background
+            does not outweigh all.
+        num_classes: K. Needed where the background is to be left out and ``class_means`` may not hold it; else the
+            last row is it.
+        class_sizes: Number of regions of each class (R,) to divide by, in place of those of this call: their mean
+            over processes.
 
     Returns:
-        Scalar >= 0, mean over this process's counted regions; 0 where every
-        s_i has the direction of its class mean and at least ||t_i||. No
-        region gives a zero that is still in the graph.
+        Scalar >= 0, mean over this process's counted regions; 0 where every s_i has the direction of its class
+        mean and at least ||t_i||. No region gives a zero that is still in the graph.
 
     Raises:
         TypeError: An input is no tensor.
-        ValueError: Wrong dimensions, widths that differ, labels that do not
-            fit, or class means that do not fit ``num_classes``.
+        ValueError: Wrong dimensions, widths that differ, labels that do not fit, or class means that do not fit
+            ``num_classes``.
 
     Example:
         >>> import torch
@@ -159,8 +152,7 @@ class NDLoss(nn.Module):
 
     Args:
         loss_weight (float): Factor on the whole.
-        include_background (bool): Whether background regions count, as in
-            the released code.
+        include_background (bool): Whether background regions count, as in the released code.
         class_balanced (bool): Average over classes, not over regions.
         num_classes (int, optional): K, see :func:`nd_loss`.
 
@@ -189,9 +181,8 @@ class NDLoss(nn.Module):
     def forward(self, preds_S: Tensor, preds_T: Optional[Tensor], labels: Tensor, class_means: Tensor) -> Tensor:
         """Weighted :func:`nd_loss`.
 
-        On several processes the divisor is its mean over them, so that the
-        mean of losses and gradients is that of one process with all regions;
-        every process has to call it in every step, without regions too.
+        On several processes the divisor is its mean over them, so that the mean of losses and gradients is that of
+        one process with all regions; every process has to call it in every step, without regions too.
         """
         class_sizes = None
         if get_world_size() > 1:

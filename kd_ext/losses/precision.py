@@ -34,8 +34,7 @@ def _in_dtype(value, dtype):
 def full_precision(function):
     """Runs ``function`` outside autocast, on tensors of one precision.
 
-    It is that of the first argument, the student's: fp64 stays, all else is
-    fp32.
+    It is that of the first argument, the student's: fp64 stays, all else is fp32.
     """
     first = next(iter(inspect.signature(function).parameters))
 

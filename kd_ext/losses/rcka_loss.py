@@ -2,20 +2,18 @@ r"""Patch-wise centred kernel alignment of feature maps (RCKA).
 
 Shapes: B images, C channels, (H, W) a map, p the patch size, P patches.
 
-A map is brought to the next multiple of p on both sides (bilinear,
-``align_corners=False``) and cut into p x p patches; channel c becomes
-:math:`X_c` of (P, B p^2), a row for each patch position. Per level
+A map is brought to the next multiple of p on both sides (bilinear, ``align_corners=False``) and cut into p x p
+patches; channel c becomes :math:`X_c` of (P, B p^2), a row for each patch position. Per level
 
 .. math::
     L = \frac{1}{C} \sum_c w_{intra} (1 - CKA(X_c, Y_c))
                          + w_{inter} (1 - CKA(X_c^T, Y_c^T))
 
-Where patches outnumber the cells of a row, X^T takes the place of X and the
-terms change places: the products never grow with the square of the image.
+Where patches outnumber the cells of a row, X^T takes the place of X and the terms change places: the products
+never grow with the square of the image.
 
-Source: Zhou et al., Rethinking Centered Kernel Alignment in Knowledge
-Distillation, IJCAI 2024, arXiv 2401.11824. Differences to the released code
-are on the page ``docs/methods/rcka.md``.
+Source: Zhou et al., Rethinking Centered Kernel Alignment in Knowledge Distillation, IJCAI 2024, arXiv 2401.11824.
+Differences to the released code are on the page ``docs/methods/rcka.md``.
 """
 
 from functools import partial
@@ -30,19 +28,19 @@ from kd_ext.losses.cka import AlignmentLoss, Task
 from kd_ext.losses.precision import full_precision
 from kd_ext.registry import MODELS
 
-# features of at most this many values at a time: small enough for the caches
-# of a CPU, large enough to keep its threads busy
+# features of at most this many values at a time: small enough for the caches of a CPU, large enough to keep its
+# threads busy
 CHUNK_ON_CPU = 2**20
-# patches for each cell from which the products of X^T are the smaller ones:
-# the intra term takes 5 of them against 3 of X
+# patches for each cell from which the products of X^T are the smaller ones: the intra term takes 5 of them against
+# 3 of X
 MANY_PATCHES = 5 / 3
 
 
 def fitting_patch(height: int, width: int, patch_size: int, center: bool) -> int:
     """The patch size used on a map: halved until enough patches fit.
 
-    One patch has CKA = 1 with anything, and so have two after centring; a map
-    needs 2 patches, 3 with ``center``. Returns 1 where no size gives enough.
+    One patch has CKA = 1 with anything, and so have two after centring; a map needs 2 patches, 3 with ``center``.
+    Returns 1 where no size gives enough.
     """
     needed = 3 if center else 2
     while patch_size > 1 and (-(-height // patch_size) * -(-width // patch_size)) < needed:
@@ -53,9 +51,8 @@ def fitting_patch(height: int, width: int, patch_size: int, center: bool) -> int
 def _resize_rows(maps: Tensor, length: int) -> Tensor:
     """(N, L, Q) -> (N, length, Q), linear along L.
 
-    Read as a channels-last map of Q channels and one column, for which torch
-    has a vectorised kernel both ways: a few times faster than the bilinear
-    resize of (N, 1, L, Q), with the same weights.
+    Read as a channels-last map of Q channels and one column, for which torch has a vectorised kernel both ways: a
+    few times faster than the bilinear resize of (N, 1, L, Q), with the same weights.
     """
     if maps.shape[1] == length:
         return maps
@@ -67,9 +64,8 @@ def _resize_rows(maps: Tensor, length: int) -> Tensor:
 def patch_rows(maps: Tensor, patch_size: int) -> Tensor:
     """(B, C, H, W) -> (C, P, B p^2), one row for each patch position.
 
-    The bilinear resize is one linear resize down and one across. The cells
-    of a patch are in the order (across, image, down), the one that the
-    resize across leaves; no alignment depends on it.
+    The bilinear resize is one linear resize down and one across. The cells of a patch are in the order (across,
+    image, down), the one that the resize across leaves; no alignment depends on it.
     """
     _, channels, height, width = maps.shape
     down, across = -(-height // patch_size), -(-width // patch_size)
@@ -103,17 +99,14 @@ def rcka_loss(
     Args:
         preds_S: Student maps (B, C, H, W); the gradient goes here only.
         preds_T: Teacher maps (B, C, H, W), detached.
-        patch_size: Side of a patch in cells; :func:`fitting_patch` halves it
-            on maps with too few patches.
+        patch_size: Side of a patch in cells; :func:`fitting_patch` halves it on maps with too few patches.
         intra_weight: Weight of the alignment between patches.
         inter_weight: Weight of the alignment between cells.
-        center: Centre what is compared first; ``False`` as in the released
-            code.
+        center: Centre what is compared first; ``False`` as in the released code.
 
     Returns:
-        Scalar >= 0, mean over channels; 0 where preds_S = a * preds_T, a > 0.
-        Channels without any signal in either map count as not aligned and
-        have no gradient.
+        Scalar >= 0, mean over channels; 0 where preds_S = a * preds_T, a > 0. Channels without any signal in
+        either map count as not aligned and have no gradient.
 
     Raises:
         TypeError: Not two tensors.
@@ -151,13 +144,12 @@ class RCKALoss(nn.Module):
         patch_size (int): Side of a patch in cells. Default 16.
         intra_weight (float): Weight of the alignment between patches.
         inter_weight (float): Weight of the alignment between cells.
-        center (bool): Centre before comparing. The published weights belong
-            to ``center=False``.
+        center (bool): Centre before comparing. The published weights belong to ``center=False``.
         loss_weight (float): Factor on the whole.
 
     Raises:
-        ValueError: A weight is negative or no number, both weights are 0, or
-            the patch size is no whole number >= 1.
+        ValueError: A weight is negative or no number, both weights are 0, or the patch size is no whole number >=
+            1.
     """
 
     def __init__(

@@ -1,22 +1,21 @@
 r"""Knowledge review: fused student levels against teacher levels (ReviewKD).
 
-Shapes: B images, L levels from fine to coarse, student maps (B, C_l, H, W),
-teacher maps (B, D_l, H', W'), M mid channels.
+Shapes: B images, L levels from fine to coarse, student maps (B, C_l, H, W), teacher maps (B, D_l, H', W'), M mid
+channels.
 
-From the coarsest level to the finest, the student's map x (to M channels by
-1x1 convolution and BN) is fused with the fusion r of the level above,
+From the coarsest level to the finest, the student's map x (to M channels by 1x1 convolution and BN) is fused with
+the fusion r of the level above,
 
 .. math::
     f = a_1 x + a_2 r,\quad (a_1, a_2) = \sigma(conv_{1x1}([x, r]))
 
-and compared with the teacher's map after a 3x3 convolution and BN to D_l
-channels, at full size and pooled to 4 x 4, 2 x 2 and 1 x 1:
+and compared with the teacher's map after a 3x3 convolution and BN to D_l channels, at full size and pooled to 4 x
+4, 2 x 2 and 1 x 1:
 
 .. math::
     HCL = \frac{\sum_j 2^{-j} MSE(pool_j(out), pool_j(t))}{\sum_j 2^{-j}}
 
-Source: Chen et al., Distilling Knowledge via Knowledge Review, CVPR 2021,
-arXiv 2104.09044.
+Source: Chen et al., Distilling Knowledge via Knowledge Review, CVPR 2021, arXiv 2104.09044.
 """
 
 from typing import Optional, Sequence, Tuple, Union
@@ -42,10 +41,9 @@ def hcl_loss(preds_S: Tensor, preds_T: Tensor) -> Tensor:
         preds_T: Teacher maps (B, D, H, W), detached.
 
     Returns:
-        Scalar >= 0, mean over everything; 0 at identity. Pooled sizes that
-        are no smaller than the map are skipped, and each size used weighs
-        half of the one before. An empty map gives a zero that is still in
-        the graph.
+        Scalar >= 0, mean over everything; 0 at identity. Pooled sizes that are no smaller than the map are
+        skipped, and each size used weighs half of the one before. An empty map gives a zero that is still in the
+        graph.
 
     Raises:
         TypeError: Not two tensors.
@@ -118,14 +116,13 @@ def _resize(maps, size):
 class ReviewKDLoss(nn.Module):
     """Sum over levels of :func:`hcl_loss` on fused student maps.
 
-    It has parameters, so widths are given here or by :meth:`setup` before
-    the optimizer is built. BN uses each process's own images unless the
-    Runner's ``sync_bn`` is set, and needs more than one value for each
-    channel of a level.
+    It has parameters, so widths are given here or by :meth:`setup` before the optimizer is built. BN uses each
+    process's own images unless the Runner's ``sync_bn`` is set, and needs more than one value for each channel of
+    a level.
 
     Args:
-        in_channels (int | Sequence[int], optional): Student widths, from
-            fine to coarse; one number is for all ``num_levels``.
+        in_channels (int | Sequence[int], optional): Student widths, from fine to coarse; one number is for all
+            ``num_levels``.
         out_channels (int | Sequence[int], optional): Teacher widths.
         num_levels (int, optional): Needed where both widths are one number.
         mid_channels (int): Width of the fused maps.

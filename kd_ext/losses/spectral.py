@@ -1,15 +1,12 @@
 r"""Largest singular values between neighbouring stages, matrix-free.
 
-Shapes: B images, n stages, stage k of C_k channels on H_k x W_k cells; L =
-h w is the cell count of stage k + 1, P (B, C_k, L) stage k pooled to it and
-F (B, C_{k+1}, L) stage k + 1 itself; M = P F^T / L is never formed.
+Shapes: B images, n stages, stage k of C_k channels on H_k x W_k cells; L = h w is the cell count of stage k + 1, P
+(B, C_k, L) stage k pooled to it and F (B, C_{k+1}, L) stage k + 1 itself; M = P F^T / L is never formed.
 
-The iterates u of a power iteration on M M^T are kept, each without its part
-along those before, and sigma is the largest singular value of M on their
-span (Rayleigh-Ritz, which makes it a Lanczos method). It is never less exact
-than the last iterate and costs no product more: 8 steps do what 30 plain
-ones do where the second singular value is 0.97 of the first. With u, v held
-constant sigma = u^T M v, and its gradient is :math:`v\,(P^Tu)^T/L` in F and
+The iterates u of a power iteration on M M^T are kept, each without its part along those before, and sigma is the
+largest singular value of M on their span (Rayleigh-Ritz, which makes it a Lanczos method). It is never less exact
+than the last iterate and costs no product more: 8 steps do what 30 plain ones do where the second singular value
+is 0.97 of the first. With u, v held constant sigma = u^T M v, and its gradient is :math:`v\,(P^Tu)^T/L` in F and
 :math:`u\,(F^Tv)^T/L` in P.
 """
 
@@ -25,8 +22,8 @@ EPS = 1e-6
 class _Triplet(NamedTuple):
     """Top singular value and what its gradient is made of, rows of (B, 1).
 
-    ``left`` and ``right`` are u and v; ``low`` is F^T v / L, the gradient of
-    P beside u, and ``high`` is P^T u / L, the gradient of F beside v.
+    ``left`` and ``right`` are u and v; ``low`` is F^T v / L, the gradient of P beside u, and ``high`` is P^T u /
+    L, the gradient of F beside v.
     """
 
     sigma: Tensor
@@ -41,8 +38,8 @@ def _pool(maps, size):
     batch, channels, height, width = maps.shape
     if (height, width) != (2 * size[0], 2 * size[1]):
         return F.adaptive_avg_pool2d(maps, size).flatten(2)
-    # a bilinear resize to half is the mean of 2 x 2 cells; on one tall map
-    # torch does it two to four times faster than the pool on a CPU
+    # a bilinear resize to half is the mean of 2 x 2 cells; on one tall map torch does it two to four times faster
+    # than the pool on a CPU
     tall = F.interpolate(
         maps.reshape(batch, 1, channels * height, width),
         (channels * size[0], size[1]),
@@ -68,8 +65,8 @@ def _unit(rows, least=0.0):
 
 
 def _start(maps):
-    """The first u, (B, 1, C_k): all ones, which features after a ReLU are
-    near to, and an irregular part, which no symmetry makes orthogonal."""
+    """The first u, (B, 1, C_k): all ones, which features after a ReLU are near to, and an irregular part, which no
+    symmetry makes orthogonal."""
     index = torch.arange(1, maps.shape[1] + 1, device=maps.device)
     return _unit((1 + index.to(maps.dtype).sin()).expand(len(maps), 1, -1))
 
@@ -123,8 +120,8 @@ def _power_iteration(pooled, maps, num_iters) -> _Triplet:
 class _StageSigmas(torch.autograd.Function):
     """Top singular values of every pair of neighbouring stages, (n - 1, B).
 
-    Only singular vectors are kept for the backward, no features; a stage's
-    gradient is of rank 2 per image and written once.
+    Only singular vectors are kept for the backward, no features; a stage's gradient is of rank 2 per image and
+    written once.
     """
 
     @staticmethod

@@ -1,7 +1,7 @@
 """What the supported versions need to work together; nothing else is patched.
 
-Each shim says why it exists, looks whether it is needed, and does nothing
-where it is not. ``install`` runs them all when ``kd_ext`` is imported.
+Each shim says why it exists, looks whether it is needed, and does nothing where it is not. ``install`` runs them
+all when ``kd_ext`` is imported.
 """
 
 import functools
@@ -53,8 +53,8 @@ def install():
 def name_package():
     """``kd_ext::_base_/...`` and ``kd_ext::rcka_x.py`` config paths.
 
-    MMEngine resolves ``package::config`` only for packages in its own table,
-    and only with a folder in the name; our configs lie in none.
+    MMEngine resolves ``package::config`` only for packages in its own table, and only with a folder in the name;
+    our configs lie in none.
     """
     from mmengine.config import config, utils
     from mmengine.hub import hub
@@ -78,8 +78,8 @@ def name_package():
 def find_editable_packages():
     """``kd_ext::...`` from an editable install.
 
-    MMEngine looks for a package beside its metadata, where an editable
-    install (PEP 660) has no folder; there the import system is asked.
+    MMEngine looks for a package beside its metadata, where an editable install (PEP 660) has no folder; there the
+    import system is asked.
     """
     import mmengine.config.config
     import mmengine.hub.hub
@@ -105,9 +105,8 @@ def find_editable_packages():
 def name_missing_extras():
     """``mmseg::...`` without mmsegmentation.
 
-    MMEngine's text for a ``_base_`` names no version, and its hub calls pip
-    for a package that is missing, which would bring mmsegmentation without
-    what it imports. Both are told what to install before they look.
+    MMEngine's text for a ``_base_`` names no version, and its hub calls pip for a package that is missing, which
+    would bring mmsegmentation without what it imports. Both are told what to install before they look.
     """
     import mmengine.config.config
     import mmengine.hub.hub
@@ -132,10 +131,9 @@ def name_missing_extras():
 def trust_mmengine_checkpoints():
     """Resuming on torch >= 2.6.
 
-    torch.load refuses by default whatever is not a tensor or a plain value;
-    MMEngine's checkpoints hold HistoryBuffer objects with numpy arrays (the
-    log history). These few types are named as safe; a file that holds others
-    is still refused.
+    torch.load refuses by default whatever is not a tensor or a plain value; MMEngine's checkpoints hold
+    HistoryBuffer objects with numpy arrays (the log history). These few types are named as safe; a file that holds
+    others is still refused.
     """
     import torch
 
@@ -148,8 +146,8 @@ def trust_mmengine_checkpoints():
     core = getattr(np, '_core', None) or np.core
     dtypes = {type(np.dtype(kind)) for kind in 'bBhHiIlLqQefd?'}
     add([HistoryBuffer, core.multiarray._reconstruct, core.multiarray.scalar, np.ndarray, np.dtype, *dtypes])
-    # Python pickles a method as getattr(class, name); the builtin would let a
-    # file reach anything, so its name is bound to a stand-in
+    # Python pickles a method as getattr(class, name); the builtin would let a file reach anything, so its name is
+    # bound to a stand-in
     add([(_history_method, 'builtins.getattr'), (_history_method, '__builtin__.getattr')])
     if not core.multiarray.__name__.startswith('numpy.core'):
         # written under numpy 1, read under numpy 2
@@ -179,9 +177,8 @@ def _history_method(owner, name):
 def stub_razor_quantization():
     """``import mmrazor.models`` on torch >= 2.
 
-    mmrazor 1.0.0 imports its quantization half with everything else, and
-    that half uses torch APIs which are gone. The subpackages are replaced by
-    stubs; using anything in them raises an ImportError that says why.
+    mmrazor 1.0.0 imports its quantization half with everything else, and that half uses torch APIs which are gone.
+    The subpackages are replaced by stubs; using anything in them raises an ImportError that says why.
     """
     if (
         not quantization_apis_are_gone()
@@ -236,11 +233,10 @@ class _StubFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 def let_ssd_predict():
     """Boxes of SSD in mmdet 3.3.
 
-    ``BaseDenseHead._predict_by_feat_single`` asks for ``self.loss_cls``,
-    which SSDHead's ``__init__`` does not set, so every validation ends in an
-    AttributeError (mmdetection issues 11063, 11305 and 11780). None, set
-    where it is missing, answers the question: a loss of no custom kind. The
-    head's module is left unimported until something else asks for it.
+    ``BaseDenseHead._predict_by_feat_single`` asks for ``self.loss_cls``, which SSDHead's ``__init__`` does not
+    set, so every validation ends in an AttributeError (mmdetection issues 11063, 11305 and 11780). None, set where
+    it is missing, answers the question: a loss of no custom kind. The head's module is left unimported until
+    something else asks for it.
     """
     change_when_imported(SSD_HEAD, lambda module: _set_missing_loss_cls(module.SSDHead))
 
@@ -248,10 +244,9 @@ def let_ssd_predict():
 def score_voc_in_threads():
     """VOC mAP after a training on a CPU.
 
-    mmdet's ``eval_map`` forks workers. A forked child inherits the locks of
-    OpenMP and the allocator as they are, but not the threads that would
-    release them, and may wait forever: a validation hung that way. Threads
-    give the same numbers, from numpy, on data that need not be copied.
+    mmdet's ``eval_map`` forks workers. A forked child inherits the locks of OpenMP and the allocator as they are,
+    but not the threads that would release them, and may wait forever: a validation hung that way. Threads give the
+    same numbers, from numpy, on data that need not be copied.
     """
     change_when_imported(MEAN_AP, lambda module: setattr(module, 'Pool', ThreadPool))
 

@@ -23,8 +23,7 @@ class Preflight:
     Args:
         cfg (Config): Of the training.
         model (DetectionDistill): Built from it.
-        images (int): How many to look at, of the validation's where there
-            are any.
+        images (int): How many to look at, of the validation's where there are any.
         size (int): Their longer side; smaller is faster.
         watch (Stopwatch, optional): Of what went before.
     """

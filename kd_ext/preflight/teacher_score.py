@@ -1,9 +1,8 @@
 """Does the teacher know these images, in the form in which it gets them?
 
-Its own detection loss on a few labelled images is compared with that of the
-same network untrained, and under other usual normalisations. A teacher that
-is no better than chance, or is better with another channel order, was loaded
-or configured wrongly.
+Its own detection loss on a few labelled images is compared with that of the same network untrained, and under
+other usual normalisations. A teacher that is no better than chance, or is better with another channel order, was
+loaded or configured wrongly.
 """
 
 import copy

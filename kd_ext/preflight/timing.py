@@ -28,15 +28,12 @@ def interleave(
 ) -> Dict[str, List[float]]:
     """Seconds of every run of every candidate.
 
-    Each repeat runs all candidates one after the other, so that whatever
-    else happens on the machine meets all of them; the first one moves on by
-    one each time. Each turn is two runs, and the second is timed: the first
-    would pay for the pages and caches that the candidate before left.
-    ``slow`` names those that run in fewer repeats, after all others and
-    once: they take gigabytes, and what the allocator keeps of those makes
-    every later candidate, mse most of all, faster than in a training.
-    ``clock=time.process_time`` counts the seconds of all threads of this
-    process, which others on the machine disturb less.
+    Each repeat runs all candidates one after the other, so that whatever else happens on the machine meets all of
+    them; the first one moves on by one each time. Each turn is two runs, and the second is timed: the first would
+    pay for the pages and caches that the candidate before left. ``slow`` names those that run in fewer repeats,
+    after all others and once: they take gigabytes, and what the allocator keeps of those makes every later
+    candidate, mse most of all, faster than in a training. ``clock=time.process_time`` counts the seconds of all
+    threads of this process, which others on the machine disturb less.
     """
     names = [name for name in candidates if name not in slow]
     times = {name: [] for name in candidates}

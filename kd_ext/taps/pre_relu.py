@@ -1,11 +1,9 @@
 """Tap ``pre_relu``: the stages of a backbone before their last activation.
 
-Where feature distillation reads (Heo et al., A Comprehensive Overhaul of
-Feature Distillation, ICCV 2019, arXiv 1904.01866): what a ReLU takes away is
-still there. No table of backbones: one pass on a blank image shows which
-module put out a stage and what that module was given. A stage that no
-activation puts out (MobileNetV2's linear bottlenecks, Swin's norms) is read
-as it is.
+Where feature distillation reads (Heo et al., A Comprehensive Overhaul of Feature Distillation, ICCV 2019, arXiv
+1904.01866): what a ReLU takes away is still there. No table of backbones: one pass on a blank image shows which
+module put out a stage and what that module was given. A stage that no activation puts out (MobileNetV2's linear
+bottlenecks, Swin's norms) is read as it is.
 """
 
 from typing import NamedTuple, Optional
@@ -26,8 +24,8 @@ LOOK_SIZE = 64
 class Stage(NamedTuple):
     """Paths in the backbone of what makes a stage; None where nothing does.
 
-    A residual sum that is added in place to a norm's output counts as the
-    norm's, as in the released code of both papers.
+    A residual sum that is added in place to a norm's output counts as the norm's, as in the released code of both
+    papers.
     """
 
     activation: Optional[str]
@@ -111,8 +109,7 @@ class _StageInputs:
 
 
 class _Handle:
-    """The hooks of one pass. Activations work out of place meanwhile, so
-    that what they were given stays."""
+    """The hooks of one pass. Activations work out of place meanwhile, so that what they were given stays."""
 
     def __init__(self, backbone, stages, hook):
         seen, self.handles, self.in_place = {}, [], []

@@ -13,8 +13,8 @@ class Reading:
         model (nn.Module): The detector.
         role (str): ``'student'`` or ``'teacher'``, for messages.
         stop_after (dict[str, int], optional): See :class:`Recorder`.
-        own (set[str], optional): Keys of region taps that read the model's
-            own regions in the pass, which has to hold its loss; all if None.
+        own (set[str], optional): Keys of region taps that read the model's own regions in the pass, which has to
+            hold its loss; all if None.
     """
 
     def __init__(self, taps, model, role, stop_after=None, own=None):

@@ -15,14 +15,13 @@ class ForwardDone(BaseException):
 class Recorder:
     """Context in which the outputs of some modules are recorded.
 
-    Hooks exist inside the ``with`` block only, so nothing stays on the model:
-    not in its copies (EMA), not in pickles, not between steps.
+    Hooks exist inside the ``with`` block only, so nothing stays on the model: not in its copies (EMA), not in
+    pickles, not between steps.
 
     Args:
         sources (dict[str, nn.Module]): What to record, by name.
-        stop_after (dict[str, int], optional): Number of calls of each source
-            after which the pass may stop; raises :class:`ForwardDone` inside
-            the model, which leaving the ``with`` block swallows.
+        stop_after (dict[str, int], optional): Number of calls of each source after which the pass may stop; raises
+            :class:`ForwardDone` inside the model, which leaving the ``with`` block swallows.
     """
 
     def __init__(self, sources, stop_after=None):
@@ -64,8 +63,7 @@ class Recorder:
         """All tensors that a source put out, in order: tuple of tensors.
 
         Raises:
-            RuntimeError: The module did not run, or a later in-place layer
-                overwrote what it put out.
+            RuntimeError: The module did not run, or a later in-place layer overwrote what it put out.
         """
         for key, tensor, version in self._versions:
             if key == name and tensor._version != version:

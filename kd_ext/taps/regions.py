@@ -8,8 +8,8 @@ from torch import Tensor
 class Regions(NamedTuple):
     """N regions of one batch, in one order in all fields.
 
-    A region is a sampled proposal (RoI heads), a positive anchor or point
-    (dense heads) or a matched query (query heads).
+    A region is a sampled proposal (RoI heads), a positive anchor or point (dense heads) or a matched query (query
+    heads).
     """
 
     embeddings: Tensor  # (N, D), what feeds the classification layer

@@ -1,7 +1,7 @@
 """WHERE features are read: one tap knows one kind of detector part.
 
-A tap names what to record of student and teacher; :class:`Reading` does it.
-A new kind of part is a new subclass or a line in ``TAPS``.
+A tap names what to record of student and teacher; :class:`Reading` does it. A new kind of part is a new subclass
+or a line in ``TAPS``.
 """
 
 from torch import nn
@@ -13,12 +13,11 @@ from kd_ext.taps.heads import find_head
 class ModuleTap:
     """The outputs of a module named by its dotted path.
 
-    A module that runs once for each level (a dense head's conv) gives one
-    tensor a call, so its calls are its levels.
+    A module that runs once for each level (a dense head's conv) gives one tensor a call, so its calls are its
+    levels.
 
     Args:
-        path (str): Path inside the detector, ``'neck'``,
-            ``'bbox_head.cls_convs.3'``.
+        path (str): Path inside the detector, ``'neck'``, ``'bbox_head.cls_convs.3'``.
     """
 
     of_regions = False
@@ -68,8 +67,7 @@ class RegionTap:
     ``embedding`` and ``logits`` are two fields of what it reads.
 
     Args:
-        stage (int, optional): Stage of a cascade; by default the first, or
-            the last of Sparse R-CNN.
+        stage (int, optional): Stage of a cascade; by default the first, or the last of Sparse R-CNN.
         levels (Sequence[int], optional): Levels of a dense head.
     """
 

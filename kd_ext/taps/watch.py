@@ -18,11 +18,9 @@ class Watch:
     Outside the ``with`` block nothing stays on the objects.
 
     Args:
-        targets (dict[str, object]): A module, a list of modules whose calls
-            go into one list in the order they happen, or a pair of an object
-            and the name of its method; with a third item, a function whose
-            tuple is kept in place of the arguments, for those that the model
-            changes afterwards.
+        targets (dict[str, object]): A module, a list of modules whose calls go into one list in the order they
+            happen, or a pair of an object and the name of its method; with a third item, a function whose tuple is
+            kept in place of the arguments, for those that the model changes afterwards.
     """
 
     def __init__(self, **targets):

@@ -19,14 +19,12 @@ def build_teacher(source, checkpoint, allow_mismatch=False, role='teacher'):
     """Builds, loads and freezes a teacher, or what a tool measures.
 
     Args:
-        source (str | dict | BaseModel): Config path, ``pkg::config``, model
-            config or a model; a model may come with its weights.
-        checkpoint (str | None): Path or URL of its weights; ``'random'``
-            trains under an untrained teacher (tests).
-        allow_mismatch (bool): Go on although keys are missing, unexpected or
-            of another shape.
-        role (str): What messages call it: ``'teacher'``, ``'teacher.big'``
-            of several, ``'student'``.
+        source (str | dict | BaseModel): Config path, ``pkg::config``, model config or a model; a model may come
+            with its weights.
+        checkpoint (str | None): Path or URL of its weights; ``'random'`` trains under an untrained teacher
+            (tests).
+        allow_mismatch (bool): Go on although keys are missing, unexpected or of another shape.
+        role (str): What messages call it: ``'teacher'``, ``'teacher.big'`` of several, ``'student'``.
 
     Returns:
         BaseModel: In eval mode, no parameter requires a gradient.
@@ -78,8 +76,7 @@ def build_teachers(source, checkpoint, allow_mismatch=False):
     """Builds, loads and freezes one teacher or several.
 
     Args:
-        source (str | dict | BaseModel | dict[str, ...]): See
-            :func:`build_teacher`, or a dict of these by name.
+        source (str | dict | BaseModel | dict[str, ...]): See :func:`build_teacher`, or a dict of these by name.
         checkpoint (str | None | dict[str, str]): Likewise.
         allow_mismatch (bool): See :func:`build_teacher`.
 
@@ -87,8 +84,7 @@ def build_teachers(source, checkpoint, allow_mismatch=False):
         dict[str, BaseModel]
 
     Raises:
-        ValueError: The names of teachers and checkpoints differ, or see
-            :func:`build_teacher`.
+        ValueError: The names of teachers and checkpoints differ, or see :func:`build_teacher`.
     """
     if not are_several(source):
         if isinstance(checkpoint, dict):

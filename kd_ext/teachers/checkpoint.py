@@ -62,8 +62,8 @@ def load_teacher(teacher, path, allow_mismatch=False, role='teacher'):
     """Loads ``path`` and accounts for every key.
 
     Returns:
-        dict[str, list[str]]: Keys ``matched``, ``missing``, ``unexpected``
-        and ``reshaped`` (present on both sides, of different shapes).
+        dict[str, list[str]]: Keys ``matched``, ``missing``, ``unexpected`` and ``reshaped`` (present on both
+        sides, of different shapes).
     """
     key = checkpoint_key(role)
     state, meta = read_checkpoint(path, key)

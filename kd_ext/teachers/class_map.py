@@ -1,8 +1,7 @@
 """Classes of the student found in the teacher's list, by name.
 
-Shapes: K_S and K_T classes of student and teacher; the background is label
-K_S or K_T, in the last column of softmax logits and the last row of class
-means that hold it.
+Shapes: K_S and K_T classes of student and teacher; the background is label K_S or K_T, in the last column of
+softmax logits and the last row of class means that hold it.
 """
 
 import re
@@ -23,23 +22,21 @@ def _plain(name):
 class ClassMap:
     """Which class of the teacher each class of the student is.
 
-    Names are compared without case, spaces, ``_`` and ``-``. Where one list
-    is not known both are taken to be the same.
+    Names are compared without case, spaces, ``_`` and ``-``. Where one list is not known both are taken to be the
+    same.
 
     Args:
         student (Sequence[str], optional): Names of the student's classes.
         teacher (Sequence[str], optional): Names of the teacher's.
-        aliases (dict[str, str], optional): The teacher's name for a class of
-            the student where they differ: ``dict(sofa='couch')``.
+        aliases (dict[str, str], optional): The teacher's name for a class of the student where they differ:
+            ``dict(sofa='couch')``.
 
     Attributes:
         same (bool): Whether there is nothing to map.
-        index (Tensor | None): Teacher's class of each of the student's
-            (K_S,), ``-1`` where it knows none.
+        index (Tensor | None): Teacher's class of each of the student's (K_S,), ``-1`` where it knows none.
 
     Raises:
-        ValueError: A name occurs twice in a list, or an alias is no name of
-            either.
+        ValueError: A name occurs twice in a list, or an alias is no name of either.
     """
 
     def __init__(self, student=None, teacher=None, aliases=None):
@@ -98,8 +95,7 @@ class ClassMap:
         """That the lists are as long as the heads say.
 
         Raises:
-            ValueError: They are not, or the heads differ and no names say
-                how.
+            ValueError: They are not, or the heads differ and no names say how.
         """
         for role, names, count in (('student', self.student, num_classes), ('teacher', self.teacher, teacher_classes)):
             # names that nothing is mapped by may be of any number
@@ -143,8 +139,8 @@ class ClassMap:
     def rows(self, means: Tensor, names) -> Tensor:
         """Class means (R, D) of classes ``names`` for the student's.
 
-        A class that is not among them gets a row of zeros, which all losses
-        leave out; the background's row stays the last.
+        A class that is not among them gets a row of zeros, which all losses leave out; the background's row stays
+        the last.
         """
         index = self.find(self.student, _places('the class means', names))
         found = means[index.clamp(min=0)] * (index >= 0)[:, None]

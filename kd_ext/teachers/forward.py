@@ -12,13 +12,12 @@ class TeacherPass:
     """One forward of a teacher, as far as a set of taps needs it.
 
     * Taps on modules: the usual forward pass, left after the last of them.
-    * Regions of the student: backbone and neck, then the head alone at the
-      student's places.
-    * Regions of its own (for running class means where the student's mean
-      nothing to it): its own loss, still in eval mode.
+    * Regions of the student: backbone and neck, then the head alone at the student's places.
+    * Regions of its own (for running class means where the student's mean nothing to it): its own loss, still in
+      eval mode.
 
-    It runs before the student where it can: what it allocates and drops is
-    then not on top of the activations that wait for the student's backward.
+    It runs before the student where it can: what it allocates and drops is then not on top of the activations that
+    wait for the student's backward.
 
     Args:
         taps (dict[str, Tap]): Those that need the teacher, by key.
@@ -26,9 +25,8 @@ class TeacherPass:
         classes (ClassMap, optional): For the labels of its own loss.
 
     Attributes:
-        waits (bool): Whether it runs after the student: its own loss might
-            change the samples, and how often a module runs is known from
-            the student.
+        waits (bool): Whether it runs after the student: its own loss might change the samples, and how often a
+            module runs is known from the student.
     """
 
     def __init__(self, taps, own=(), classes=None):
@@ -68,8 +66,7 @@ class TeacherPass:
             seen_S (Reading): Of the student, on the same batch.
 
         Returns:
-            Reading: With the student's labels where it is read at the
-            student's regions.
+            Reading: With the student's labels where it is read at the student's regions.
         """
         for key in self.shared:
             self._reading.place(key, self._features, seen_S.regions(key))

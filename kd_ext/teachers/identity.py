@@ -22,8 +22,8 @@ def digest(value):
 def checkpoint_digest(checkpoint, model):
     """sha256 of a checkpoint file, as ``sha256sum`` gives it.
 
-    Of one that was fetched it is that of the copy in torch's cache; where
-    there is none either, that of the weights.
+    Of one that was fetched it is that of the copy in torch's cache; where there is none either, that of the
+    weights.
     """
     if '://' in checkpoint:
         checkpoint = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(checkpoint).path))

@@ -6,10 +6,9 @@ import torch
 class InputAdapter:
     """Turns the student's batch into what the teacher was trained on.
 
-    With student ``x_S = (x - m_S) / s_S`` and teacher ``(x - m_T) / s_T``
-    this is one affine map a channel, after a flip where the channel orders
-    differ; padding is put back to the teacher's pad value. Where both agree
-    the batch is passed on untouched.
+    With student ``x_S = (x - m_S) / s_S`` and teacher ``(x - m_T) / s_T`` this is one affine map a channel, after
+    a flip where the channel orders differ; padding is put back to the teacher's pad value. Where both agree the
+    batch is passed on untouched.
     """
 
     def __init__(self, student, teacher):

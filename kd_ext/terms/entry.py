@@ -99,8 +99,7 @@ def run_loss(name, loss, *features, **named):
     """What a loss gives for features that it may not be made for.
 
     Raises:
-        ValueError: It raised something else than a message of ours, or gave
-            something else than scalars.
+        ValueError: It raised something else than a message of ours, or gave something else than scalars.
     """
     with naming(f'distill.{name}', f'read where there is what {type(loss).__name__} takes', features):
         value = loss(*features, **named)

@@ -1,8 +1,7 @@
 """Which student level learns from which teacher level.
 
-A map's stride is the probe image's side over the map's, rounded to a power of
-two: padding makes 5 x 5 of one detector's coarsest levels and 6 x 6 of
-another's.
+A map's stride is the probe image's side over the map's, rounded to a power of two: padding makes 5 x 5 of one
+detector's coarsest levels and 6 x 6 of another's.
 """
 
 import math
@@ -24,16 +23,13 @@ def pair_levels(name, wanted, student, teacher, least=1):
 
     Args:
         name (str): Of the term, for messages.
-        wanted (Sequence[int | tuple[int, int]] | None): Levels by index, the
-            same on both sides, or pairs of a student and a teacher index.
-            With None they are paired by stride where no two levels of a side
-            share one. Where the strides of a side repeat (dilated stages) or
-            mean nothing, or none agree, as many levels on both sides are
-            paired in order.
+        wanted (Sequence[int | tuple[int, int]] | None): Levels by index, the same on both sides, or pairs of a
+            student and a teacher index. With None they are paired by stride where no two levels of a side share
+            one. Where the strides of a side repeat (dilated stages) or mean nothing, or none agree, as many levels
+            on both sides are paired in order.
         student, teacher (Sequence[torch.Size]): Shapes seen in the probe.
-        least (int): How many pairs the loss needs. A loss that needs several
-            relates levels to one another, so it gets no pairs in order whose
-            strides are known to disagree.
+        least (int): How many pairs the loss needs. A loss that needs several relates levels to one another, so it
+            gets no pairs in order whose strides are known to disagree.
 
     Returns:
         list[tuple[int, int]]: Student and teacher index of each pair.

@@ -45,19 +45,15 @@ class LevelTerm(nn.Module):
         loss (dict): Config of the loss.
         tap (ModuleTap): Where the maps are read.
         student, teacher (Sequence[torch.Size]): Shapes seen in the probe.
-        settings (dict): ``levels`` (see :func:`pair_levels`),
-            ``level_weights``, one factor a pair, ``connector``, a projector
-            for every pair in place of the automatic one, which gets
-            ``in_channel`` and ``out_channel``, and ``teacher_connector``, a
-            module for every teacher map.
-        model (nn.Module, optional): The teacher, from which its connectors
-            may be initialised; not kept.
-        others (Mapping[str, LevelTerm], optional): Terms made before, whose
-            connectors ``connector=<name>`` shares.
+        settings (dict): ``levels`` (see :func:`pair_levels`), ``level_weights``, one factor a pair, ``connector``,
+            a projector for every pair in place of the automatic one, which gets ``in_channel`` and
+            ``out_channel``, and ``teacher_connector``, a module for every teacher map.
+        model (nn.Module, optional): The teacher, from which its connectors may be initialised; not kept.
+        others (Mapping[str, LevelTerm], optional): Terms made before, whose connectors ``connector=<name>``
+            shares.
 
     Raises:
-        ValueError: The loss needs labels, the levels cannot be paired, or a
-            setting does not fit them.
+        ValueError: The loss needs labels, the levels cannot be paired, or a setting does not fit them.
     """
 
     needs_teacher = True
@@ -90,8 +86,8 @@ class LevelTerm(nn.Module):
             )
         self.shares = connector if isinstance(connector, str) else None
         if self.shares:
-            # parameters of the other entry: registered there alone, as an
-            # optimizer with paramwise_cfg takes none twice
+            # parameters of the other entry: registered there alone, as an optimizer with paramwise_cfg takes none
+            # twice
             self.__dict__['connectors'] = self._shared(connector, others)
         else:
             self.connectors = self._student_side(connector, student, teacher)

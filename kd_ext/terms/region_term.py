@@ -30,8 +30,7 @@ class RegionTerm(nn.Module):
         connector (dict, optional): Projector in place of the automatic one.
 
     Raises:
-        ValueError: The loss compares regions that the teacher cannot read,
-            or logits of another kind.
+        ValueError: The loss compares regions that the teacher cannot read, or logits of another kind.
     """
 
     def __init__(self, name, loss, at, key, student, teacher, shared, width, classes, connector=None):

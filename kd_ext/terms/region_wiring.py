@@ -18,15 +18,12 @@ class RegionWiring:
     Args:
         student, teacher (nn.Module): Probed where needed, not kept.
         classes (ClassMap): Of the two.
-        prefix (str): Of the names of class means, where there are several
-            teachers.
+        prefix (str): Of the names of class means, where there are several teachers.
 
     Attributes:
-        class_means (dict[str, nn.Module]): By name in the state dict; running
-            means under the key of their tap.
+        class_means (dict[str, nn.Module]): By name in the state dict; running means under the key of their tap.
         means_of (dict[str, str]): Name of the class means of a term.
-        online (dict[str, str]): Key of the tap of running class means, by
-            their name.
+        online (dict[str, str]): Key of the tap of running class means, by their name.
         own (set[str]): Those at which the teacher reads regions of its own.
         by_class (set[str]): Terms that need the classes of both to agree.
     """
@@ -42,12 +39,10 @@ class RegionWiring:
         """The :class:`RegionTerm` of an entry.
 
         Returns:
-            RegionTerm | None: None where the term is by class and teacher
-            and student have no class in common.
+            RegionTerm | None: None where the term is by class and teacher and student have no class in common.
 
         Raises:
-            ValueError: A head is not supported, class means do not fit, or
-                see :class:`RegionTerm`.
+            ValueError: A head is not supported, class means do not fit, or see :class:`RegionTerm`.
         """
         student, teacher, shared = self._pair(tap)
         at = settings['at']

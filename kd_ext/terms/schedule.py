@@ -6,9 +6,8 @@ r"""When a term acts, and how strongly: a factor on it over the training.
     d\!\left(\frac{t - b - w}{e - b - w}\right) \;(b + w \le t < e),\quad
     f_e \;(t \ge e)
 
-with b = ``begin``, w = ``warmup``, e = ``end``, f_e = ``final`` (0 where
-nothing decays) and d from 1 down to ``final``: constant, a line, or half a
-cosine. There is no counter here: t comes from MMEngine's MessageHub.
+with b = ``begin``, w = ``warmup``, e = ``end``, f_e = ``final`` (0 where nothing decays) and d from 1 down to
+``final``: constant, a line, or half a cosine. There is no counter here: t comes from MMEngine's MessageHub.
 """
 
 import math
@@ -24,23 +23,19 @@ DECAYS = ('linear', 'cosine')
 class Schedule:
     """The factor of an entry of ``distill``, in [0, 1].
 
-    t is the runner's iteration, or with ``by_epoch`` iterations divided by
-    those of an epoch, so that a warm-up of one epoch rises within it. The
-    runner writes it before each step: it is the same on every process, what
-    a resumed runner had, and not moved by passes outside the training.
-    Where nothing trains, no iteration is known and the factor is 1.
+    t is the runner's iteration, or with ``by_epoch`` iterations divided by those of an epoch, so that a warm-up of
+    one epoch rises within it. The runner writes it before each step: it is the same on every process, what a
+    resumed runner had, and not moved by passes outside the training. Where nothing trains, no iteration is known
+    and the factor is 1.
 
     Args:
         name (str): Of the entry, for messages.
         begin (float): The term is off before.
         warmup (float): Time from factor 0 to factor 1.
-        decay (str, optional): ``'linear'`` or ``'cosine'``, after the
-            warm-up until ``end``.
-        end (float, optional): Where ``final`` is reached; without ``decay``
-            the term is off from there.
+        decay (str, optional): ``'linear'`` or ``'cosine'``, after the warm-up until ``end``.
+        end (float, optional): Where ``final`` is reached; without ``decay`` the term is off from there.
         final (float): Factor after a decay, in [0, 1].
-        by_epoch (bool): Whether times are epochs, fractions allowed, or
-            iterations.
+        by_epoch (bool): Whether times are epochs, fractions allowed, or iterations.
 
     Raises:
         ValueError: A time or a factor is out of its range.

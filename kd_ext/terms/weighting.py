@@ -4,8 +4,8 @@ r"""The weight of an entry while it trains: its schedule and its balance.
     L' = f(t) \cdot c \cdot L,\quad
     c = b \cdot \frac{\overline{L_{task}}}{\overline{|\sum L|}}
 
-f is the schedule's factor, b the share of the task loss that ``balance=``
-asks for, and bars are running means over steps and processes. c is detached.
+f is the schedule's factor, b the share of the task loss that ``balance=`` asks for, and bars are running means
+over steps and processes. c is detached.
 """
 
 import torch
@@ -23,15 +23,12 @@ MOMENTUM = 0.1
 class Weighting(nn.Module):
     """Multiplies the terms of an entry by one common factor.
 
-    The running means are plain averages over the first ``1 / MOMENTUM``
-    steps, then exponential ones, the current step included. They are buffers
-    that travel in the distiller's state, so a resumed run goes on with them,
-    and are equal on all processes: in a training step each has to call this.
-    Left out are steps at which the term is 0 on all processes (nothing to
-    compare) and those with a value that is not finite (AMP leaves such a
-    step out too). A sum below ``EPS`` counts as ``EPS``: what is learned
-    down to rounding errors is not blown up. A term that falls within fewer
-    than ``1 / MOMENTUM`` steps stays under its share until the means follow.
+    The running means are plain averages over the first ``1 / MOMENTUM`` steps, then exponential ones, the current
+    step included. They are buffers that travel in the distiller's state, so a resumed run goes on with them, and
+    are equal on all processes: in a training step each has to call this. Left out are steps at which the term is 0
+    on all processes (nothing to compare) and those with a value that is not finite (AMP leaves such a step out
+    too). A sum below ``EPS`` counts as ``EPS``: what is learned down to rounding errors is not blown up. A term
+    that falls within fewer than ``1 / MOMENTUM`` steps stays under its share until the means follow.
 
     Args:
         name (str): Of the entry.

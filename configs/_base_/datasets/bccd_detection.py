@@ -15,7 +15,16 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(320, 240), keep_ratio=True),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(
+        type='PackDetInputs',
+        meta_keys=(
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+        ),
+    ),
 ]
 dataset = dict(
     _scope_='mmdet',
@@ -44,8 +53,19 @@ val_dataloader = dict(
     persistent_workers=True,
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(**dataset, ann_file='VOC2007/ImageSets/Main/test.txt', test_mode=True, pipeline=test_pipeline),
+    dataset=dict(
+        **dataset,
+        ann_file='VOC2007/ImageSets/Main/test.txt',
+        test_mode=True,
+        pipeline=test_pipeline,
+    ),
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(_scope_='mmdet', type='VOCMetric', metric='mAP', eval_mode='area', iou_thrs=[0.5, 0.75])
+val_evaluator = dict(
+    _scope_='mmdet',
+    type='VOCMetric',
+    metric='mAP',
+    eval_mode='area',
+    iou_thrs=[0.5, 0.75],
+)
 test_evaluator = val_evaluator

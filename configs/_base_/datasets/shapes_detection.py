@@ -1,7 +1,9 @@
 # the generated data set; SHAPES_ROOT names another place for it
 #   python -m demo.make_shapes_dataset data/shapes
 data_root = '{{$SHAPES_ROOT:data/shapes/}}'
-metainfo = dict(classes=('disk', 'square', 'triangle', 'star', 'ring', 'cross'))
+metainfo = dict(
+    classes=('disk', 'square', 'triangle', 'star', 'ring', 'cross')
+)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
@@ -13,7 +15,16 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale_factor=1.0),  # notes the scale in the meta
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+    dict(
+        type='PackDetInputs',
+        meta_keys=(
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+        ),
+    ),
 ]
 train_dataloader = dict(
     batch_size=16,

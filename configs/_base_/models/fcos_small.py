@@ -21,7 +21,9 @@ model = dict(
         norm_cfg=dict(type='BN', requires_grad=True),
         style='pytorch',
     ),
-    neck=dict(type='FPN', in_channels=[128, 256, 512], out_channels=64, num_outs=3),
+    neck=dict(
+        type='FPN', in_channels=[128, 256, 512], out_channels=64, num_outs=3
+    ),
     bbox_head=dict(
         type='FCOSHead',
         num_classes=6,
@@ -33,11 +35,23 @@ model = dict(
         norm_on_bbox=True,
         centerness_on_reg=True,
         center_sampling=True,
-        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
+        loss_cls=dict(
+            type='FocalLoss',
+            use_sigmoid=True,
+            gamma=2.0,
+            alpha=0.25,
+            loss_weight=1.0,
+        ),
         loss_bbox=dict(type='GIoULoss', loss_weight=1.0),
-        loss_centerness=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
+        loss_centerness=dict(
+            type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0
+        ),
     ),
     test_cfg=dict(
-        nms_pre=300, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=50
+        nms_pre=300,
+        min_bbox_size=0,
+        score_thr=0.05,
+        nms=dict(type='nms', iou_threshold=0.5),
+        max_per_img=50,
     ),
 )

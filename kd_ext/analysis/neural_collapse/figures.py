@@ -17,11 +17,9 @@ def draw_collapse(measures: Dict[str, Collapse], path, dpi: int = 90) -> None:
     """Writes a PNG: cosine matrices, norms of the class means, NC1 to NC3.
 
     Args:
-        measures: By model, such as ``dict(teacher=..., student=...)``. They
-            need not have the same classes.
+        measures: By model, such as ``dict(teacher=..., student=...)``. They need not have the same classes.
         path (str | Path): PNG to write.
-        dpi: Pixels an inch; the figure is 4 inches wide for each model, and
-            8 at least.
+        dpi: Pixels an inch; the figure is 4 inches wide for each model, and 8 at least.
     """
     columns = len(measures)
     figure = Figure(figsize=(max(8, 4 * columns), 8.5), dpi=dpi, layout='constrained')

@@ -21,15 +21,12 @@ KEYS = ('nc1', 'nc2', 'nc3')
 class NeuralCollapseHook(Hook):
     """Measures ``nc/nc1``, ``nc/nc2`` and ``nc/nc3`` after each validation.
 
-    Of a distilled detector the student is measured; with an EMA hook the
-    averaged weights, as in the validation itself. The values go to the log
-    and the visualizer beside the metrics. Weights, modes, buffers, random
-    states and metrics stay as they are. Classes without a region are left
-    out.
+    Of a distilled detector the student is measured; with an EMA hook the averaged weights, as in the validation
+    itself. The values go to the log and the visualizer beside the metrics. Weights, modes, buffers, random states
+    and metrics stay as they are. Classes without a region are left out.
 
     Args:
-        max_images (int, optional): Images of the validation set to use,
-            spread over it; all with None.
+        max_images (int, optional): Images of the validation set to use, spread over it; all with None.
         interval (int): Validations from one measure to the next.
         stage (int, optional): Stage of a cascade.
         levels (Sequence[int], optional): Levels of a dense head.

@@ -1,7 +1,7 @@
 r"""How far the embeddings of a model have collapsed: NC1, NC2, NC3.
 
-Shapes: N regions, D embedding width, R rows (classes, the background last
-where it counts), K of them with enough regions; label k is row k.
+Shapes: N regions, D embedding width, R rows (classes, the background last where it counts), K of them with enough
+regions; label k is row k.
 
 .. math::
     NC1 = \frac{1}{K} tr(S_W S_B^+),\quad
@@ -13,12 +13,11 @@ where it counts), K of them with enough regions; label k is row k.
 
     NC3 = \text{mean over } k \text{ of } 1 - \cos(m_k - g, w_k - \bar w)
 
-with m_k the mean of class k, g the mean of the m_k, w_k the classifier's row
-and w-bar the mean of those. All are 0 in a simplex ETF whose classifier is
-its means; NC1 has the units of a ratio of variances.
+with m_k the mean of class k, g the mean of the m_k, w_k the classifier's row and w-bar the mean of those. All are
+0 in a simplex ETF whose classifier is its means; NC1 has the units of a ratio of variances.
 
-Source: Papyan, Han, Donoho, Prevalence of neural collapse during the
-terminal phase of deep learning training, PNAS 2020, arXiv 2008.08186.
+Source: Papyan, Han, Donoho, Prevalence of neural collapse during the terminal phase of deep learning training,
+PNAS 2020, arXiv 2008.08186.
 """
 
 from dataclasses import dataclass
@@ -65,8 +64,7 @@ def nc2(means: Tensor) -> Tuple[float, float]:
     """Distance of the angles between K > 1 class means from an ETF's.
 
     Returns:
-        Mean of abs(cosine + 1 / (K - 1)), and the standard deviation of the
-        cosines, over pairs of classes.
+        Mean of abs(cosine + 1 / (K - 1)), and the standard deviation of the cosines, over pairs of classes.
     """
     count = len(means)
     upper = torch.ones(count, count).triu(1).bool()
@@ -91,11 +89,9 @@ class Collapse:
         counts: Regions of each counted class (K,).
         cosines: Between centred class means (K, K).
         norms: Of the raw class means (K,).
-        nc1, nc2, nc3: See the module's formulas; nc3 is None without a
-            classifier.
+        nc1, nc2, nc3: See the module's formulas; nc3 is None without a classifier.
         nc2_std: Standard deviation of the cosines.
-        norm_spread: Standard deviation of the centred means' norms over
-            their mean; 0 in an ETF.
+        norm_spread: Standard deviation of the centred means' norms over their mean; 0 in an ETF.
     """
 
     classes: List[str]
@@ -130,15 +126,12 @@ def measure(
 
     Args:
         moments: Of all processes.
-        classifier: Rows (R or more, D) of the last layer; what is beyond R,
-            such as the background's, is left out.
+        classifier: Rows (R or more, D) of the last layer; what is beyond R, such as the background's, is left out.
         names: Of the R rows, or of K classes where the last is background.
-        min_regions: Classes with fewer are left out of everything but S_W,
-            which pools all regions.
+        min_regions: Classes with fewer are left out of everything but S_W, which pools all regions.
 
     Raises:
-        ValueError: Fewer than two classes are left, or a classifier or names
-            that do not fit.
+        ValueError: Fewer than two classes are left, or a classifier or names that do not fit.
     """
     rows, width = moments.sums.shape
     names = _names(names, rows)

@@ -1,8 +1,7 @@
 """Spectral norms between the backbone stages of models, over a data set.
 
-Shapes: I images, n stages that are compared, B = 1 image in a pass; stage k
-is (1, C_k, H_k, W_k), and sigmas (I, n - 1) are what
-:func:`kd_ext.losses.spectral.stage_sigmas` makes of them.
+Shapes: I images, n stages that are compared, B = 1 image in a pass; stage k is (1, C_k, H_k, W_k), and sigmas (I,
+n - 1) are what :func:`kd_ext.losses.spectral.stage_sigmas` makes of them.
 """
 
 from dataclasses import dataclass
@@ -74,8 +73,8 @@ def compared_levels(shapes, levels=None) -> Dict[str, List[int]]:
     """Levels of each model that its sigmas are taken of.
 
     Args:
-        shapes (dict[str, list[torch.Size]]): By role: of one model, or of
-            ``student`` and ``teacher``, which are paired as in training.
+        shapes (dict[str, list[torch.Size]]): By role: of one model, or of ``student`` and ``teacher``, which are
+            paired as in training.
         levels: See :func:`kd_ext.terms.level_pairing.pair_levels`.
 
     Raises:
@@ -122,12 +121,11 @@ class SpectraJob:
     def run(self, models) -> Dict[str, Spectra]:
         """Of each model, by role; each process has to call it.
 
-        Images go through the data preprocessor of the student, or of the
-        only model, and to a teacher as in training.
+        Images go through the data preprocessor of the student, or of the only model, and to a teacher as in
+        training.
 
         Raises:
-            ValueError: Stages that cannot be compared, or a sigma that is
-                inf or NaN.
+            ValueError: Stages that cannot be compared, or a sigma that is inf or NaN.
         """
         shapes = {role: probe_stages(model, role) for role, model in models.items()}
         levels = compared_levels(shapes, self.levels)

@@ -17,9 +17,8 @@ from kd_ext.registry import MODELS
 def _across(classes, in_features):
     """A random projection (D, in_features) to where all cosines are 0.
 
-    The logits are the bias then, as in a new linear layer. Inputs of a new
-    network are alike: they would all be taken for the class that happens to
-    lie in their direction.
+    The logits are the bias then, as in a new linear layer. Inputs of a new network are alike: they would all be
+    taken for the class that happens to lie in their direction.
     """
     width = classes.shape[1]
     rows = nn.init.xavier_uniform_(classes.new_empty(width, in_features))
@@ -33,34 +32,28 @@ def _across(classes, in_features):
 class PrototypeClassifier(nn.Module):
     """Scores by cosines to the class means: the formula of ``prototypes.py``.
 
-    Takes the place of ``nn.Linear``, by ``cls_predictor_cfg`` of mmdet's RoI
-    heads, or of a convolution, by ``kd_ext.PrototypeHead``. Where the input
-    is not as wide as the class means, or a location has several anchors, a
-    learnt linear projection to s - g comes first; where widths differ it
-    starts such that the logits are the bias alone. Means, scale and
-    projection are in the checkpoint, which alone is needed for inference.
+    Takes the place of ``nn.Linear``, by ``cls_predictor_cfg`` of mmdet's RoI heads, or of a convolution, by
+    ``kd_ext.PrototypeHead``. Where the input is not as wide as the class means, or a location has several anchors,
+    a learnt linear projection to s - g comes first; where widths differ it starts such that the logits are the
+    bias alone. Means, scale and projection are in the checkpoint, which alone is needed for inference.
 
-    Initialisers of mmdet's heads reach the bias, as they should, and nothing
-    else: the other parameters have names of their own.
+    Initialisers of mmdet's heads reach the bias, as they should, and nothing else: the other parameters have names
+    of their own.
 
     Args:
         in_features (int): D_in; mmdet's heads fill it in.
         out_features (int): A times C; mmdet's heads fill it in.
-        class_means (str | Path | Tensor, optional): File that
-            ``tools/class_means.py`` wrote, or rows (C or C - 1, D) used as
-            they are; with C - 1 of them the last logit has a learnt row.
-            ``None``, or a file that is not there, with ``width`` given: they
-            come with the checkpoint, which is to be loaded before use.
+        class_means (str | Path | Tensor, optional): File that ``tools/class_means.py`` wrote, or rows (C or C - 1,
+            D) used as they are; with C - 1 of them the last logit has a learnt row. ``None``, or a file that is
+            not there, with ``width`` given: they come with the checkpoint, which is to be loaded before use.
         width (int, optional): D, where there are no means to tell.
-        scale (float): gamma > 0, 1 / tau of NC1. With 80 classes in an ETF 10
-            lets the right one reach a probability of 0.997.
+        scale (float): gamma > 0, 1 / tau of NC1. With 80 classes in an ETF 10 lets the right one reach a
+            probability of 0.997.
         learn_scale (bool): Whether gamma is learnt, from ``scale`` on.
         center (bool): Take g, the mean over classes, out first.
-        background (bool): Whether the background is scored by its mean in
-            the file as well. By default it has a learnt row; but all rows
-            of a file that names no classes (the ND authors') are used.
-        num_anchors (int): A. Logits are ordered as mmdet has them, anchors
-            outside and classes inside.
+        background (bool): Whether the background is scored by its mean in the file as well. By default it has a
+            learnt row; but all rows of a file that names no classes (the ND authors') are used.
+        num_anchors (int): A. Logits are ordered as mmdet has them, anchors outside and classes inside.
         channels_first (bool): Whether inputs are maps (B, D_in, H, W).
 
     Attributes:
@@ -68,8 +61,7 @@ class PrototypeClassifier(nn.Module):
 
     Raises:
         FileNotFoundError: No such file, and no ``width``.
-        ValueError: A setting is out of its range, or class means that do
-            not fit ``out_features`` or ``width``.
+        ValueError: A setting is out of its range, or class means that do not fit ``out_features`` or ``width``.
     """
 
     def __init__(
@@ -133,8 +125,7 @@ class PrototypeClassifier(nn.Module):
     def weight(self) -> Tensor:
         """The rows in use, of length ``scale``, made anew at each call.
 
-        (C, D), or (A * C, D, 1, 1) for maps. What is written into them has
-        no effect, so initialisers may.
+        (C, D), or (A * C, D, 1, 1) for maps. What is written into them has no effect, so initialisers may.
         """
         rows = self.scale * classifier_rows(self.class_means, self.learnt_rows, self.center)[0]
         if self.channels_first:
@@ -145,8 +136,7 @@ class PrototypeClassifier(nn.Module):
         """Logits (..., C) of (..., D_in), or (B, A * C, H, W) of maps.
 
         Raises:
-            RuntimeError: The class means were to come with a checkpoint, and
-                none was loaded.
+            RuntimeError: The class means were to come with a checkpoint, and none was loaded.
             ValueError: An input of another width.
         """
         self._check(x)

@@ -8,9 +8,8 @@ from torch import nn
 from kd_ext.errors import expected
 from kd_ext.registry import MODELS
 
-# what mmdet calls the layer that puts out the class scores. A head may have
-# several of them; each is one layer, a list of layers (levels, decoder
-# layers), or a sequence that ends in one.
+# what mmdet calls the layer that puts out the class scores. A head may have several of them; each is one layer, a
+# list of layers (levels, decoder layers), or a sequence that ends in one.
 LAYERS = (
     'fc_cls',  # RoI heads; DETR, Conditional and DAB DETR
     'cls_branches',
@@ -110,18 +109,16 @@ class _Replacement:
 def prototype_head(head: dict, classifier: dict, layer: Optional[str] = None, **kwargs) -> nn.Module:
     """Builds a head and puts ``PrototypeClassifier`` where it classifies.
 
-    For the heads without ``cls_predictor_cfg``: dense heads and query heads.
-    What the new layer has instead of a 3x3 convolution is a 1x1 one. Layers
-    that the head shares stay shared, lists stay lists, and the names in the
+    For the heads without ``cls_predictor_cfg``: dense heads and query heads. What the new layer has instead of a
+    3x3 convolution is a 1x1 one. Layers that the head shares stay shared, lists stay lists, and the names in the
     checkpoint go on from the replaced layer's.
 
     Args:
         head: Config of the head, in mmdet's scope unless prefixed.
-        classifier: Settings of ``PrototypeClassifier``, but for the sizes,
-            which the replaced layer tells. Another ``type`` may stand in.
+        classifier: Settings of ``PrototypeClassifier``, but for the sizes, which the replaced layer tells. Another
+            ``type`` may stand in.
         layer: Name of the head's attribute, where it is none that is known.
-        kwargs: What the detector adds to its head's config, such as
-            ``train_cfg``; goes to the head.
+        kwargs: What the detector adds to its head's config, such as ``train_cfg``; goes to the head.
 
     Returns:
         The head itself, not initialised.

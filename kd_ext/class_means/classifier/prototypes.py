@@ -1,7 +1,7 @@
 r"""Self-duality (NC3): the teacher's class means score the classes.
 
-Shapes: D_in width of the input, D of the teacher's embeddings, A anchors at
-a location, C logits of an anchor (K, or K + 1 with the background last).
+Shapes: D_in width of the input, D of the teacher's embeddings, A anchors at a location, C logits of an anchor (K,
+or K + 1 with the background last).
 
 .. math::
     logit_k = \gamma \langle z, \tilde m_k\rangle + b_k,\quad
@@ -9,12 +9,11 @@ a location, C logits of an anchor (K, or K + 1 with the background last).
     \tilde m_k = \frac{mean_k - g}{\lVert mean_k - g\rVert},\quad
     g = \text{mean of } mean_k
 
-g is taken over the classes that have a mean, as in NC1. A class without one
-(never seen by the teacher, or exactly at g), and the background unless it has
-one, gets a learnt row in place of its mean.
+g is taken over the classes that have a mean, as in NC1. A class without one (never seen by the teacher, or exactly
+at g), and the background unless it has one, gets a learnt row in place of its mean.
 
-Source: Neural Collapse Inspired Knowledge Distillation, AAAI 2025, arXiv
-2412.11788, in OUR reading: no code was released.
+Source: Neural Collapse Inspired Knowledge Distillation, AAAI 2025, arXiv 2412.11788, in OUR reading: no code was
+released.
 """
 
 from typing import Tuple, Union
@@ -66,8 +65,7 @@ def prototype_logits(
         center: Take g, the mean of the means, from means and embeddings.
 
     Returns:
-        Logits (..., C) in [-scale, scale], in float32 or better. An
-        embedding at g has logits 0.
+        Logits (..., C) in [-scale, scale], in float32 or better. An embedding at g has logits 0.
 
     Example:
         >>> import torch

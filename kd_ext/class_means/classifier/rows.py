@@ -20,8 +20,7 @@ def find_class_rows(source, num_logits: int, width: Optional[int], background: b
         background: Whether the file's last row scores the background.
 
     Returns:
-        The means, and None, or else in words why they are all zero and wait
-        for a checkpoint.
+        The means, and None, or else in words why they are all zero and wait for a checkpoint.
     """
     if width is not None:
         check_count('width', width)

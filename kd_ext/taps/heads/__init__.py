@@ -41,8 +41,8 @@ def find_head(model, role, stage=None, levels=None):
         levels (Sequence[int], optional): Levels of a dense head.
 
     Raises:
-        ValueError: No head that the taps know; the message lists those, and
-            says why one that is known cannot be read.
+        ValueError: No head that the taps know; the message lists those, and says why one that is known cannot be
+            read.
     """
     roi_head = getattr(model, 'roi_head', None)
     module = getattr(roi_head, 'bbox_head', dense_module(model))

@@ -65,9 +65,8 @@ class Head:
 def own_loss_mode(*modules):
     """Lets detectors compute their loss without leaving eval mode.
 
-    Some heads put out what their loss needs only while ``training`` is set;
-    it is set on these modules alone, so norm and dropout layers stay frozen.
-    Mask losses are set aside: they read no regions of ours, and a student's
+    Some heads put out what their loss needs only while ``training`` is set; it is set on these modules alone, so
+    norm and dropout layers stay frozen. Mask losses are set aside: they read no regions of ours, and a student's
     data need not have masks.
     """
     before = [(module, module.training) for module in modules]

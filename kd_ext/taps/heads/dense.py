@@ -47,14 +47,13 @@ def _skipping(layers):
 class DenseHead(Head):
     """``bbox_head`` of FCOS, RetinaNet, ATSS, GFL, YOLOX, SSD and others.
 
-    A region is an anchor or point that the head assigns to an object; its
-    embedding is the input of the classification layer at that location.
+    A region is an anchor or point that the head assigns to an object; its embedding is the input of the
+    classification layer at that location.
 
     Args:
         model (nn.Module): The detector.
-        levels (Sequence[int], optional): Levels to read, all of one width.
-            By default all that are as wide as the finest one; that is a part
-            of them in SSD alone.
+        levels (Sequence[int], optional): Levels to read, all of one width. By default all that are as wide as the
+            finest one; that is a part of them in SSD alone.
 
     Raises:
         ValueError: ``levels`` do not exist or differ in width.
@@ -145,8 +144,8 @@ class DenseHead(Head):
         return other.family == self.family
 
     def _box_layers(self):
-        """Layers that lead to the boxes alone and keep the width: a head of
-        mmdet does without them where only its scores are read."""
+        """Layers that lead to the boxes alone and keep the width: a head of mmdet does without them where only its
+        scores are read."""
         head, name = self.module, self.kind.tower
         if not name or not type(head).__module__.startswith('mmdet.'):
             return []

@@ -10,11 +10,9 @@ from kd_ext.taps.heads.refused import REFUSED
 class DenseKind(NamedTuple):
     """Where one kind of dense head keeps its classification layer and labels.
 
-    ``labels(watch, batch, sizes)`` gives (B, P) labels of all P anchors, in
-    the order level, row, column, anchor. ``before`` is the number of outputs
-    of an anchor that come before its logits in one layer, ``samples`` whether
-    the labels need the calls of the head's sampler. ``tower`` names the
-    convolutions that lead to the boxes alone.
+    ``labels(watch, batch, sizes)`` gives (B, P) labels of all P anchors, in the order level, row, column, anchor.
+    ``before`` is the number of outputs of an anchor that come before its logits in one layer, ``samples`` whether
+    the labels need the calls of the head's sampler. ``tower`` names the convolutions that lead to the boxes alone.
     """
 
     layer: str
@@ -65,8 +63,8 @@ def _sampled(watch, batch, sizes):
 
 
 def _selected(watch, batch, sizes):
-    """FSAF: a call for each level says which anchors it keeps for objects
-    that fit it best; the others are neither objects nor background."""
+    """FSAF: a call for each level says which anchors it keeps for objects that fit it best; the others are neither
+    objects nor background."""
     levels = [torch.where(call.result[2], call.args[3], -1) for call in watch.calls['targets'][-len(sizes) :]]
     return torch.cat([level.reshape(batch, -1) for level in levels], 1)
 

@@ -62,8 +62,8 @@ class MaskQueryHead(QueryHead):
 class IterativeRoIHead(QueryHead):
     """``roi_head`` of Sparse R-CNN and QueryInst: the last stage's matches.
 
-    The box head's input holds learnt features of each proposal, so another
-    detector's proposals are other regions, as with queries.
+    The box head's input holds learnt features of each proposal, so another detector's proposals are other regions,
+    as with queries.
     """
 
     def __init__(self, model, stage=None):

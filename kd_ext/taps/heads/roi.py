@@ -17,9 +17,8 @@ def _rois(samples, *_):
 class RoIHead(Head):
     """``roi_head.bbox_head`` of Faster, Mask, Cascade, Double-Head R-CNN.
 
-    A region is a proposal that the detector samples for its own loss, by
-    default the first stage's of a cascade: the one that sees the proposals
-    of the RPN, as a head without a cascade does.
+    A region is a proposal that the detector samples for its own loss, by default the first stage's of a cascade:
+    the one that sees the proposals of the RPN, as a head without a cascade does.
 
     Args:
         model (nn.Module): The detector.
