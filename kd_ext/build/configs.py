@@ -9,6 +9,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 from kd_ext.build.extras import require_extra
 from kd_ext.errors import expected, near_matches
 
+ALGORITHM = 'DetectionDistill'
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 
 
@@ -28,22 +29,34 @@ def find_config(name, key='config'):
     path = root / Path(relative).expanduser()
     if path.is_file() and path.suffix in SUFFIXES:
         return path
-    raise FileNotFoundError(expected(
-        key, f'an existing file ({", ".join(SUFFIXES)})', repr(name),
-        _neighbours(path, package + colons, root)))
+    raise FileNotFoundError(
+        expected(
+            key, f'an existing file ({", ".join(SUFFIXES)})', repr(name), _neighbours(path, package + colons, root)
+        )
+    )
 
 
 def _config_folder(package):
     if package not in MODULE2PACKAGE:
-        raise FileNotFoundError(expected(
-            'the package of a config', 'one that ships configs',
-            repr(package), near_matches(package, sorted(MODULE2PACKAGE))))
+        raise FileNotFoundError(
+            expected(
+                'the package of a config',
+                'one that ships configs',
+                repr(package),
+                near_matches(package, sorted(MODULE2PACKAGE)),
+            )
+        )
     require_extra(package)
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise FileNotFoundError(expected(
-            'the package of a config', 'installed', repr(package),
-            f'Install it: pip install {MODULE2PACKAGE[package]}'))
+        raise FileNotFoundError(
+            expected(
+                'the package of a config',
+                'installed',
+                repr(package),
+                f'Install it: pip install {MODULE2PACKAGE[package]}',
+            )
+        )
     return Path(spec.origin).parent / '.mim' / 'configs'
 
 
@@ -53,11 +66,11 @@ def _neighbours(path, prefix, root):
     while not folder.is_dir() and folder != folder.parent:
         path, folder = folder, folder.parent
     names = sorted(
-        child.name for child in folder.iterdir()
-        if not child.name.startswith(('.', '__'))
-        and (child.is_dir() or child.suffix in SUFFIXES))
-    place = (f'{prefix}{os.path.relpath(folder, root)}' if prefix
-             else str(folder))
+        child.name
+        for child in folder.iterdir()
+        if not child.name.startswith(('.', '__')) and (child.is_dir() or child.suffix in SUFFIXES)
+    )
+    place = f'{prefix}{os.path.relpath(folder, root)}' if prefix else str(folder)
     if not names:
         return f'There is no config in {place}.'
     return f'In {place}: {near_matches(path.name, names)}'

@@ -2,11 +2,10 @@
 
 import importlib.util
 
-from kd_ext.errors import (expected)
+from kd_ext.errors import expected
 
 # scope of the models: (extra of kd_ext, what it installs, modules)
-EXTRAS = dict(
-    mmseg=('seg', 'mmsegmentation', ('mmseg', 'ftfy', 'regex')))
+EXTRAS = dict(mmseg=('seg', 'mmsegmentation', ('mmseg', 'ftfy', 'regex')))
 
 
 def require_extra(name):
@@ -23,12 +22,15 @@ def require_extra(name):
             continue
         missing = [module for module in modules if not _is_there(module)]
         if missing:
-            raise ModuleNotFoundError(expected(
-                f'{distribution}, which scope {scope!r} names,',
-                'installed with all that it imports',
-                f'no {", ".join(missing)}',
-                f"Install the extra: pip install 'kd_ext[{extra}]'"),
-                name=missing[0])
+            raise ModuleNotFoundError(
+                expected(
+                    f'{distribution}, which scope {scope!r} names,',
+                    'installed with all that it imports',
+                    f'no {", ".join(missing)}',
+                    f"Install the extra: pip install 'kd_ext[{extra}]'",
+                ),
+                name=missing[0],
+            )
 
 
 def _is_there(module):

@@ -8,12 +8,20 @@ from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from kd_ext.errors import (expected, is_ours, near_matches)
-from kd_ext.registry import (MODELS)
+from kd_ext.errors import expected, is_ours, near_matches
+from kd_ext.registry import MODELS
 
 # what modules raise that are given something they were not made for
-FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError,
-          NotImplementedError, RuntimeError, TypeError, ValueError)
+FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def build_module(place, cfg, known=(), **facts):
@@ -33,20 +41,21 @@ def build_module(place, cfg, known=(), **facts):
     with DefaultScope.overwrite_default_scope('kd_ext'):
         kind = _find(cfg['type'])
         if kind is None:
-            raise ValueError(expected(
-                f'{place}.type', 'registered', repr(cfg['type']),
-                near_matches(cfg['type'], known) if known else ''))
+            raise ValueError(
+                expected(
+                    f'{place}.type', 'registered', repr(cfg['type']), near_matches(cfg['type'], known) if known else ''
+                )
+            )
         try:
             module = MODELS.build(ConfigDict({**cfg, **facts}))
         except Exception as error:
             if is_ours(error):
                 raise
-            raise ValueError(expected(
-                place, f'arguments of {kind.__name__}{_signature(kind)}',
-                f'{type(error).__name__}: {error}')) from error
+            raise ValueError(
+                expected(place, f'arguments of {kind.__name__}{_signature(kind)}', f'{type(error).__name__}: {error}')
+            ) from error
     if not isinstance(module, nn.Module):
-        raise ValueError(expected(f'{place}.type', 'a torch module',
-                                  f'{kind.__name__}, which is none'))
+        raise ValueError(expected(f'{place}.type', 'a torch module', f'{kind.__name__}, which is none'))
     return module
 
 
@@ -74,8 +83,7 @@ def _signature(kind):
 
 
 @contextlib.contextmanager
-def naming(place, rule, features, remedy='Read at another place, or correct '
-           'its arguments.'):
+def naming(place, rule, features, remedy='Read at another place, or correct its arguments.'):
     """Context whose faults become a message with the shapes of ``features``.
 
     Raises:
@@ -86,14 +94,18 @@ def naming(place, rule, features, remedy='Read at another place, or correct '
     except FAULTS as error:
         if is_ours(error) or isinstance(error, torch.cuda.OutOfMemoryError):
             raise
-        raise ValueError(expected(
-            place, rule, f'{shapes(features)} ({type(error).__name__}: '
-            f'{error})', remedy)) from error
+        raise ValueError(
+            expected(place, rule, f'{shapes(features)} ({type(error).__name__}: {error})', remedy)
+        ) from error
 
 
 def shapes(values):
     """``(2, 8, 4, 4) and (2, 8, 4, 4)``; of other things their type."""
     return ' and '.join(
-        str(tuple(value.shape)) if isinstance(value, torch.Tensor) else
-        f'[{shapes(value)}]' if isinstance(value, (tuple, list)) else
-        type(value).__name__ for value in values)
+        str(tuple(value.shape))
+        if isinstance(value, torch.Tensor)
+        else f'[{shapes(value)}]'
+        if isinstance(value, (tuple, list))
+        else type(value).__name__
+        for value in values
+    )

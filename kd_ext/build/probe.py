@@ -4,7 +4,7 @@ import contextlib
 
 import torch
 
-from kd_ext.build.modules import (naming)
+from kd_ext.build.modules import naming
 
 PROBE_SIZE = 320  # the smallest common input of the detectors in mmdet
 
@@ -20,10 +20,15 @@ def probing(model):
     image = next(model.parameters()).new_zeros(1, 3, PROBE_SIZE, PROBE_SIZE)
     model.eval()
     try:
-        with torch.no_grad(), naming(
-                f'a {type(model).__name__}', 'of parts that fit one another '
-                'and take an image', [image], 'It has to train without '
-                'distillation, too.'):
+        with (
+            torch.no_grad(),
+            naming(
+                f'a {type(model).__name__}',
+                'of parts that fit one another and take an image',
+                [image],
+                'It has to train without distillation, too.',
+            ),
+        ):
             yield image
     finally:
         for module, mode in modes.items():
@@ -41,18 +46,16 @@ def blank_samples(model, inputs):
         list: A DetDataSample or a SegDataSample an image.
     """
     shape = tuple(inputs.shape[-2:])
-    meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape,
-                batch_input_shape=shape, scale_factor=(1., 1.))
+    meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape, scale_factor=(1.0, 1.0))
     if is_segmentor(model):
         from mmseg.structures import SegDataSample as Sample
+
         meta['padding_size'] = [0, 0, 0, 0]
     else:
         from mmdet.structures import DetDataSample as Sample
-    return [Sample(metainfo=dict(meta, img_id=index))
-            for index in range(len(inputs))]
+    return [Sample(metainfo=dict(meta, img_id=index)) for index in range(len(inputs))]
 
 
 def is_segmentor(model):
     """Whether a model descends from mmseg's; mmseg need not be installed."""
-    return any(cls.__module__.partition('.')[0] == 'mmseg'
-               for cls in type(model).__mro__)
+    return any(cls.__module__.partition('.')[0] == 'mmseg' for cls in type(model).__mro__)

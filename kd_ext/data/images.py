@@ -7,8 +7,8 @@ from copy import deepcopy
 from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import Dataset
 
-from kd_ext.build.detector import (detector_scope)
-from kd_ext.errors import (expected)
+from kd_ext.build.detector import detector_scope
+from kd_ext.errors import expected
 
 LOADS_LABELS = re.compile(r'Load\w*Annotations')
 SPLITS = ('train', 'val', 'test')
@@ -41,17 +41,21 @@ def split_parts(cfg, split):
     dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
     if not isinstance(dataset, dict):
         known = [name for name in SPLITS if cfg.get(f'{name}_dataloader')]
-        raise ValueError(expected(
-            f'{split}_dataloader', 'a dict with a dataset', 'none',
-            f'The config has: {", ".join(known) or "no data"}.'))
+        raise ValueError(
+            expected(
+                f'{split}_dataloader',
+                'a dict with a dataset',
+                'none',
+                f'The config has: {", ".join(known) or "no data"}.',
+            )
+        )
     return list(_parts(dataset))
 
 
 @contextlib.contextmanager
 def data_scope(cfg):
     """The scope that a config's data sets are built under."""
-    with DefaultScope.overwrite_default_scope(
-            cfg.get('default_scope')), detector_scope():
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), detector_scope():
         yield
 
 
@@ -66,10 +70,14 @@ def plain_pipeline(cfg):
             return split_parts(cfg, split)[0][1]
     pipeline = cfg.get('test_pipeline')
     if not pipeline:
-        raise ValueError(expected(
-            'the config', 'one with val_dataloader, test_dataloader or '
-            'test_pipeline', 'none of them', 'Images go through the '
-            'transforms of validation: without augmentation.'))
+        raise ValueError(
+            expected(
+                'the config',
+                'one with val_dataloader, test_dataloader or test_pipeline',
+                'none of them',
+                'Images go through the transforms of validation: without augmentation.',
+            )
+        )
     return pipeline
 
 
@@ -86,15 +94,19 @@ class SplitImages(Dataset):
     """
 
     def __init__(self, cfg, split='val'):
-        pipeline = [one for one in plain_pipeline(cfg)
-                    if not LOADS_LABELS.fullmatch(kind_of(one))]
-        self.build(cfg, split, [
-            dict(deepcopy(part), pipeline=deepcopy(pipeline))
-            for part, _ in split_parts(cfg, split)])
+        pipeline = [one for one in plain_pipeline(cfg) if not LOADS_LABELS.fullmatch(kind_of(one))]
+        self.build(
+            cfg, split, [dict(deepcopy(part), pipeline=deepcopy(pipeline)) for part, _ in split_parts(cfg, split)]
+        )
         if not len(self):
-            raise ValueError(expected(
-                f'{split}_dataloader', 'a data set with images', 'none',
-                'Correct ann_file, data_prefix and filter_cfg.'))
+            raise ValueError(
+                expected(
+                    f'{split}_dataloader',
+                    'a data set with images',
+                    'none',
+                    'Correct ann_file, data_prefix and filter_cfg.',
+                )
+            )
 
     def build(self, cfg, split, configs):
         """Builds the data sets that the images are of."""

@@ -5,14 +5,7 @@ import time
 
 from mmengine.dist import get_world_size, is_main_process
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
 class ImageProgress:
@@ -28,7 +21,7 @@ class ImageProgress:
         interval (float): Seconds.
     """
 
-    def __init__(self, title, total, first=0, interval=15.):
+    def __init__(self, title, total, first=0, interval=15.0):
         self.title, self.total, self.first = title, total, first
         self.interval = interval
         self.images = 0
@@ -39,14 +32,16 @@ class ImageProgress:
         self._shows = self.title is not None and is_main_process()
         if self._shows and sys.stderr.isatty():
             self._bar = Progress(
-                TextColumn('{task.description}'), BarColumn(None),
+                TextColumn('{task.description}'),
+                BarColumn(None),
                 MofNCompleteColumn(),
                 TextColumn('{task.fields[pace]:.1f} images/s'),
-                TimeElapsedColumn(), TimeRemainingColumn(),
-                console=Console(stderr=True))
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
             self._bar.start()
-            self._task = self._bar.add_task(
-                self.title, total=self.total, completed=self.first, pace=0.)
+            self._task = self._bar.add_task(self.title, total=self.total, completed=self.first, pace=0.0)
         return self
 
     def __exit__(self, *error):
@@ -65,6 +60,10 @@ class ImageProgress:
             self._bar.update(self._task, completed=done, pace=pace)
         elif now - self._shown >= self.interval or done == self.total:
             self._shown = now
-            print(f'{self.title}: {done}/{self.total} images, '
-                  f'{pace:.1f} images/s, {(self.total - done) / pace:.0f} s '
-                  'left', file=sys.stderr, flush=True)
+            print(
+                f'{self.title}: {done}/{self.total} images, '
+                f'{pace:.1f} images/s, {(self.total - done) / pace:.0f} s '
+                'left',
+                file=sys.stderr,
+                flush=True,
+            )

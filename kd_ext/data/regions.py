@@ -12,14 +12,13 @@ import torch
 from mmengine.logging import MessageHub
 from torch.utils.data import DataLoader, Dataset
 
-from kd_ext.taps import (run_own_loss)
+from kd_ext.taps import run_own_loss
 
 # TOOD assigns in another way during its first epochs
 LATE_EPOCH = 10**6
 
 
 class _Picked(Dataset):
-
     def __init__(self, data, indices):
         self.data, self.indices = data, indices
 
@@ -46,10 +45,8 @@ def stream_regions(model, head, data, indices, workers=0, preprocess=None):
     """
     preprocess = preprocess or model.data_preprocessor
     for index, sample in stream_samples(data, indices, workers):
-        wanted = sample is not None and (head.background or len(
-            sample['data_samples'].gt_instances))
-        yield index, (own_regions(model, head, sample, index, preprocess)
-                      if wanted else None)
+        wanted = sample is not None and (head.background or len(sample['data_samples'].gt_instances))
+        yield index, (own_regions(model, head, sample, index, preprocess) if wanted else None)
 
 
 def stream_samples(data, indices, workers=0):
@@ -57,9 +54,13 @@ def stream_samples(data, indices, workers=0):
     # a loader draws a seed from torch's own generator if it has none; spawning workers would import everything in
     # each of them
     yield from DataLoader(
-        _Picked(data, list(indices)), batch_size=None, num_workers=workers,
-        collate_fn=_same, generator=torch.Generator(),
-        multiprocessing_context='fork' if workers else None)
+        _Picked(data, list(indices)),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_same,
+        generator=torch.Generator(),
+        multiprocessing_context='fork' if workers else None,
+    )
 
 
 def _same(sample):
@@ -71,8 +72,7 @@ def own_regions(model, head, sample, seed, preprocess):
     device = next(model.parameters()).device
     with _seeded(seed, device), alone(), _late(), _without_history(model):
         batch = _prepared(preprocess, sample)
-        return run_own_loss(model, head, batch['inputs'],
-                            batch['data_samples'])
+        return run_own_loss(model, head, batch['inputs'], batch['data_samples'])
 
 
 def _prepared(preprocess, sample):
@@ -81,8 +81,7 @@ def _prepared(preprocess, sample):
     if augments is not None:
         preprocess.batch_augments = None
     try:
-        return preprocess({key: [value] for key, value in sample.items()},
-                          True)
+        return preprocess({key: [value] for key, value in sample.items()}, True)
     finally:
         if augments is not None:
             preprocess.batch_augments = augments
@@ -95,10 +94,12 @@ def undisturbed(model):
     Some losses keep running numbers in buffers.
     """
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [(module, name, buffer, buffer.clone())
-               for module in model.modules()
-               for name, buffer in module._buffers.items()
-               if buffer is not None]
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
     model.eval()
     try:
         yield
@@ -156,8 +157,9 @@ def _late():
 def _without_history(model):
     """Dynamic R-CNN would move its thresholds with the images seen."""
     names = ('iou_history', 'beta_history')
-    kept = [(module, name, getattr(module, name)) for module in
-            model.modules() for name in names if hasattr(module, name)]
+    kept = [
+        (module, name, getattr(module, name)) for module in model.modules() for name in names if hasattr(module, name)
+    ]
     for module, name, _ in kept:
         setattr(module, name, [])
     try:
