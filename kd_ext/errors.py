@@ -21,6 +21,21 @@ def expected(name, rule, value, remedy=''):
     return Message(f'{text} {remedy}' if remedy else text)
 
 
+def value_error(name, rule, value, remedy=''):
+    """A ``ValueError`` with the text of :func:`expected`."""
+    return ValueError(expected(name, rule, value, remedy))
+
+
+def type_error(name, rule, value, remedy=''):
+    """A ``TypeError`` with the text of :func:`expected`."""
+    return TypeError(expected(name, rule, value, remedy))
+
+
+def file_error(name, rule, value, remedy=''):
+    """A ``FileNotFoundError`` with the text of :func:`expected`."""
+    return FileNotFoundError(expected(name, rule, value, remedy))
+
+
 def is_ours(error):
     """Whether an error's text is a :class:`Message`, whatever its type."""
     return bool(error.args) and isinstance(error.args[0], Message)

@@ -12,7 +12,7 @@ import functools
 import os
 from pathlib import Path
 
-from kd_ext.errors import expected, near_matches
+from kd_ext.errors import file_error, near_matches, type_error, value_error
 
 PARTS = Path(__file__).parent / '.mim' / 'configs' / '_base_' / 'distill'
 # the parts of each method
@@ -27,13 +27,8 @@ def _part(name):
 
     path = PARTS / f'{name}.py'
     if not path.is_file():
-        raise FileNotFoundError(
-            expected(
-                'the configs of kd_ext',
-                'installed with it',
-                f'no {path}',
-                'Install the package again: pip install -e .',
-            )
+        raise file_error(
+            'the configs of kd_ext', 'installed with it', f'no {path}', 'Install the package again: pip install -e .'
         )
     return Config.fromfile(path)[name].to_dict()
 
@@ -49,29 +44,23 @@ def distill_entries(methods):
         ValueError: An unknown method, one named twice, or a factor that is no number > 0.
     """
     if not isinstance(methods, (tuple, list)) or not methods:
-        raise ValueError(
-            expected('methods', 'a list of at least one method', repr(methods), f'Known: {", ".join(METHODS)}.')
-        )
+        raise value_error('methods', 'a list of at least one method', repr(methods), f'Known: {", ".join(METHODS)}.')
     entries = {}
     for method in methods:
         rest, _, teacher = str(method).partition('@')
         name, _, factor = rest.partition(':')
         if name not in METHODS:
-            raise ValueError(
-                expected(
-                    'a distillation method', f'one of {", ".join(METHODS)}', repr(name), near_matches(name, METHODS)
-                )
+            raise value_error(
+                'a distillation method', f'one of {", ".join(METHODS)}', repr(name), near_matches(name, METHODS)
             )
         for part in METHODS[name]:
             key = f'{part}_{teacher}' if teacher else part
             if key in entries:
-                raise ValueError(
-                    expected(
-                        'methods',
-                        'without a term twice',
-                        f'{key} again in {method!r}',
-                        'Name each once; kd++ holds kd and nd, reviewkd++ reviewkd and nd.',
-                    )
+                raise value_error(
+                    'methods',
+                    'without a term twice',
+                    f'{key} again in {method!r}',
+                    'Name each once; kd++ holds kd and nd, reviewkd++ reviewkd and nd.',
                 )
             entries[key] = copy.deepcopy(_part(part))
             entries[key]['loss_weight'] *= _factor(method, factor)
@@ -86,13 +75,11 @@ def _factor(method, text):
     except ValueError:
         value = float('nan')
     if not 0 < value < float('inf'):
-        raise ValueError(
-            expected(
-                f'the factor of {method!r}',
-                'a number > 0',
-                repr(text),
-                'It multiplies the usual weight: rcka:0.5. Leave a method out to do without it.',
-            )
+        raise value_error(
+            f'the factor of {method!r}',
+            'a number > 0',
+            repr(text),
+            'It multiplies the usual weight: rcka:0.5. Leave a method out to do without it.',
         )
     return value
 
@@ -117,15 +104,13 @@ def distill_config(cfg, teacher, teacher_ckpt, methods=('rcka',)):
 
     model = cfg.get('model') if isinstance(cfg, Config) else None
     if not isinstance(model, dict) or 'type' not in model:
-        raise ValueError(expected('config', 'a Config of a detector, with a model', repr(model)))
+        raise value_error('config', 'a Config of a detector, with a model', repr(model))
     if str(model.type).endswith('DetectionDistill'):
-        raise ValueError(
-            expected(
-                'config',
-                'one of a plain detector',
-                'one that distills already',
-                'Train it as it is, or name the config of its student.',
-            )
+        raise value_error(
+            'config',
+            'one of a plain detector',
+            'one that distills already',
+            'Train it as it is, or name the config of its student.',
         )
     if isinstance(teacher, dict) and teacher:
         teacher = {name: _path(one) for name, one in teacher.items()}
@@ -148,22 +133,15 @@ def distill_config(cfg, teacher, teacher_ckpt, methods=('rcka',)):
 def _path(teacher):
     """A teacher's config, found from any folder."""
     if not teacher:
-        raise ValueError(
-            expected(
-                'teacher',
-                'a config path or pkg::config',
-                repr(teacher),
-                'Say --teacher CONFIG --teacher-ckpt WEIGHTS.',
-            )
+        raise value_error(
+            'teacher', 'a config path or pkg::config', repr(teacher), 'Say --teacher CONFIG --teacher-ckpt WEIGHTS.'
         )
     if not isinstance(teacher, (str, os.PathLike)):
-        raise TypeError(
-            expected(
-                'teacher',
-                'a config path or pkg::config',
-                f'a {type(teacher).__name__}',
-                "Save a config with cfg.dump('teacher.py') and name that file.",
-            )
+        raise type_error(
+            'teacher',
+            'a config path or pkg::config',
+            f'a {type(teacher).__name__}',
+            "Save a config with cfg.dump('teacher.py') and name that file.",
         )
     teacher = os.fspath(teacher)
     if '::' not in teacher and os.path.isfile(teacher):

@@ -12,7 +12,7 @@ from torch import Tensor
 from kd_ext.algorithms.distiller import Distiller
 from kd_ext.algorithms.plain_student import PlainStudentMixin
 from kd_ext.build.detector import build_detector
-from kd_ext.errors import check_task_loss, expected, near_matches
+from kd_ext.errors import check_task_loss, near_matches, type_error
 from kd_ext.registry import MODELS
 from kd_ext.teachers.build import build_teachers, map_classes
 from kd_ext.teachers.inputs import InputAdapter
@@ -85,13 +85,8 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
         **unknown,
     ) -> None:
         for key in unknown:
-            raise TypeError(
-                expected(
-                    'kd_ext.DetectionDistill',
-                    f'given {", ".join(ARGUMENTS)}',
-                    f'{key!r}',
-                    near_matches(key, ARGUMENTS),
-                )
+            raise type_error(
+                'kd_ext.DetectionDistill', f'given {", ".join(ARGUMENTS)}', f'{key!r}', near_matches(key, ARGUMENTS)
             )
         if not isinstance(student, BaseModel):
             student = build_detector(student, 'student')

@@ -7,7 +7,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from kd_ext.build.probe import blank_samples, probing
-from kd_ext.errors import expected, iteration, near_matches
+from kd_ext.errors import expected, iteration, near_matches, value_error
 from kd_ext.taps import PartTap, Reading, build_tap
 from kd_ext.teachers.forward import TeacherPass
 from kd_ext.terms.entry import OF_MAPS, OF_REGIONS, WEIGHTS, split_entry
@@ -36,13 +36,11 @@ class Distiller(nn.Module):
     def __init__(self, distill, student, teachers, classes):
         super().__init__()
         if not isinstance(distill, dict) or not distill:
-            raise ValueError(
-                expected(
-                    'distill',
-                    'a dict of at least one named loss',
-                    repr(distill),
-                    "For example distill=dict(rcka=dict(type='kd_ext.RCKALoss', at='neck')).",
-                )
+            raise value_error(
+                'distill',
+                'a dict of at least one named loss',
+                repr(distill),
+                "For example distill=dict(rcka=dict(type='kd_ext.RCKALoss', at='neck')).",
             )
         entries = _in_order({name: split_entry(name, cfg) for name, cfg in distill.items()})
         self.classes = classes
@@ -76,13 +74,11 @@ class Distiller(nn.Module):
             self.terms[name], self.weightings[name] = term, weighting
             self.matches.add(term, shapes, role if len(teachers) > 1 else '')
         if not self.terms:
-            raise ValueError(
-                expected(
-                    'distill',
-                    'of something that does not go by class, where teacher and student have no class in common',
-                    ', '.join(entries),
-                    "Terms at 'neck' and 'backbone' do, and those at 'embedding' where both have heads of one family.",
-                )
+            raise value_error(
+                'distill',
+                'of something that does not go by class, where teacher and student have no class in common',
+                ', '.join(entries),
+                "Terms at 'neck' and 'backbone' do, and those at 'embedding' where both have heads of one family.",
             )
         self.matches.notes += [mapped.describe() for mapped in classes.values() if not mapped.same]
         self.matches.added = sum(p.numel() for p in self.parameters())
@@ -215,15 +211,13 @@ def _teacher(name, settings, teachers):
     if chosen is None and len(teachers) == 1:
         return next(iter(teachers))
     if not isinstance(chosen, str) or chosen not in teachers:
-        raise ValueError(
-            expected(
-                f'distill.{name}.teacher',
-                f'one of {", ".join(teachers)}',
-                repr(chosen),
-                near_matches(chosen, teachers)
-                if chosen is not None
-                else 'With several teachers each entry says which one it is of.',
-            )
+        raise value_error(
+            f'distill.{name}.teacher',
+            f'one of {", ".join(teachers)}',
+            repr(chosen),
+            near_matches(chosen, teachers)
+            if chosen is not None
+            else 'With several teachers each entry says which one it is of.',
         )
     return chosen
 
@@ -233,12 +227,10 @@ def _tap(name, settings):
     for rule, wrong in (('unless', OF_REGIONS), ('where', OF_MAPS)):
         for setting in wrong:
             if setting in settings and tap.of_regions == (wrong is OF_MAPS):
-                raise ValueError(
-                    expected(
-                        f'distill.{name}',
-                        f"without {setting} {rule} at is 'embedding' or 'logits'",
-                        f'at={settings["at"]!r}',
-                    )
+                raise value_error(
+                    f'distill.{name}',
+                    f"without {setting} {rule} at is 'embedding' or 'logits'",
+                    f'at={settings["at"]!r}',
                 )
     return tap
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config.utils import MODULE2PACKAGE
 
 from kd_ext.build.extras import require_extra
-from kd_ext.errors import expected, near_matches
+from kd_ext.errors import file_error, near_matches
 
 ALGORITHM = 'DetectionDistill'
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
@@ -29,33 +29,24 @@ def find_config(name, key='config'):
     path = root / Path(relative).expanduser()
     if path.is_file() and path.suffix in SUFFIXES:
         return path
-    raise FileNotFoundError(
-        expected(
-            key, f'an existing file ({", ".join(SUFFIXES)})', repr(name), _neighbours(path, package + colons, root)
-        )
+    raise file_error(
+        key, f'an existing file ({", ".join(SUFFIXES)})', repr(name), _neighbours(path, package + colons, root)
     )
 
 
 def _config_folder(package):
     if package not in MODULE2PACKAGE:
-        raise FileNotFoundError(
-            expected(
-                'the package of a config',
-                'one that ships configs',
-                repr(package),
-                near_matches(package, sorted(MODULE2PACKAGE)),
-            )
+        raise file_error(
+            'the package of a config',
+            'one that ships configs',
+            repr(package),
+            near_matches(package, sorted(MODULE2PACKAGE)),
         )
     require_extra(package)
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise FileNotFoundError(
-            expected(
-                'the package of a config',
-                'installed',
-                repr(package),
-                f'Install it: pip install {MODULE2PACKAGE[package]}',
-            )
+        raise file_error(
+            'the package of a config', 'installed', repr(package), f'Install it: pip install {MODULE2PACKAGE[package]}'
         )
     return Path(spec.origin).parent / '.mim' / 'configs'
 

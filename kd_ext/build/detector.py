@@ -10,7 +10,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 
 from kd_ext.build.extras import require_extra
-from kd_ext.errors import expected, is_ours, near_matches
+from kd_ext.errors import file_error, is_ours, near_matches, type_error, value_error
 
 
 @contextlib.contextmanager
@@ -51,18 +51,18 @@ def model_config(source, name):
         # a whole config may be given where its ``model`` is meant
         return _plain(source if 'type' in source else _scoped_model(source), name)
     if not isinstance(source, (str, os.PathLike)):
-        raise TypeError(expected(name, 'a config path, a pkg::config name, a dict or a model', type(source).__name__))
+        raise type_error(name, 'a config path, a pkg::config name, a dict or a model', type(source).__name__)
     source = os.fspath(source)
     if '::' not in source and not os.path.isfile(source):
-        raise FileNotFoundError(expected(name, 'the path of a config file', repr(source), _neighbours(source)))
+        raise file_error(name, 'the path of a config file', repr(source), _neighbours(source))
     try:
         cfg = get_config(source) if '::' in source else Config.fromfile(source)
     except (OSError, ValueError, AssertionError) as error:
-        raise FileNotFoundError(
-            expected(name, 'a config that can be read', repr(source), f'{error} {_neighbours(source)}'.strip())
+        raise file_error(
+            name, 'a config that can be read', repr(source), f'{error} {_neighbours(source)}'.strip()
         ) from error
     if 'model' not in cfg:
-        raise ValueError(expected(name, 'a config with a model', f'{source!r} without one'))
+        raise value_error(name, 'a config with a model', f'{source!r} without one')
     if '::' in source:
         cfg.model.setdefault('_scope_', source.partition('::')[0])
     return _plain(_scoped_model(cfg), name)
@@ -72,7 +72,7 @@ def _plain(model, name):
     """``model``, or the student of one that distills."""
     kind = model.get('type') if isinstance(model, dict) else None
     if kind is None:
-        raise ValueError(expected(name, 'a config of a detector', 'one whose model has no type'))
+        raise value_error(name, 'a config of a detector', 'one whose model has no type')
     if not getattr(kind, '__name__', str(kind)).endswith('DetectionDistill'):
         return model
     student = model['student']
@@ -126,14 +126,12 @@ def build_detector(source, role):
         except Exception as error:
             if is_ours(error):
                 raise
-            raise ValueError(
-                expected(
-                    role,
-                    'the config of a detector that can be built',
-                    f'one that ends in {type(error).__name__}: {error}',
-                    'It has to build without distillation, too.',
-                )
+            raise value_error(
+                role,
+                'the config of a detector that can be built',
+                f'one that ends in {type(error).__name__}: {error}',
+                'It has to build without distillation, too.',
             ) from error
     if not isinstance(model, BaseModel):
-        raise TypeError(expected(role, 'a detector, a BaseModel of MMEngine', f'a {type(model).__name__}'))
+        raise type_error(role, 'a detector, a BaseModel of MMEngine', f'a {type(model).__name__}')
     return model

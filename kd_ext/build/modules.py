@@ -8,7 +8,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from kd_ext.errors import expected, is_ours, near_matches
+from kd_ext.errors import is_ours, near_matches, value_error
 from kd_ext.registry import MODELS
 
 # what modules raise that are given something they were not made for
@@ -37,25 +37,23 @@ def build_module(place, cfg, known=(), **facts):
         ValueError: Unknown type, unknown argument or no torch module.
     """
     if not isinstance(cfg, dict) or cfg.get('type') is None:
-        raise ValueError(expected(place, 'a dict with type', repr(cfg)))
+        raise value_error(place, 'a dict with type', repr(cfg))
     with DefaultScope.overwrite_default_scope('kd_ext'):
         kind = _find(cfg['type'])
         if kind is None:
-            raise ValueError(
-                expected(
-                    f'{place}.type', 'registered', repr(cfg['type']), near_matches(cfg['type'], known) if known else ''
-                )
+            raise value_error(
+                f'{place}.type', 'registered', repr(cfg['type']), near_matches(cfg['type'], known) if known else ''
             )
         try:
             module = MODELS.build(ConfigDict({**cfg, **facts}))
         except Exception as error:
             if is_ours(error):
                 raise
-            raise ValueError(
-                expected(place, f'arguments of {kind.__name__}{_signature(kind)}', f'{type(error).__name__}: {error}')
+            raise value_error(
+                place, f'arguments of {kind.__name__}{_signature(kind)}', f'{type(error).__name__}: {error}'
             ) from error
     if not isinstance(module, nn.Module):
-        raise ValueError(expected(f'{place}.type', 'a torch module', f'{kind.__name__}, which is none'))
+        raise value_error(f'{place}.type', 'a torch module', f'{kind.__name__}, which is none')
     return module
 
 
@@ -94,9 +92,7 @@ def naming(place, rule, features, remedy='Read at another place, or correct its 
     except FAULTS as error:
         if is_ours(error) or isinstance(error, torch.cuda.OutOfMemoryError):
             raise
-        raise ValueError(
-            expected(place, rule, f'{shapes(features)} ({type(error).__name__}: {error})', remedy)
-        ) from error
+        raise value_error(place, rule, f'{shapes(features)} ({type(error).__name__}: {error})', remedy) from error
 
 
 def shapes(values):

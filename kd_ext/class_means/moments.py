@@ -7,7 +7,7 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor
 
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.losses.checks import check_count
 from kd_ext.losses.labelled import check_labelled, class_sums
 
@@ -46,13 +46,11 @@ class Sums:
         embeddings, labels = embeddings[counted], labels[counted]
         wrong = (~embeddings.isfinite().all(1)).sum()
         if wrong:
-            raise ValueError(
-                expected(
-                    'embeddings',
-                    'finite',
-                    f'inf or NaN in {wrong} of {len(embeddings)} regions',
-                    'Check the checkpoint; fp16 may have overflowed.',
-                )
+            raise value_error(
+                'embeddings',
+                'finite',
+                f'inf or NaN in {wrong} of {len(embeddings)} regions',
+                'Check the checkpoint; fp16 may have overflowed.',
             )
         self._add(embeddings, labels)
         return self
@@ -65,7 +63,7 @@ class Sums:
     def merge(self, other: 'Sums') -> 'Sums':
         """Takes in the regions of another one, of the same shape."""
         if self.sums.shape != other.sums.shape:
-            raise ValueError(expected('moments', f'of shape {tuple(self.sums.shape)}', tuple(other.sums.shape)))
+            raise value_error('moments', f'of shape {tuple(self.sums.shape)}', tuple(other.sums.shape))
         for mine, theirs in zip(self._state(), other._state()):
             mine += theirs
         return self

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kd_ext.class_means.moments import Sums
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 
 REMEDY = 'Go on with the same arguments as before, or start anew with --fresh, which deletes it.'
 
@@ -90,20 +90,16 @@ class Partials:
             content = torch.load(path, map_location='cpu', weights_only=True)
             identity = content['identity']
         except Exception as error:
-            raise ValueError(
-                expected(
-                    'the partial result', 'one that can be read', f'{str(path)!r} ({type(error).__name__})', REMEDY
-                )
+            raise value_error(
+                'the partial result', 'one that can be read', f'{str(path)!r} ({type(error).__name__})', REMEDY
             ) from error
         other = [key for key in {**self.identity, **identity} if self.identity.get(key) != identity.get(key)]
         if other:
-            raise ValueError(
-                expected(
-                    f'the partial result {str(path)!r}',
-                    f'of the same {", ".join(self.identity)}',
-                    f'one of another {", ".join(other)}',
-                    REMEDY,
-                )
+            raise value_error(
+                f'the partial result {str(path)!r}',
+                f'of the same {", ".join(self.identity)}',
+                f'one of another {", ".join(other)}',
+                REMEDY,
             )
         partial = self.empty()
         partial.sums.counts = content['counts']
@@ -126,13 +122,11 @@ class Partials:
             if partial.id in absorbed:  # and was not deleted any more
                 continue
             if bool((merged.done & partial.done).any()):
-                raise ValueError(
-                    expected(
-                        'the partial results',
-                        'of different images',
-                        'files with images in common: ' + ', '.join(path.name for path in files),
-                        REMEDY,
-                    )
+                raise value_error(
+                    'the partial results',
+                    'of different images',
+                    'files with images in common: ' + ', '.join(path.name for path in files),
+                    REMEDY,
                 )
             merged.sums.merge(partial.sums)
             merged.done |= partial.done

@@ -13,7 +13,7 @@ from typing import List, Optional
 import torch
 from torch import Tensor, nn
 
-from kd_ext.errors import expected, near_matches, reason
+from kd_ext.errors import file_error, near_matches, reason, value_error
 from kd_ext.losses.checks import check_tensor
 
 FORMAT = 'kd_ext class means'
@@ -63,16 +63,14 @@ class ClassMeans:
         if not fits:
             names = ', '.join((self.classes or [])[:4])
             known = rows if self.classes is None else len(self.classes)
-            raise ValueError(
-                expected(
-                    f'the class means {source!r}',
-                    f"those of the student's {num_classes} classes",
-                    f'{known} classes of width {width}' + (f' ({names}, ...)' if names else ''),
-                    'Compute them with a teacher of the same data set: '
-                    'tools/class_means.py CONFIG CHECKPOINT --out means.pth; or '
-                    "name the student's classes, classes=dict(student=[...]), "
-                    'to find them among these.',
-                )
+            raise value_error(
+                f'the class means {source!r}',
+                f"those of the student's {num_classes} classes",
+                f'{known} classes of width {width}' + (f' ({names}, ...)' if names else ''),
+                'Compute them with a teacher of the same data set: '
+                'tools/class_means.py CONFIG CHECKPOINT --out means.pth; or '
+                "name the student's classes, classes=dict(student=[...]), "
+                'to find them among these.',
             )
         return self.means if found is None else found
 
@@ -107,15 +105,13 @@ def load_class_means(path):
     if not os.path.isfile(path):
         folder = os.path.dirname(path) or '.'
         names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-        raise FileNotFoundError(
-            expected(
-                'class_means',
-                "a file, or 'online'",
-                repr(path),
-                near_matches(os.path.basename(path), names)
-                if names
-                else f'The folder {folder!r} does not exist or is empty.',
-            )
+        raise file_error(
+            'class_means',
+            "a file, or 'online'",
+            repr(path),
+            near_matches(os.path.basename(path), names)
+            if names
+            else f'The folder {folder!r} does not exist or is empty.',
         )
     try:
         if path.endswith('.json'):
@@ -131,13 +127,11 @@ def load_class_means(path):
             if isinstance(error, pickle.UnpicklingError)
             else f'{type(error).__name__}: {str(error)[:300]}'
         )
-        raise ValueError(
-            expected(
-                'class_means',
-                'a file of tools/class_means.py or a JSON file of lists by class index',
-                f'{path!r} ({why})',
-                'Compute it again: tools/class_means.py CONFIG CHECKPOINT --out means.pth.',
-            )
+        raise value_error(
+            'class_means',
+            'a file of tools/class_means.py or a JSON file of lists by class index',
+            f'{path!r} ({why})',
+            'Compute it again: tools/class_means.py CONFIG CHECKPOINT --out means.pth.',
         ) from error
 
 

@@ -14,7 +14,7 @@ from kd_ext.build.probe import is_segmentor
 from kd_ext.cli.config import ALGORITHMS
 from kd_ext.cli.data_check import check_data
 from kd_ext.cli.errors import rank
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.preflight import Preflight
 from kd_ext.preflight.step_check import build
 from kd_ext.preflight.stopwatch import Stopwatch
@@ -28,13 +28,11 @@ def check(cfg, images, size):
     """
     kind = cfg.model.get('type')
     if getattr(kind, '__name__', kind) not in ALGORITHMS:
-        raise ValueError(
-            expected(
-                'config',
-                'one that distills',
-                f'a plain {kind}',
-                'Add --teacher CONFIG --teacher-ckpt WEIGHTS --distill METHOD.',
-            )
+        raise value_error(
+            'config',
+            'one that distills',
+            f'a plain {kind}',
+            'Add --teacher CONFIG --teacher-ckpt WEIGHTS --distill METHOD.',
         )
     check_data(cfg, ('train',))
     # its own report says what matters

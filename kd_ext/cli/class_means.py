@@ -16,7 +16,7 @@ from kd_ext.cli.models import load_model, teacher_source
 from kd_ext.cli.runner import join, leave
 from kd_ext.data.labelled import LabelledData, check_classes, class_names, spread
 from kd_ext.engine.interruption import Interrupted
-from kd_ext.errors import expected
+from kd_ext.errors import file_error, value_error
 from kd_ext.taps import find_head
 from kd_ext.teachers.class_map import ClassMap
 from kd_ext.teachers.identity import PREFIX, checkpoint_digest, digest
@@ -76,11 +76,11 @@ def check_out(out):
     """
     folder = Path(out).parent
     if not folder.is_dir():
-        raise FileNotFoundError(
-            expected('--out', 'a file in an existing folder', repr(str(out)), f'Make the folder: mkdir -p {folder}')
+        raise file_error(
+            '--out', 'a file in an existing folder', repr(str(out)), f'Make the folder: mkdir -p {folder}'
         )
     if Path(out).is_dir():
-        raise ValueError(expected('--out', 'a file', f'the folder {out!r}'))
+        raise value_error('--out', 'a file', f'the folder {out!r}')
 
 
 def _identity(args, source, model, data):

@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from kd_ext.errors import Message, expected, near_matches
+from kd_ext.errors import Message, expected, file_error, near_matches
 
 WEIGHTS = ('.pth', '.pt', '.ckpt')
 
@@ -44,7 +44,7 @@ def check_checkpoint(name, path):
         if there
         else f'There is no checkpoint in {folder}.'
     )
-    raise FileNotFoundError(expected(name, 'an existing file or a URL', repr(path), remedy))
+    raise file_error(name, 'an existing file or a URL', repr(path), remedy)
 
 
 def _datasets(key, dataset):

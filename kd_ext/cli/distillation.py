@@ -6,7 +6,7 @@ from pathlib import Path
 from kd_ext.build.configs import find_config
 from kd_ext.cli.config import distill_settings
 from kd_ext.cli.data_check import check_checkpoint
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.recipes import METHODS, distill_config
 
 
@@ -38,13 +38,11 @@ def apply_distill_options(cfg, args):
         return cfg
     for name, option in (('teacher', '--teacher'), ('teacher_ckpt', '--teacher-ckpt')):
         if name not in given:
-            raise ValueError(
-                expected(
-                    option,
-                    'given as well',
-                    'none',
-                    'A distillation takes --teacher CONFIG --teacher-ckpt WEIGHTS [--distill METHOD ...].',
-                )
+            raise value_error(
+                option,
+                'given as well',
+                'none',
+                'A distillation takes --teacher CONFIG --teacher-ckpt WEIGHTS [--distill METHOD ...].',
             )
     find_config(args.teacher, '--teacher')
     check_checkpoint('--teacher-ckpt', args.teacher_ckpt)

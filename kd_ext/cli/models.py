@@ -9,7 +9,7 @@ from kd_ext.build.configs import distills
 from kd_ext.build.detector import model_config
 from kd_ext.cli.config import load_config, student_only
 from kd_ext.cli.data_check import check_checkpoint
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.teachers.build import build_teacher
 from kd_ext.teachers.identity import PREFIX, checkpoint_digest
 
@@ -37,13 +37,11 @@ def chosen_models(args, cfg):
     elif distills(cfg):
         checkpoint = cfg.model.get('teacher_ckpt')
         if not isinstance(checkpoint, str):
-            raise ValueError(
-                expected(
-                    'model.teacher_ckpt',
-                    'a path or URL',
-                    repr(checkpoint),
-                    'Name the teacher: --teacher CONFIG CHECKPOINT.',
-                )
+            raise value_error(
+                'model.teacher_ckpt',
+                'a path or URL',
+                repr(checkpoint),
+                'Name the teacher: --teacher CONFIG CHECKPOINT.',
             )
         source, name = teacher_source(cfg, args.config)
         models['teacher'] = name, source, checkpoint

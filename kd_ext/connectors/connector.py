@@ -7,7 +7,7 @@ from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 
 from kd_ext.build.modules import build_module
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.registry import MODELS
 
 
@@ -40,12 +40,10 @@ class Connector(nn.Module):
             ValueError: The shapes have other numbers of axes, or the projector cannot be built.
         """
         if len(student) != len(teacher) or len(student) not in (2, 3, 4):
-            raise ValueError(
-                expected(
-                    'a tapped feature',
-                    'of 2, 3 or 4 axes, as many in student and teacher',
-                    f'{tuple(student)} and {tuple(teacher)}',
-                )
+            raise value_error(
+                'a tapped feature',
+                'of 2, 3 or 4 axes, as many in student and teacher',
+                f'{tuple(student)} and {tuple(teacher)}',
             )
         axis = 1 if len(student) == 4 else -1
         widths = student[axis], teacher[axis]

@@ -4,7 +4,7 @@ from torch import nn
 
 from kd_ext.build.modules import arguments, build_module
 from kd_ext.connectors.margins import bn_margin
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 
 
 def teacher_connectors(name, cfg, tap, teacher, levels, widths):
@@ -39,22 +39,15 @@ def teacher_connectors(name, cfg, tap, teacher, levels, widths):
 def _norm(name, tap, teacher, level):
     remedy = 'kd_ext.RunningMarginConnector takes the margins from the features instead.'
     if not hasattr(tap, 'norms'):
-        raise ValueError(
-            expected(
-                f'distill.{name}.at',
-                "'pre_relu', where margins can be had from the teacher's BN",
-                repr(tap.path),
-                remedy,
-            )
+        raise value_error(
+            f'distill.{name}.at', "'pre_relu', where margins can be had from the teacher's BN", repr(tap.path), remedy
         )
     norm = tap.norms(teacher, 'teacher')[level]
     if norm is None:
-        raise ValueError(
-            expected(
-                f'distill.{name}',
-                'read where the teacher has a BN before the activation',
-                f'level {level} of {type(teacher.backbone).__name__} without one',
-                remedy,
-            )
+        raise value_error(
+            f'distill.{name}',
+            'read where the teacher has a BN before the activation',
+            f'level {level} of {type(teacher.backbone).__name__} without one',
+            remedy,
         )
     return norm

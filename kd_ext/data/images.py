@@ -8,7 +8,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import Dataset
 
 from kd_ext.build.detector import detector_scope
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 
 LOADS_LABELS = re.compile(r'Load\w*Annotations')
 SPLITS = ('train', 'val', 'test')
@@ -41,13 +41,8 @@ def split_parts(cfg, split):
     dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
     if not isinstance(dataset, dict):
         known = [name for name in SPLITS if cfg.get(f'{name}_dataloader')]
-        raise ValueError(
-            expected(
-                f'{split}_dataloader',
-                'a dict with a dataset',
-                'none',
-                f'The config has: {", ".join(known) or "no data"}.',
-            )
+        raise value_error(
+            f'{split}_dataloader', 'a dict with a dataset', 'none', f'The config has: {", ".join(known) or "no data"}.'
         )
     return list(_parts(dataset))
 
@@ -70,13 +65,11 @@ def plain_pipeline(cfg):
             return split_parts(cfg, split)[0][1]
     pipeline = cfg.get('test_pipeline')
     if not pipeline:
-        raise ValueError(
-            expected(
-                'the config',
-                'one with val_dataloader, test_dataloader or test_pipeline',
-                'none of them',
-                'Images go through the transforms of validation: without augmentation.',
-            )
+        raise value_error(
+            'the config',
+            'one with val_dataloader, test_dataloader or test_pipeline',
+            'none of them',
+            'Images go through the transforms of validation: without augmentation.',
         )
     return pipeline
 
@@ -99,13 +92,11 @@ class SplitImages(Dataset):
             cfg, split, [dict(deepcopy(part), pipeline=deepcopy(pipeline)) for part, _ in split_parts(cfg, split)]
         )
         if not len(self):
-            raise ValueError(
-                expected(
-                    f'{split}_dataloader',
-                    'a data set with images',
-                    'none',
-                    'Correct ann_file, data_prefix and filter_cfg.',
-                )
+            raise value_error(
+                f'{split}_dataloader',
+                'a data set with images',
+                'none',
+                'Correct ann_file, data_prefix and filter_cfg.',
             )
 
     def build(self, cfg, split, configs):

@@ -10,7 +10,7 @@ from copy import deepcopy
 from mmengine.registry import DATASETS
 
 from kd_ext.data.images import LOADS_LABELS, SplitImages, data_scope, kind_of, plain_pipeline, split_parts, spread
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 
 __all__ = ['LabelledData', 'class_names', 'labelled_pipeline', 'split_parts', 'spread']
 LOADS_IMAGES = re.compile(r'Load\w*Image')
@@ -50,12 +50,8 @@ def labelled_pipeline(test, train):
     steps = [one for one in test if not LOADS_LABELS.fullmatch(kind_of(one))]
     loads = [index for index, one in enumerate(steps) if LOADS_IMAGES.match(kind_of(one))]
     if not loads:
-        raise ValueError(
-            expected(
-                "the validation's pipeline",
-                'one that loads images',
-                ', '.join(kind_of(one) for one in test) or 'empty',
-            )
+        raise value_error(
+            "the validation's pipeline", 'one that loads images', ', '.join(kind_of(one) for one in test) or 'empty'
         )
     first = loads[-1] + 1
     packs = [index for index, one in enumerate(steps) if kind_of(one).startswith('Pack')]
@@ -104,13 +100,11 @@ class LabelledData(SplitImages):
     def _common_classes(self):
         classes = [list(part.metainfo.get('classes') or ()) for part in self.parts]
         if not classes[0] or any(one != classes[0] for one in classes):
-            raise ValueError(
-                expected(
-                    f'{self.split}_dataloader',
-                    'of one set of classes',
-                    ' and '.join(str(len(one)) for one in classes),
-                    'Give metainfo=dict(classes=...) to each data set.',
-                )
+            raise value_error(
+                f'{self.split}_dataloader',
+                'of one set of classes',
+                ' and '.join(str(len(one)) for one in classes),
+                'Give metainfo=dict(classes=...) to each data set.',
             )
         return classes[0]
 
@@ -118,13 +112,11 @@ class LabelledData(SplitImages):
         for part in self.parts:
             if any(part.get_data_info(index).get('instances') for index in range(len(part))):
                 return
-        raise ValueError(
-            expected(
-                f'{self.split}_dataloader',
-                'a data set with annotated images',
-                f'{len(self)} images without a single annotation',
-                'Choose another split, or correct ann_file, metainfo.classes and filter_cfg.',
-            )
+        raise value_error(
+            f'{self.split}_dataloader',
+            'a data set with annotated images',
+            f'{len(self)} images without a single annotation',
+            'Choose another split, or correct ann_file, metainfo.classes and filter_cfg.',
         )
 
 
@@ -136,11 +128,9 @@ def check_classes(head, data):
     """
     if head.num_classes != len(data.classes):
         names = ', '.join(data.classes[:3])
-        raise ValueError(
-            expected(
-                f'the classes of {data.split}_dataloader',
-                f'the {head.num_classes} of {head.name}',
-                f'{len(data.classes)} ({names}, ...)',
-                'Give the data set that the model was trained on.',
-            )
+        raise value_error(
+            f'the classes of {data.split}_dataloader',
+            f'the {head.num_classes} of {head.name}',
+            f'{len(data.classes)} ({names}, ...)',
+            'Give the data set that the model was trained on.',
         )

@@ -8,7 +8,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.registry import HOOKS
 
 STEP, DATA = 0, 1
@@ -40,13 +40,11 @@ class ExactResumeHook(Hook):
         self.by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         self._worker_init = getattr(loader, 'worker_init_fn', None)
         if self.by_epoch and getattr(loader, 'persistent_workers', False):
-            raise ValueError(
-                expected(
-                    'train_dataloader.persistent_workers',
-                    'False for kd_ext.ExactResumeHook where training is by epoch',
-                    'True',
-                    'Workers that go on keep random states of their own.',
-                )
+            raise value_error(
+                'train_dataloader.persistent_workers',
+                'False for kd_ext.ExactResumeHook where training is by epoch',
+                'True',
+                'Workers that go on keep random states of their own.',
             )
         if not self.by_epoch and not getattr(loader, 'num_workers', 0):
             runner.train_loop.dataloader_iterator = _Seeded(runner.train_loop.dataloader_iterator, runner.seed)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from kd_ext.cli.errors import rank
-from kd_ext.errors import expected
+from kd_ext.errors import expected, value_error
 
 # those with an optimizer; best_*.pth has none
 NAMES = re.compile(r'(epoch_\d+|iter_\d+|interrupted)\.pth')
@@ -40,24 +40,20 @@ def choose_checkpoint(cfg):
     if cfg.get('load_from'):
         if fault:
             other = furthest(folders)
-            raise ValueError(
-                expected(
-                    '--resume',
-                    'a checkpoint to go on from',
-                    f'{path!r} ({fault})',
-                    f'The furthest that is whole: {other}' if other else 'Start anew, without --resume.',
-                )
+            raise value_error(
+                '--resume',
+                'a checkpoint to go on from',
+                f'{path!r} ({fault})',
+                f'The furthest that is whole: {other}' if other else 'Start anew, without --resume.',
             )
     elif path is None or fault:
         other = furthest(folders)
         if other is None and fault:
-            raise ValueError(
-                expected(
-                    '--resume',
-                    'of a work dir with a checkpoint that is whole',
-                    f'{path!r} ({fault}) and no other',
-                    'Start anew, without --resume.',
-                )
+            raise value_error(
+                '--resume',
+                'of a work dir with a checkpoint that is whole',
+                f'{path!r} ({fault}) and no other',
+                'Start anew, without --resume.',
             )
         if other and rank() == 0:
             print(

@@ -10,7 +10,7 @@ import torch
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor
 
-from kd_ext.errors import expected
+from kd_ext.errors import type_error, value_error
 from kd_ext.losses.checks import check_tensor
 from kd_ext.losses.precision import full_precision
 
@@ -26,23 +26,19 @@ def check_labelled(preds_S, labels, class_means):
     check_tensor('preds_S', preds_S, (2,), '(N, D)')
     check_tensor('class_means', class_means, (2,), '(R, D)')
     if not isinstance(labels, Tensor):
-        raise TypeError(expected('labels', 'a tensor (N,)', type(labels).__name__))
+        raise type_error('labels', 'a tensor (N,)', type(labels).__name__)
     if labels.dtype in NO_LABELS or labels.is_floating_point() or labels.shape != preds_S.shape[:1]:
-        raise ValueError(
-            expected(
-                'labels',
-                f'{len(preds_S)} whole numbers, one for each row of preds_S',
-                f'{labels.dtype} of shape {tuple(labels.shape)}',
-            )
+        raise value_error(
+            'labels',
+            f'{len(preds_S)} whole numbers, one for each row of preds_S',
+            f'{labels.dtype} of shape {tuple(labels.shape)}',
         )
     if not len(class_means) or class_means.shape[1] != preds_S.shape[1]:
-        raise ValueError(
-            expected(
-                'class_means',
-                f'at least one row of width {preds_S.shape[1]}, as preds_S has',
-                f'shape {tuple(class_means.shape)}',
-                'kd_ext.DetectionDistill adds a projector where teacher and student differ.',
-            )
+        raise value_error(
+            'class_means',
+            f'at least one row of width {preds_S.shape[1]}, as preds_S has',
+            f'shape {tuple(class_means.shape)}',
+            'kd_ext.DetectionDistill adds a projector where teacher and student differ.',
         )
 
 

@@ -22,7 +22,7 @@ from typing import Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from kd_ext.errors import expected
+from kd_ext.errors import type_error, value_error
 from kd_ext.losses.checks import check_count, check_levels, check_weight
 from kd_ext.losses.precision import full_precision
 from kd_ext.losses.spectral import EPS, stage_sigmas
@@ -82,38 +82,28 @@ def lipschitz_loss(
 def _check_stages(preds_S, preds_T):
     for name, stages in (('preds_S', preds_S), ('preds_T', preds_T)):
         if not isinstance(stages, (tuple, list)) or not all(isinstance(maps, Tensor) for maps in stages):
-            raise TypeError(
-                expected(
-                    name,
-                    'a tuple of stage features (B, C_k, H_k, W_k)',
-                    type(stages).__name__,
-                    'Take several stages of the backbone.',
-                )
+            raise type_error(
+                name,
+                'a tuple of stage features (B, C_k, H_k, W_k)',
+                type(stages).__name__,
+                'Take several stages of the backbone.',
             )
         for k, maps in enumerate(stages):
             if maps.dim() != 4 or not maps.is_floating_point():
-                raise ValueError(
-                    expected(
-                        f'{name}[{k}]',
-                        'floating point (B, C_k, H_k, W_k)',
-                        f'{maps.dtype} of shape {tuple(maps.shape)}',
-                    )
+                raise value_error(
+                    f'{name}[{k}]', 'floating point (B, C_k, H_k, W_k)', f'{maps.dtype} of shape {tuple(maps.shape)}'
                 )
     check_levels(preds_S, preds_T)
     if len(preds_S) < 2:
-        raise ValueError(
-            expected('preds_S', 'at least 2 stages', len(preds_S), 'The loss relates neighbouring stages.')
-        )
+        raise value_error('preds_S', 'at least 2 stages', len(preds_S), 'The loss relates neighbouring stages.')
     batches = {len(maps) for maps in (*preds_S, *preds_T)}
     if len(batches) > 1:
-        raise ValueError(expected('all stages', 'of one batch size', sorted(batches)))
+        raise value_error('all stages', 'of one batch size', sorted(batches))
 
 
 def _check_weights(stage_weights, pairs):
     if len(stage_weights) != pairs:
-        raise ValueError(
-            expected('stage_weights', f'{pairs} numbers, one per pair of stages', f'{len(stage_weights)}')
-        )
+        raise value_error('stage_weights', f'{pairs} numbers, one per pair of stages', f'{len(stage_weights)}')
 
 
 @MODELS.register_module()

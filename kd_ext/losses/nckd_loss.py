@@ -27,7 +27,7 @@ import torch
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
-from kd_ext.errors import expected
+from kd_ext.errors import expected, value_error
 from kd_ext.losses.checks import check_count, check_tensor, check_weight
 from kd_ext.losses.kl_loss import check_temperature
 from kd_ext.losses.labelled import EPS, batch_means, check_labelled, directions, known_rows
@@ -134,12 +134,10 @@ def nc2_loss(student_means: Tensor, class_means: Tensor, center: bool = True) ->
     check_tensor('student_means', student_means, (2,), '(R, D)')
     check_tensor('class_means', class_means, (2,), '(R, D)')
     if len(student_means) != len(class_means):
-        raise ValueError(
-            expected(
-                'student_means and class_means',
-                '(R, D) with the same R',
-                f'{tuple(student_means.shape)} and {tuple(class_means.shape)}',
-            )
+        raise value_error(
+            'student_means and class_means',
+            '(R, D) with the same R',
+            f'{tuple(student_means.shape)} and {tuple(class_means.shape)}',
         )
     class_means = class_means.detach().to(student_means.dtype)
     known = _known(student_means.detach()) & _known(class_means)
@@ -205,14 +203,12 @@ class NCKDLoss(nn.Module):
         self.include_background = bool(include_background)
         self.momentum = check_weight('momentum', momentum)
         if not 0 < self.momentum <= 1:
-            raise ValueError(expected('momentum', 'in (0, 1]', repr(momentum)))
+            raise value_error('momentum', 'in (0, 1]', repr(momentum))
         self.loss_weight = check_weight('loss_weight', loss_weight)
         self.register_buffer('student_means', None)
         self.register_buffer('student_counts', None)
         if (num_classes is None) != (width is None):
-            raise ValueError(
-                expected('num_classes and width', 'both given or both left out', f'{num_classes} and {width}')
-            )
+            raise value_error('num_classes and width', 'both given or both left out', f'{num_classes} and {width}')
         if num_classes is not None:
             self.setup(num_classes, width)
 
@@ -223,13 +219,11 @@ class NCKDLoss(nn.Module):
             self.student_means = torch.zeros(shape)
             self.student_counts = torch.zeros(shape[0], dtype=torch.long)
         elif self.student_means.shape != shape:
-            raise ValueError(
-                expected(
-                    'student_means',
-                    f'of shape {shape}',
-                    f'{tuple(self.student_means.shape)}',
-                    'Leave out num_classes and width of kd_ext.NCKDLoss: they are found from the detector.',
-                )
+            raise value_error(
+                'student_means',
+                f'of shape {shape}',
+                f'{tuple(self.student_means.shape)}',
+                'Leave out num_classes and width of kd_ext.NCKDLoss: they are found from the detector.',
             )
 
     def forward(self, preds_S: Tensor, labels: Tensor, class_means: Tensor) -> Dict[str, Tensor]:
@@ -266,13 +260,11 @@ class NCKDLoss(nn.Module):
         rows, width = self.student_means.shape
         foreground = rows - self.include_background
         if preds_S.shape[1] != width or len(class_means) not in (foreground, foreground + 1):
-            raise ValueError(
-                expected(
-                    'class_means',
-                    f'({foreground} or {foreground + 1}, {width})',
-                    f'{tuple(class_means.shape)}',
-                    'Class means belong to one data set and one teacher.',
-                )
+            raise value_error(
+                'class_means',
+                f'({foreground} or {foreground + 1}, {width})',
+                f'{tuple(class_means.shape)}',
+                'Class means belong to one data set and one teacher.',
             )
         return class_means[:rows]
 

@@ -18,7 +18,7 @@ import torch
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.losses.checks import check_count, check_pair, check_weight
 from kd_ext.losses.labelled import EPS, check_labelled, class_counts, directions, known_rows
 from kd_ext.losses.precision import full_precision
@@ -34,13 +34,11 @@ def foreground(class_means: Tensor, num_classes: Optional[int]) -> Tensor:
     if num_classes is None:
         return class_means[:-1]
     if rows not in (num_classes, num_classes + 1):
-        raise ValueError(
-            expected(
-                'class_means',
-                f'{num_classes} rows, or {num_classes + 1} with the background',
-                f'{rows} rows',
-                'Class means belong to one data set and one teacher.',
-            )
+        raise value_error(
+            'class_means',
+            f'{num_classes} rows, or {num_classes + 1} with the background',
+            f'{rows} rows',
+            'Class means belong to one data set and one teacher.',
         )
     return class_means[:num_classes]
 

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.losses.checks import check_count, check_levels, check_pair, check_tensor, check_weight
 from kd_ext.losses.precision import full_precision
 from kd_ext.registry import MODELS
@@ -151,10 +151,8 @@ class ReviewKDLoss(nn.Module):
         self.widths = None
         self.fusions = nn.ModuleList()
         if (in_channels is None) != (out_channels is None):
-            raise ValueError(
-                expected(
-                    'in_channels and out_channels', 'both given or both left out', f'{in_channels} and {out_channels}'
-                )
+            raise value_error(
+                'in_channels and out_channels', 'both given or both left out', f'{in_channels} and {out_channels}'
             )
         if in_channels is not None:
             given = [len(widths) for widths in (in_channels, out_channels) if not isinstance(widths, int)]
@@ -165,18 +163,15 @@ class ReviewKDLoss(nn.Module):
         """Makes the layers for widths from fine to coarse; again is fine."""
         widths = tuple(student_widths), tuple(teacher_widths)
         if len(widths[0]) != len(widths[1]) or not widths[0]:
-            raise ValueError(
-                expected('in_channels and out_channels', 'one number for each level', f'{widths[0]} and {widths[1]}')
+            raise value_error(
+                'in_channels and out_channels', 'one number for each level', f'{widths[0]} and {widths[1]}'
             )
         if self.widths not in (None, widths):
-            raise ValueError(
-                expected(
-                    'student and teacher widths',
-                    f'{self.widths}',
-                    f'{widths}',
-                    'Leave out in_channels and out_channels of '
-                    'kd_ext.ReviewKDLoss: they are found from the detectors.',
-                )
+            raise value_error(
+                'student and teacher widths',
+                f'{self.widths}',
+                f'{widths}',
+                'Leave out in_channels and out_channels of kd_ext.ReviewKDLoss: they are found from the detectors.',
             )
         if self.widths is None:
             self.widths = widths
@@ -212,27 +207,23 @@ class ReviewKDLoss(nn.Module):
             for maps in preds:
                 check_tensor(name, maps, (4,), '(B, C, H, W)')
                 if self.training and maps[:, :1].numel() == 1:
-                    raise ValueError(
-                        expected(
-                            name,
-                            'maps of more than one value for each channel',
-                            f'shape {tuple(maps.shape)}',
-                            'BN needs them: take more images a batch, or finer levels=.',
-                        )
+                    raise value_error(
+                        name,
+                        'maps of more than one value for each channel',
+                        f'shape {tuple(maps.shape)}',
+                        'BN needs them: take more images a batch, or finer levels=.',
                     )
         got = tuple(tuple(maps.shape[1] for maps in preds) for preds in (preds_S, preds_T))
         if got != self.widths:
-            raise ValueError(
-                expected(
-                    'preds_S and preds_T',
-                    f'maps of widths {self.widths}',
-                    got,
-                    'Call setup(student_widths, teacher_widths) before training.',
-                )
+            raise value_error(
+                'preds_S and preds_T',
+                f'maps of widths {self.widths}',
+                got,
+                'Call setup(student_widths, teacher_widths) before training.',
             )
         sizes = {len(maps) for maps in (*preds_S, *preds_T)}
         if len(sizes) > 1:
-            raise ValueError(expected('preds_S and preds_T', 'of one batch size', sorted(sizes)))
+            raise value_error('preds_S and preds_T', 'of one batch size', sorted(sizes))
 
 
 def _per_level(widths, num_levels):

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kd_ext.build.probe import probing
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.taps.recorder import as_tensors
 from kd_ext.taps.tap import PartTap
 
@@ -84,13 +84,11 @@ def _stage(calls, level, role):
     if acts:
         activation, module, level, _ = acts[-1]
         if [call for call in calls if call[1] is module][-1] is not acts[-1]:
-            raise ValueError(
-                expected(
-                    "at='pre_relu'",
-                    f'read from a {role} each of whose stages ends in an activation of its own',
-                    f'backbone.{activation}, which runs again after the stage',
-                    "Use at='backbone'.",
-                )
+            raise value_error(
+                "at='pre_relu'",
+                f'read from a {role} each of whose stages ends in an activation of its own',
+                f'backbone.{activation}, which runs again after the stage',
+                "Use at='backbone'.",
             )
     # an in-place activation or sum leaves the tensor the one it was
     norms = [name for name, module, _, output in calls if output is level and isinstance(module, _BatchNorm)]

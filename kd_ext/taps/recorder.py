@@ -2,7 +2,7 @@
 
 import torch
 
-from kd_ext.errors import expected
+from kd_ext.errors import expected, type_error
 
 
 class ForwardDone(BaseException):
@@ -96,8 +96,6 @@ def as_tensors(output, name):
         output = tuple(output.values())
     if isinstance(output, (tuple, list)):
         return tuple(tensor for item in output if item is not None for tensor in as_tensors(item, name))
-    raise TypeError(
-        expected(
-            f'the output of {name!r}', 'made of tensors', type(output).__name__, 'Tap a module that puts out tensors.'
-        )
+    raise type_error(
+        f'the output of {name!r}', 'made of tensors', type(output).__name__, 'Tap a module that puts out tensors.'
     )

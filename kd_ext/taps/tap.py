@@ -6,7 +6,7 @@ or a line in ``TAPS``.
 
 from torch import nn
 
-from kd_ext.errors import expected, near_matches
+from kd_ext.errors import expected, near_matches, value_error
 from kd_ext.taps.heads import find_head
 
 
@@ -78,8 +78,8 @@ class RegionTap:
             levels = (levels,)
         for name, values in (('stage', None if stage is None else (stage,)), ('levels', levels)):
             if values is not None and (not values or not all(type(value) is int and value >= 0 for value in values)):
-                raise ValueError(
-                    expected(name, 'whole numbers >= 0' if name == 'levels' else 'a whole number >= 0', repr(values))
+                raise value_error(
+                    name, 'whole numbers >= 0' if name == 'levels' else 'a whole number >= 0', repr(values)
                 )
         self.stage, self.levels = stage, levels
         self.key = 'regions' + ''.join(
@@ -104,6 +104,6 @@ def build_tap(at, stage=None, levels=None):
     ``stage`` and ``levels`` concern region taps alone.
     """
     if not isinstance(at, str) or not at:
-        raise ValueError(expected('at', f'a tap ({", ".join(TAPS)}) or a dotted module path', repr(at)))
+        raise value_error('at', f'a tap ({", ".join(TAPS)}) or a dotted module path', repr(at))
     kind = TAPS.get(at, ModuleTap)
     return kind(stage, levels) if kind is RegionTap else kind(at)

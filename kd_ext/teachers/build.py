@@ -6,7 +6,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 
 from kd_ext.build.detector import build_detector
-from kd_ext.errors import expected, near_matches
+from kd_ext.errors import near_matches, type_error, value_error
 from kd_ext.teachers.checkpoint import checkpoint_key, load_teacher
 from kd_ext.teachers.class_map import ClassMap
 
@@ -34,22 +34,19 @@ def build_teacher(source, checkpoint, allow_mismatch=False, role='teacher'):
         ValueError: The checkpoint is unreadable or does not fit.
     """
     if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
-        raise TypeError(expected(checkpoint_key(role), 'a path or URL', f'a {type(checkpoint).__name__}'))
+        raise type_error(checkpoint_key(role), 'a path or URL', f'a {type(checkpoint).__name__}')
     if not isinstance(allow_mismatch, bool):
-        raise TypeError(expected('allow_teacher_mismatch', 'True or False', repr(allow_mismatch)))
+        raise type_error('allow_teacher_mismatch', 'True or False', repr(allow_mismatch))
     if isinstance(source, BaseModel):
         teacher = source
     else:
         teacher = build_detector(source, role)
         if not checkpoint:
-            raise ValueError(
-                expected(
-                    checkpoint_key(role),
-                    'the path or URL of its weights',
-                    repr(checkpoint),
-                    'An untrained teacher teaches nothing; where that is meant '
-                    f'(a test), pass teacher_ckpt={RANDOM!r}.',
-                )
+            raise value_error(
+                checkpoint_key(role),
+                'the path or URL of its weights',
+                repr(checkpoint),
+                f'An untrained teacher teaches nothing; where that is meant (a test), pass teacher_ckpt={RANDOM!r}.',
             )
     if checkpoint == RANDOM:
         print_log(f'{role}: UNTRAINED, random weights', 'current', 30)
@@ -88,24 +85,18 @@ def build_teachers(source, checkpoint, allow_mismatch=False):
     """
     if not are_several(source):
         if isinstance(checkpoint, dict):
-            raise ValueError(
-                expected(
-                    'teacher_ckpt',
-                    'one path, as there is one teacher',
-                    repr(dict(checkpoint)),
-                    'For several teachers give both by '
-                    'name: teacher=dict(a=..., b=...), teacher_ckpt=dict(a=..., '
-                    'b=...).',
-                )
+            raise value_error(
+                'teacher_ckpt',
+                'one path, as there is one teacher',
+                repr(dict(checkpoint)),
+                'For several teachers give both by name: teacher=dict(a=..., b=...), teacher_ckpt=dict(a=..., b=...).',
             )
         return {ONE: build_teacher(source, checkpoint, allow_mismatch)}
     if not isinstance(checkpoint, dict) or set(checkpoint) != set(source):
-        raise ValueError(
-            expected('teacher_ckpt', f'a dict with a path for each of {", ".join(source)}', repr(checkpoint))
-        )
+        raise value_error('teacher_ckpt', f'a dict with a path for each of {", ".join(source)}', repr(checkpoint))
     for name in source:
         if not isinstance(name, str) or not name.isidentifier():
-            raise ValueError(expected('the name of a teacher', 'an identifier', repr(name)))
+            raise value_error('the name of a teacher', 'an identifier', repr(name))
     return {
         name: build_teacher(one, checkpoint[name], allow_mismatch, f'{ONE}.{name}') for name, one in source.items()
     }
@@ -132,26 +123,22 @@ def map_classes(names, teachers):
         ValueError: Unknown keys, or see :class:`ClassMap`.
     """
     if names is not None and not isinstance(names, dict):
-        raise ValueError(expected('classes', f'a dict with {", ".join(CLASSES)}', repr(names)))
+        raise value_error('classes', f'a dict with {", ".join(CLASSES)}', repr(names))
     names = dict(names or {})
     unknown = [key for key in names if key not in CLASSES]
     if unknown:
-        raise ValueError(
-            expected(
-                'classes', f'a dict with {", ".join(CLASSES)}', repr(unknown[0]), near_matches(unknown[0], CLASSES)
-            )
+        raise value_error(
+            'classes', f'a dict with {", ".join(CLASSES)}', repr(unknown[0]), near_matches(unknown[0], CLASSES)
         )
     given = names.get('teacher')
     if not isinstance(given, dict):
         given = dict.fromkeys(teachers, given)
     for key, value in (('student', names.get('student')), *(('teacher', one) for one in given.values())):
         if not (value is None or isinstance(value, (tuple, list)) and all(isinstance(name, str) for name in value)):
-            raise ValueError(expected(f'classes.{key}', 'a list of names', repr(value)))
+            raise value_error(f'classes.{key}', 'a list of names', repr(value))
     aliases = names.get('aliases')
     if not isinstance({} if aliases is None else aliases, dict):
-        raise ValueError(
-            expected('classes.aliases', "a dict from the student's names to the teacher's", repr(aliases))
-        )
+        raise value_error('classes.aliases', "a dict from the student's names to the teacher's", repr(aliases))
     return {
         name: ClassMap(
             names.get('student'), given.get(name) or getattr(teacher, 'class_names', None), names.get('aliases')

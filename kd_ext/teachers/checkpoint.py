@@ -7,7 +7,7 @@ import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
-from kd_ext.errors import bad_weights, expected, refusal
+from kd_ext.errors import bad_weights, expected, file_error, refusal, value_error
 
 CONFIGS = ('.py', '.json', '.yaml', '.yml')
 
@@ -31,12 +31,10 @@ def read_checkpoint(path, key='teacher_ckpt'):
         tuple[dict, dict]: The state dict, and the meta data beside it.
     """
     if '://' not in path and not os.path.isfile(path):
-        raise FileNotFoundError(
-            expected(key, 'a file or URL', repr(path), 'Download or train it first, or correct the path.')
-        )
+        raise file_error(key, 'a file or URL', repr(path), 'Download or train it first, or correct the path.')
     if path.endswith(CONFIGS):
-        raise ValueError(
-            expected(key, 'a checkpoint', f'the config {path!r}', 'The config belongs to teacher, the .pth file here.')
+        raise value_error(
+            key, 'a checkpoint', f'the config {path!r}', 'The config belongs to teacher, the .pth file here.'
         )
     try:
         content = CheckpointLoader.load_checkpoint(path, 'cpu', logger=None)
@@ -47,13 +45,11 @@ def read_checkpoint(path, key='teacher_ckpt'):
     except pickle.UnpicklingError as error:
         raise ValueError(refusal(key, error, path)) from error
     except Exception as error:
-        raise ValueError(
-            expected(
-                key,
-                'a readable checkpoint with a state dict',
-                f'{path!r} ({type(error).__name__}: {str(error)[:300]})',
-                'Fetch or train it again.',
-            )
+        raise value_error(
+            key,
+            'a readable checkpoint with a state dict',
+            f'{path!r} ({type(error).__name__}: {str(error)[:300]})',
+            'Fetch or train it again.',
         ) from error
     return state, content.get('meta') or {}
 
@@ -75,13 +71,11 @@ def load_teacher(teacher, path, allow_mismatch=False, role='teacher'):
     try:
         result = teacher.load_state_dict(state, strict=False)
     except RuntimeError as error:  # some detectors rename keys while loading
-        raise ValueError(
-            expected(
-                key,
-                f'a checkpoint of {type(teacher).__name__}',
-                f'{path!r} ({str(error)[:300]})',
-                'Name the config that it was trained with.',
-            )
+        raise value_error(
+            key,
+            f'a checkpoint of {type(teacher).__name__}',
+            f'{path!r} ({str(error)[:300]})',
+            'Name the config that it was trained with.',
         ) from error
     report = dict(
         missing=[
@@ -104,13 +98,11 @@ def load_teacher(teacher, path, allow_mismatch=False, role='teacher'):
         print_log(text, 'current')
     damaged = bad_weights(teacher)
     if damaged:
-        raise ValueError(
-            expected(
-                key,
-                'of finite weights',
-                f'{path!r} with {damaged} that are not',
-                'Its training diverged: take an earlier checkpoint.',
-            )
+        raise value_error(
+            key,
+            'of finite weights',
+            f'{path!r} with {damaged} that are not',
+            'Its training diverged: take an earlier checkpoint.',
         )
     teacher.class_names = _class_names(meta)
     teacher._is_init = True  # MMEngine's init_weights leaves it alone

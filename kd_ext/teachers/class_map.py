@@ -9,7 +9,7 @@ import re
 import torch
 from torch import Tensor
 
-from kd_ext.errors import expected, near_matches
+from kd_ext.errors import near_matches, value_error
 
 UNKNOWN = -1
 
@@ -48,13 +48,11 @@ class ClassMap:
         for name, other in (aliases or {}).items():
             for side, word, known in (('student', name, own), ('teacher', other, places)):
                 if _plain(word) not in known:
-                    raise ValueError(
-                        expected(
-                            'classes.aliases',
-                            "names of the student's classes with the teacher's names for them",
-                            f'{word!r}, which is no class of the {side}',
-                            near_matches(word, getattr(self, side) or ()),
-                        )
+                    raise value_error(
+                        'classes.aliases',
+                        "names of the student's classes with the teacher's names for them",
+                        f'{word!r}, which is no class of the {side}',
+                        near_matches(word, getattr(self, side) or ()),
                     )
             self.aliases[_plain(name)] = _plain(other)
         self.index = None
@@ -100,25 +98,21 @@ class ClassMap:
         for role, names, count in (('student', self.student, num_classes), ('teacher', self.teacher, teacher_classes)):
             # names that nothing is mapped by may be of any number
             if self.index is not None and len(names) != count:
-                raise ValueError(
-                    expected(
-                        f'the class names of the {role}',
-                        f'{count}, as its head has classes',
-                        f'{len(names)}: {", ".join(names[:4])}, ...',
-                        f'Correct classes=dict({role}=[...]).',
-                    )
+                raise value_error(
+                    f'the class names of the {role}',
+                    f'{count}, as its head has classes',
+                    f'{len(names)}: {", ".join(names[:4])}, ...',
+                    f'Correct classes=dict({role}=[...]).',
                 )
         if self.index is None and num_classes != teacher_classes:
             missing = [f'{role}=[...]' for role in ('student', 'teacher') if getattr(self, role) is None]
-            raise ValueError(
-                expected(
-                    'teacher and student',
-                    'of the same classes where terms are by class',
-                    f'{num_classes} classes in the student and {teacher_classes} in the teacher',
-                    'Give the model the '
-                    f'names to map them by: classes=dict({", ".join(missing)}), '
-                    "or take terms at 'embedding', 'neck' or 'backbone'.",
-                )
+            raise value_error(
+                'teacher and student',
+                'of the same classes where terms are by class',
+                f'{num_classes} classes in the student and {teacher_classes} in the teacher',
+                'Give the model the '
+                f'names to map them by: classes=dict({", ".join(missing)}), '
+                "or take terms at 'embedding', 'neck' or 'backbone'.",
             )
 
     def columns(self, background):
@@ -179,11 +173,9 @@ def _places(whose, names):
     """Place of each plain name in a list."""
     plain = [_plain(name) for name in names or ()]
     if len(set(plain)) < len(plain):
-        raise ValueError(
-            expected(
-                f'the class names of {whose}',
-                'without one twice',
-                ', '.join(sorted({n for n in plain if plain.count(n) > 1})),
-            )
+        raise value_error(
+            f'the class names of {whose}',
+            'without one twice',
+            ', '.join(sorted({n for n in plain if plain.count(n) > 1})),
         )
     return {name: index for index, name in enumerate(plain)}

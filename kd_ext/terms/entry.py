@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from kd_ext.build.modules import build_module, naming, shapes
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 
 # settings that one kind of tap alone has a meaning for
 OF_REGIONS = ('stage', 'class_means')
@@ -32,26 +32,22 @@ def split_entry(name, cfg):
         or not name.replace('-', '_').isidentifier()
         or hasattr(nn.ModuleDict(), name)
     ):
-        raise ValueError(
-            expected(
-                'a name in distill',
-                "made of letters, digits and _, no attribute of torch modules, without 'loss' in it",
-                repr(name),
-                'It becomes the log key distill.loss_<name>, which MMEngine adds '
-                'to the total because it contains "loss", and '
-                'distill.share_<name>, which is no loss.',
-            )
+        raise value_error(
+            'a name in distill',
+            "made of letters, digits and _, no attribute of torch modules, without 'loss' in it",
+            repr(name),
+            'It becomes the log key distill.loss_<name>, which MMEngine adds '
+            'to the total because it contains "loss", and '
+            'distill.share_<name>, which is no loss.',
         )
     if not isinstance(cfg, dict) or cfg.get('type') is None:
-        raise ValueError(expected(f'distill.{name}', 'a dict with type and at', repr(cfg)))
+        raise value_error(f'distill.{name}', 'a dict with type and at', repr(cfg))
     if 'at' not in cfg:
-        raise ValueError(
-            expected(
-                f'distill.{name}',
-                'told where to read features',
-                'no at=',
-                "Say at='neck', at='backbone', at='embedding', at='logits' or at='<module path>'.",
-            )
+        raise value_error(
+            f'distill.{name}',
+            'told where to read features',
+            'no at=',
+            "Say at='neck', at='backbone', at='embedding', at='logits' or at='<module path>'.",
         )
     loss = {key: cfg[key] for key in cfg if key not in SETTINGS}
     return loss, {key: cfg[key] for key in SETTINGS if key in cfg}
@@ -67,12 +63,10 @@ def build_loss(name, cfg):
     parameters = _parameters(loss)
     required = [p.name for p in parameters if p.default is p.empty and p.name not in BY_NAME]
     if not parameters or len(required) > 2 or (len(parameters) < 2 and not asks(loss)):
-        raise ValueError(
-            expected(
-                f'distill.{name}.type',
-                'a loss whose forward takes student and teacher features, forward(preds_S, preds_T)',
-                f'{type(loss).__name__}.forward({", ".join(p.name for p in parameters)})',
-            )
+        raise value_error(
+            f'distill.{name}.type',
+            'a loss whose forward takes student and teacher features, forward(preds_S, preds_T)',
+            f'{type(loss).__name__}.forward({", ".join(p.name for p in parameters)})',
         )
     return loss
 
@@ -105,12 +99,10 @@ def run_loss(name, loss, *features, **named):
         value = loss(*features, **named)
     values = list(value.values()) if isinstance(value, dict) else [value]
     if not values or not all(isinstance(one, torch.Tensor) and one.dim() == 0 for one in values):
-        raise ValueError(
-            expected(
-                f'distill.{name}',
-                'a loss that gives a scalar, or a dict of them',
-                f'{type(loss).__name__}, which gives {shapes(values)}',
-            )
+        raise value_error(
+            f'distill.{name}',
+            'a loss that gives a scalar, or a dict of them',
+            f'{type(loss).__name__}, which gives {shapes(values)}',
         )
     return value
 
@@ -127,13 +119,11 @@ def set_up(place, loss, **facts):
     wanted = inspect.signature(setup).parameters
     missing = [name for name, p in wanted.items() if p.default is p.empty and name not in facts]
     if missing:
-        raise ValueError(
-            expected(
-                place,
-                f'a place where {", ".join(missing)} is known, which {type(loss).__name__} needs',
-                f'one of {", ".join(facts)}',
-                "Losses of regions go with at='embedding' and at='logits', those of feature maps with all others.",
-            )
+        raise value_error(
+            place,
+            f'a place where {", ".join(missing)} is known, which {type(loss).__name__} needs',
+            f'one of {", ".join(facts)}',
+            "Losses of regions go with at='embedding' and at='logits', those of feature maps with all others.",
         )
     setup(**{name: facts[name] for name in wanted if name in facts})
 

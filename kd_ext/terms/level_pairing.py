@@ -7,7 +7,7 @@ detector's coarsest levels and 6 x 6 of another's.
 import math
 
 from kd_ext.build.probe import PROBE_SIZE
-from kd_ext.errors import expected
+from kd_ext.errors import expected, value_error
 from kd_ext.terms.match_table import Side
 
 
@@ -69,13 +69,11 @@ def _named(name, wanted, student, teacher):
         and all(type(level) is int and 0 <= level < count for level, count in zip(pair, counts))
         for pair in pairs
     ):
-        raise ValueError(
-            expected(
-                f'distill.{name}.levels',
-                f'within 0..{min(counts) - 1}, or pairs of a student and a teacher level',
-                tuple(wanted),
-                f'There the student has {counts[0]} levels and the teacher {counts[1]}.',
-            )
+        raise value_error(
+            f'distill.{name}.levels',
+            f'within 0..{min(counts) - 1}, or pairs of a student and a teacher level',
+            tuple(wanted),
+            f'There the student has {counts[0]} levels and the teacher {counts[1]}.',
         )
     return [tuple(pair) for pair in pairs]
 

@@ -6,7 +6,7 @@ from torch import nn
 from kd_ext.build.modules import naming
 from kd_ext.connectors import Connector
 from kd_ext.connectors.teacher_connectors import teacher_connectors
-from kd_ext.errors import expected, near_matches
+from kd_ext.errors import near_matches, value_error
 from kd_ext.losses.checks import check_weight
 from kd_ext.losses.precision import upcast
 from kd_ext.terms.entry import asks, build_loss, run_loss, set_up
@@ -64,12 +64,10 @@ class LevelTerm(nn.Module):
         self.name, self.key = name, tap.key
         self.loss = build_loss(name, loss)
         if asks(self.loss):
-            raise ValueError(
-                expected(
-                    f'distill.{name}.at',
-                    f"'embedding', where regions have labels, as {type(self.loss).__name__} needs them",
-                    repr(tap.key),
-                )
+            raise value_error(
+                f'distill.{name}.at',
+                f"'embedding', where regions have labels, as {type(self.loss).__name__} needs them",
+                repr(tap.key),
             )
         self.pairs = pair_levels(name, settings.get('levels'), student, teacher, getattr(self.loss, 'least_levels', 1))
         self.relates = getattr(self.loss, 'relates_levels', False)
@@ -106,14 +104,12 @@ class LevelTerm(nn.Module):
         if not isinstance(weights, (tuple, list)):
             weights = (weights,)
         if self.relates or len(weights) != len(self.pairs):
-            raise ValueError(
-                expected(
-                    f'distill.{self.name}.level_weights',
-                    'left out, as this loss relates levels'
-                    if self.relates
-                    else f'{len(self.pairs)} numbers, one per pair of levels',
-                    tuple(weights),
-                )
+            raise value_error(
+                f'distill.{self.name}.level_weights',
+                'left out, as this loss relates levels'
+                if self.relates
+                else f'{len(self.pairs)} numbers, one per pair of levels',
+                tuple(weights),
             )
         return [check_weight('level_weights', value) for value in weights]
 
@@ -129,22 +125,18 @@ class LevelTerm(nn.Module):
     def _shared(self, other, others):
         known = [key for key in others if isinstance(others[key], LevelTerm)]
         if other not in known:
-            raise ValueError(
-                expected(
-                    f'distill.{self.name}.connector',
-                    'a config, or the name of an entry above it',
-                    repr(other),
-                    near_matches(other, known) if known else 'No entry above reads feature maps.',
-                )
+            raise value_error(
+                f'distill.{self.name}.connector',
+                'a config, or the name of an entry above it',
+                repr(other),
+                near_matches(other, known) if known else 'No entry above reads feature maps.',
             )
         term = others[other]
         if not term.connectors or (term.key, term.pairs) != (self.key, self.pairs):
-            raise ValueError(
-                expected(
-                    f'distill.{self.name}.connector',
-                    'of an entry that reads the same levels at the same place through connectors',
-                    repr(other),
-                )
+            raise value_error(
+                f'distill.{self.name}.connector',
+                'of an entry that reads the same levels at the same place through connectors',
+                repr(other),
             )
         return term.connectors
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from kd_ext.build.modules import naming
 from kd_ext.connectors import Connector
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.losses.precision import upcast
 from kd_ext.terms.entry import asks, needs_teacher, run_loss, set_up
 from kd_ext.terms.level_term import count_bad, named_terms
@@ -66,13 +66,11 @@ class RegionTerm(nn.Module):
     def _without_teacher(self, student, teacher):
         pair = f'the {student.family} regions of {student.name} and the {teacher.family} regions of {teacher.name}'
         if 'class_means' not in self.asked:
-            raise ValueError(
-                expected(
-                    f'distill.{self.name}',
-                    'read where teacher and student have regions in common',
-                    pair,
-                    "kd_ext.NCKDLoss and kd_ext.NDLoss work there; others at 'neck' and 'backbone' do.",
-                )
+            raise value_error(
+                f'distill.{self.name}',
+                'read where teacher and student have regions in common',
+                pair,
+                "kd_ext.NCKDLoss and kd_ext.NDLoss work there; others at 'neck' and 'backbone' do.",
             )
         print_log(
             f'distill.{self.name}: {pair} have no places in common; '
@@ -91,23 +89,19 @@ class RegionTerm(nn.Module):
                 f'{head.num_logits} {kind} logits of {head.num_classes} classes'
                 for head, (_, kind) in zip((student, teacher), sides)
             ]
-            raise ValueError(
-                expected(
-                    f'distill.{self.name}',
-                    'read from logits of one kind',
-                    f'{text[0]} in the student and {text[1]} in the teacher',
-                    "Use at='embedding' or at='neck' there.",
-                )
+            raise value_error(
+                f'distill.{self.name}',
+                'read from logits of one kind',
+                f'{text[0]} in the student and {text[1]} in the teacher',
+                "Use at='embedding' or at='neck' there.",
             )
 
     def _columns(self, student, classes):
         if 'labels' in self.asked:
-            raise ValueError(
-                expected(
-                    f'distill.{self.name}',
-                    'of teacher and student with the same classes, as its loss takes logits and labels',
-                    classes.describe(),
-                )
+            raise value_error(
+                f'distill.{self.name}',
+                'of teacher and student with the same classes, as its loss takes logits and labels',
+                classes.describe(),
             )
         return classes.columns(student.num_logits > student.num_classes)
 

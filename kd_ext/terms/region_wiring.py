@@ -5,7 +5,7 @@ import os
 from kd_ext.build.probe import probing
 from kd_ext.class_means.running import OnlineClassMeans
 from kd_ext.class_means.stored import StoredClassMeans, load_class_means
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.terms.entry import asks, build_loss
 from kd_ext.terms.region_term import RegionTerm
 
@@ -50,14 +50,12 @@ class RegionWiring:
         kind, loss = loss['type'], build_loss(name, loss)
         wants_means = 'class_means' in asks(loss)
         if wants_means and at != 'embedding':
-            raise ValueError(expected(f'distill.{name}.at', "'embedding', which class means are of", repr(at)))
+            raise value_error(f'distill.{name}.at', "'embedding', which class means are of", repr(at))
         if not wants_means and 'class_means' in settings:
-            raise ValueError(
-                expected(f'distill.{name}', f'without class_means, which {kind} does not take', 'class_means=')
-            )
+            raise value_error(f'distill.{name}', f'without class_means, which {kind} does not take', 'class_means=')
         source = settings.get('class_means', ONLINE)
         if not isinstance(source, (str, os.PathLike)):
-            raise ValueError(expected(f'distill.{name}.class_means', f'a file, or {ONLINE!r}', repr(source)))
+            raise value_error(f'distill.{name}.class_means', f'a file, or {ONLINE!r}', repr(source))
         own = wants_means and source == ONLINE and not shared
         if at == 'logits' or own or (wants_means and source != ONLINE):
             self.by_class.add(name)
@@ -100,13 +98,11 @@ class RegionWiring:
         if source not in self._files:
             found = load_class_means(source).of_classes(student.num_classes, self.classes, source)
             if found.shape[1] != width:
-                raise ValueError(
-                    expected(
-                        f'distill.{name}.class_means',
-                        f"of width {width}, as the teacher's embeddings are",
-                        f'{found.shape[1]} in {source!r}',
-                        'Compute them with this teacher: tools/class_means.py CONFIG CHECKPOINT.',
-                    )
+                raise value_error(
+                    f'distill.{name}.class_means',
+                    f"of width {width}, as the teacher's embeddings are",
+                    f'{found.shape[1]} in {source!r}',
+                    'Compute them with this teacher: tools/class_means.py CONFIG CHECKPOINT.',
                 )
             self._files[source] = f'{self.prefix}file{len(self._files)}'
             self.class_means[self._files[source]] = StoredClassMeans(found)

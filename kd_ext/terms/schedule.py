@@ -14,7 +14,7 @@ import math
 
 from mmengine.logging import MessageHub, print_log
 
-from kd_ext.errors import expected, near_matches
+from kd_ext.errors import near_matches, value_error
 
 DEFAULTS = dict(begin=0, warmup=0, decay=None, end=None, final=0.0, by_epoch=False)
 DECAYS = ('linear', 'cosine')
@@ -66,21 +66,19 @@ class Schedule:
     def of(cls, name, cfg):
         """From ``schedule=`` of an entry, a dict or None."""
         if cfg is not None and not isinstance(cfg, dict):
-            raise ValueError(expected(f'distill.{name}.schedule', f'a dict of {", ".join(DEFAULTS)}', repr(cfg)))
+            raise value_error(f'distill.{name}.schedule', f'a dict of {", ".join(DEFAULTS)}', repr(cfg))
         for key in cfg or {}:
             if key not in DEFAULTS:
-                raise ValueError(
-                    expected(
-                        f'distill.{name}.schedule',
-                        f'made of {", ".join(DEFAULTS)}',
-                        repr(key),
-                        near_matches(key, DEFAULTS),
-                    )
+                raise value_error(
+                    f'distill.{name}.schedule',
+                    f'made of {", ".join(DEFAULTS)}',
+                    repr(key),
+                    near_matches(key, DEFAULTS),
                 )
         return cls(name, **(cfg or {}))
 
     def _refuse(self, key, rule, value, remedy=''):
-        raise ValueError(expected(f'{self.place}.{key}', rule, repr(value), remedy))
+        raise value_error(f'{self.place}.{key}', rule, repr(value), remedy)
 
     def _time(self, key, value):
         whole = self.by_epoch or isinstance(value, int)

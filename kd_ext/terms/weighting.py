@@ -12,7 +12,7 @@ import torch
 from mmengine.dist import all_reduce
 from torch import nn
 
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.losses.precision import upcast
 from kd_ext.terms.schedule import Schedule, is_number
 
@@ -47,13 +47,11 @@ class Weighting(nn.Module):
         if balance is None:
             return
         if not is_number(balance) or not 0 < balance < 10:
-            raise ValueError(
-                expected(
-                    f'distill.{name}.balance',
-                    'a number > 0 and < 10',
-                    repr(balance),
-                    'It is the share of the task loss, 0.2 for a fifth; leave it out for a weight that stays.',
-                )
+            raise value_error(
+                f'distill.{name}.balance',
+                'a number > 0 and < 10',
+                repr(balance),
+                'It is the share of the task loss, 0.2 for a fifth; leave it out for a weight that stays.',
             )
         self.register_buffer('means', torch.zeros(2))  # of task loss and term
         self.register_buffer('steps', torch.zeros((), dtype=torch.long))

@@ -10,7 +10,7 @@ from torch import tensor
 
 from kd_ext.analysis.neural_collapse.job import CollapseJob
 from kd_ext.data.labelled import LabelledData, spread
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.registry import HOOKS
 
 PREFIX = 'val/nc/'
@@ -48,7 +48,7 @@ class NeuralCollapseHook(Hook):
     ) -> None:
         for name, value in (('max_images', max_images), ('interval', interval)):
             if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(expected(f'NeuralCollapseHook.{name}', 'a whole number >= 1', repr(value)))
+                raise value_error(f'NeuralCollapseHook.{name}', 'a whole number >= 1', repr(value))
         self.max_images, self.interval = max_images, interval
         self.options = dict(stage=stage, levels=levels, workers=workers, background=background)
         self._job, self._validations = None, 0

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from kd_ext.class_means.moments import Moments
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.losses.checks import check_count
 from kd_ext.losses.labelled import directions
 
@@ -137,13 +137,11 @@ def measure(
     names = _names(names, rows)
     known = moments.counts >= check_count('min_regions', min_regions)
     if known.sum() < 2:
-        raise ValueError(
-            expected(
-                'the number of classes with regions',
-                'at least 2',
-                int(known.sum()),
-                'Use more images, or a smaller min_regions.',
-            )
+        raise value_error(
+            'the number of classes with regions',
+            'at least 2',
+            int(known.sum()),
+            'Use more images, or a smaller min_regions.',
         )
     means = moments.means[known]
     norms = torch.linalg.vector_norm(_centred(means), dim=1)
@@ -167,7 +165,7 @@ def _names(names, rows):
     if len(names) == rows - 1:
         names.append('background')
     if len(names) != rows:
-        raise ValueError(expected('names', f'{rows} of them', f'{len(names)}'))
+        raise value_error('names', f'{rows} of them', f'{len(names)}')
     return names
 
 
@@ -175,12 +173,10 @@ def _duality(means, classifier, known, width):
     if classifier is None:
         return None
     if classifier.dim() != 2 or classifier.shape[1] != width or len(classifier) < len(known):
-        raise ValueError(
-            expected(
-                'classifier',
-                f'at least {len(known)} rows of width {width}',
-                f'shape {tuple(classifier.shape)}',
-                'A classifier behind a projection has another width.',
-            )
+        raise value_error(
+            'classifier',
+            f'at least {len(known)} rows of width {width}',
+            f'shape {tuple(classifier.shape)}',
+            'A classifier behind a projection has another width.',
         )
     return nc3(means, classifier.detach().cpu()[: len(known)][known])

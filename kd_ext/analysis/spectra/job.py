@@ -14,7 +14,7 @@ from torch import Tensor
 from kd_ext.build.probe import blank_samples, probing
 from kd_ext.data.progress import ImageProgress
 from kd_ext.data.regions import stream_samples, undisturbed
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.losses.spectral import EPS, stage_sigmas
 from kd_ext.taps import Reading, build_tap
 from kd_ext.teachers.inputs import InputAdapter
@@ -89,13 +89,11 @@ def compared_levels(shapes, levels=None) -> Dict[str, List[int]]:
             + ', '.join(f'stride {stride_of(one)}' if stride_of(one) else f'shape {tuple(one)}' for one in sizes)
             for role, sizes in shapes.items()
         )
-        raise ValueError(
-            expected(
-                "the backbone's stages",
-                'maps of which two or more have a partner of their stride' if len(shapes) > 1 else 'two maps or more',
-                found,
-                'Name pairs of a student and a teacher level, --levels 0:1 1:2, or take other out_indices.',
-            )
+        raise value_error(
+            "the backbone's stages",
+            'maps of which two or more have a partner of their stride' if len(shapes) > 1 else 'two maps or more',
+            found,
+            'Name pairs of a student and a teacher level, --levels 0:1 1:2, or take other out_indices.',
         )
     sides = dict(student=[i for i, _ in pairs], teacher=[j for _, j in pairs])
     return {role: sides.get(role, sides['student']) for role in shapes}
@@ -164,13 +162,11 @@ class SpectraJob:
     def _finite(self, values, row, role):
         if not bool(values.isfinite().all()):
             index = self.indices[row]
-            raise ValueError(
-                expected(
-                    f'the sigmas of the {role}',
-                    'finite',
-                    f'{[round(value, 3) for value in values.tolist()]} on image '
-                    f'{index} of the data set: {self.data.path(index)}',
-                    'Check the checkpoint.',
-                )
+            raise value_error(
+                f'the sigmas of the {role}',
+                'finite',
+                f'{[round(value, 3) for value in values.tolist()]} on image '
+                f'{index} of the data set: {self.data.path(index)}',
+                'Check the checkpoint.',
             )
         return values.double().cpu()

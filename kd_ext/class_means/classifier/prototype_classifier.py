@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kd_ext.class_means.classifier.prototypes import classifier_rows, scaled_cosines
 from kd_ext.class_means.classifier.rows import find_class_rows
-from kd_ext.errors import expected
+from kd_ext.errors import expected, value_error
 from kd_ext.losses.checks import check_count
 from kd_ext.registry import MODELS
 
@@ -82,9 +82,9 @@ class PrototypeClassifier(nn.Module):
         self.out_features = check_count('out_features', out_features)
         self.num_anchors = check_count('num_anchors', num_anchors)
         if out_features % num_anchors:
-            raise ValueError(expected('out_features', f'a multiple of num_anchors, {num_anchors}', out_features))
+            raise value_error('out_features', f'a multiple of num_anchors, {num_anchors}', out_features)
         if not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
-            raise ValueError(expected('scale', 'a finite number > 0', repr(scale)))
+            raise value_error('scale', 'a finite number > 0', repr(scale))
         self.center, self.channels_first = bool(center), bool(channels_first)
         means, self._missing = find_class_rows(class_means, out_features // num_anchors, width, background)
         self.register_buffer('class_means', means)
@@ -167,13 +167,11 @@ class PrototypeClassifier(nn.Module):
         axis = 1 if self.channels_first else -1
         if x.shape[axis] != self.in_features or (self.channels_first and x.dim() != 4):
             shape = '(B, {}, H, W)' if self.channels_first else '(..., {})'
-            raise ValueError(
-                expected(
-                    'the input',
-                    f'of shape {shape.format(self.in_features)}',
-                    tuple(x.shape),
-                    'channels_first tells maps from vectors.',
-                )
+            raise value_error(
+                'the input',
+                f'of shape {shape.format(self.in_features)}',
+                tuple(x.shape),
+                'channels_first tells maps from vectors.',
             )
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):

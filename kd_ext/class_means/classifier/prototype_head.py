@@ -5,7 +5,7 @@ from typing import Optional
 from mmcv.ops import MaskedConv2d
 from torch import nn
 
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.registry import MODELS
 
 # what mmdet calls the layer that puts out the class scores. A head may have several of them; each is one layer, a
@@ -37,13 +37,11 @@ def _layer_names(head, layer):
     names = [layer] if layer else own[0] if own else LAYERS
     found = [name for name in names if isinstance(getattr(head, name, None), nn.Module)]
     if not found:
-        raise ValueError(
-            expected(
-                f'the classification layer of {type(head).__name__}',
-                f'one of its attributes {", ".join(names)}',
-                'none of them',
-                'Give its name as layer of kd_ext.PrototypeHead.',
-            )
+        raise value_error(
+            f'the classification layer of {type(head).__name__}',
+            f'one of its attributes {", ".join(names)}',
+            'none of them',
+            'Give its name as layer of kd_ext.PrototypeHead.',
         )
     return found
 
@@ -95,13 +93,11 @@ class _Replacement:
         return module.out_channels // logits
 
     def _error(self, rule, value):
-        return ValueError(
-            expected(
-                f'the classification layer of {type(self.head).__name__}',
-                rule,
-                value,
-                'kd_ext.PrototypeHead cannot replace it.',
-            )
+        return value_error(
+            f'the classification layer of {type(self.head).__name__}',
+            rule,
+            value,
+            'kd_ext.PrototypeHead cannot replace it.',
         )
 
 

@@ -6,7 +6,7 @@ from typing import Optional, Tuple
 import torch
 from torch import Tensor
 
-from kd_ext.errors import expected
+from kd_ext.errors import expected, value_error
 from kd_ext.losses.checks import check_count
 
 
@@ -39,13 +39,11 @@ def find_class_rows(source, num_logits: int, width: Optional[int], background: b
         return torch.zeros(num_logits, width), f'{missing}, and no checkpoint'
     rows = _from_file(path, num_logits, background) if path else _from_tensor(source, num_logits)
     if width not in (None, rows.shape[1]):
-        raise ValueError(
-            expected(
-                'width',
-                f'{rows.shape[1]}, as the class means have',
-                width,
-                'Leave width out, or make the means with this teacher.',
-            )
+        raise value_error(
+            'width',
+            f'{rows.shape[1]}, as the class means have',
+            width,
+            'Leave width out, or make the means with this teacher.',
         )
     means = torch.zeros(num_logits, rows.shape[1])
     means[: len(rows)] = rows
@@ -62,24 +60,20 @@ def _from_file(path, num_logits, background):
         return _from_tensor(means[: max(num_logits, len(means) - 1)], num_logits)
     count = len(loaded.classes)
     if num_logits not in (count, count + 1):
-        raise ValueError(
-            expected(
-                f'class_means of {path}',
-                f'of {num_logits - 1} classes (or {num_logits} without background), as the classifier has',
-                f'{count} classes',
-                'Class means belong to one data set.',
-            )
+        raise value_error(
+            f'class_means of {path}',
+            f'of {num_logits - 1} classes (or {num_logits} without background), as the classifier has',
+            f'{count} classes',
+            'Class means belong to one data set.',
         )
     if not background or num_logits == count:
         return means[:count]
     if len(means) == count:
-        raise ValueError(
-            expected(
-                f'class_means of {path}',
-                'with a row for the background, as background=True asks for',
-                f'{count} rows for {count} classes',
-                'With background=False it has a learnt row.',
-            )
+        raise value_error(
+            f'class_means of {path}',
+            'with a row for the background, as background=True asks for',
+            f'{count} rows for {count} classes',
+            'With background=False it has a learnt row.',
         )
     return means
 
@@ -87,28 +81,24 @@ def _from_file(path, num_logits, background):
 def _from_tensor(source, num_logits):
     means = _checked(torch.as_tensor(source))
     if len(means) not in (num_logits - 1, num_logits):
-        raise ValueError(
-            expected(
-                'class_means',
-                f'{num_logits - 1} or {num_logits} rows for {num_logits} logits',
-                f'shape {tuple(means.shape)}',
-                'Class means belong to one data set and one teacher.',
-            )
+        raise value_error(
+            'class_means',
+            f'{num_logits - 1} or {num_logits} rows for {num_logits} logits',
+            f'shape {tuple(means.shape)}',
+            'Class means belong to one data set and one teacher.',
         )
     return means
 
 
 def _checked(means):
     if means.dim() != 2 or not means.numel():
-        raise ValueError(expected('class_means', 'a tensor (R, D)', f'shape {tuple(means.shape)}'))
+        raise value_error('class_means', 'a tensor (R, D)', f'shape {tuple(means.shape)}')
     means = means.detach().cpu().float()
     if not means.isfinite().all() or not means.any():
-        raise ValueError(
-            expected(
-                'class_means',
-                'finite, and not all zero',
-                'nothing but zeros' if means.isfinite().all() else 'inf or NaN',
-                'Make the file again with tools/class_means.py.',
-            )
+        raise value_error(
+            'class_means',
+            'finite, and not all zero',
+            'nothing but zeros' if means.isfinite().all() else 'inf or NaN',
+            'Make the file again with tools/class_means.py.',
         )
     return means

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.taps.heads.base import Head, own_loss_mode, run_own_loss
 from kd_ext.taps.heads.dense import DenseHead, dense_module
 from kd_ext.taps.heads.dense_kinds import KINDS, dense_kind
@@ -64,12 +64,10 @@ def find_head(model, role, stage=None, levels=None):
         ):
             return QueryHead(model)
     head = module if module is not None else roi_head
-    raise ValueError(
-        expected(
-            f"the {role}'s classification head",
-            f'one of: {SUPPORTED}',
-            f'{type(head).__name__ if head is not None else "none"} of '
-            f'{type(model).__name__}{f", where {why}" if why else ""}',
-            "Taps at='neck', at='backbone' and module paths work with it.",
-        )
+    raise value_error(
+        f"the {role}'s classification head",
+        f'one of: {SUPPORTED}',
+        f'{type(head).__name__ if head is not None else "none"} of '
+        f'{type(model).__name__}{f", where {why}" if why else ""}',
+        "Taps at='neck', at='backbone' and module paths work with it.",
     )

@@ -7,7 +7,7 @@ import torch
 from mmcv.cnn import ConvModule
 from torch import Tensor, nn
 
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.taps.heads.base import Head
 from kd_ext.taps.heads.dense_kinds import dense_kind
 from kd_ext.taps.regions import Regions
@@ -84,10 +84,8 @@ class DenseHead(Head):
             return [i for i, width in enumerate(widths) if width == widths[0]]
         levels = [levels] if isinstance(levels, int) else list(levels)
         if not levels or not all(0 <= i < len(widths) for i in levels) or len({widths[i] for i in levels}) > 1:
-            raise ValueError(
-                expected(
-                    'levels', f'levels of one width among those of {self.name}, which has {widths}', tuple(levels)
-                )
+            raise value_error(
+                'levels', f'levels of one width among those of {self.name}, which has {widths}', tuple(levels)
             )
         return levels
 
@@ -108,7 +106,7 @@ class DenseHead(Head):
         if self.levels is None:
             return range(num_levels)
         if max(self.levels) >= num_levels:
-            raise ValueError(expected('levels', f'within 0..{num_levels - 1}, as {self.name} has', tuple(self.levels)))
+            raise value_error('levels', f'within 0..{num_levels - 1}, as {self.name} has', tuple(self.levels))
         return self.levels
 
     def regions(self, watch):
@@ -163,10 +161,8 @@ class DenseHead(Head):
         calls = watch.calls['layer']
         sizes = [tuple(calls[level].args[0].shape[2:]) for level in self._used(len(calls))]
         if sizes != places.sizes:
-            raise ValueError(
-                expected(
-                    f"the levels of the teacher's {self.name}", f"of sizes {places.sizes}, as the student's", sizes
-                )
+            raise value_error(
+                f"the levels of the teacher's {self.name}", f"of sizes {places.sizes}, as the student's", sizes
             )
         return self._gather(calls, places)
 

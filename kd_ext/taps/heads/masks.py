@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from mmengine.structures import InstanceData
 
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 
 # those that assign by masks, by class of the head
 BY_MASKS = {'SOLOHead', 'MaskFormerHead'}
@@ -35,13 +35,11 @@ def _with_masks(head):
 
     def loss(features, data_samples, *args, **kwargs):
         if any('masks' not in sample.gt_instances for sample in data_samples):
-            raise ValueError(
-                expected(
-                    'the annotations',
-                    f'with masks, by which {type(head).__name__} assigns its regions',
-                    'boxes alone',
-                    'Load them with LoadAnnotations(with_mask=True), or take a method that reads maps.',
-                )
+            raise value_error(
+                'the annotations',
+                f'with masks, by which {type(head).__name__} assigns its regions',
+                'boxes alone',
+                'Load them with LoadAnnotations(with_mask=True), or take a method that reads maps.',
             )
         return own(features, data_samples, *args, **kwargs)
 

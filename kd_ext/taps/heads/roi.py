@@ -3,7 +3,7 @@
 from mmdet.structures.bbox import bbox2roi
 from torch import nn
 
-from kd_ext.errors import expected
+from kd_ext.errors import value_error
 from kd_ext.taps.heads.base import Head
 from kd_ext.taps.regions import Regions
 from kd_ext.taps.watch import Watch
@@ -38,9 +38,7 @@ class RoIHead(Head):
         if isinstance(module, nn.ModuleList):
             self.stage = 0 if stage is None else stage
             if not 0 <= self.stage < len(module):
-                raise ValueError(
-                    expected('stage', f'in 0..{len(module) - 1}, as {type(self.roi_head).__name__} has', stage)
-                )
+                raise value_error('stage', f'in 0..{len(module) - 1}, as {type(self.roi_head).__name__} has', stage)
             module = module[self.stage]
         super().__init__(model, module)
         layer = module.fc_cls
