@@ -6,7 +6,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from kd_ext.teachers import identity as sources
+from kd_ext.build.configs import distills
+from kd_ext.cli.models import teacher_source
+from kd_ext.teachers import identity
 from tests.helpers import tiny_detectors as tiny
 
 PKG = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
@@ -23,21 +25,21 @@ def distilling(teacher):
     [(PKG, PKG), (str(tiny.ROOT / 'configs/fcos_r18_shapes.py'), 'fcos_r18_shapes.py'), (tiny.fcos(), 'FCOS')],
 )
 def test_teacher_of_a_config_that_distills(teacher, name):
-    model, found = sources.teacher_source(distilling(teacher), '/a/kd.py')
+    model, found = teacher_source(distilling(teacher), '/a/kd.py')
     assert (model['type'], found) == ('FCOS', name)
 
 
 def test_teacher_by_its_own_config():
     cfg = Config(dict(model=dict(type='FCOS'), default_scope='mmdet'))
-    model, name = sources.teacher_source(cfg, '/home/me/own.py')
+    model, name = teacher_source(cfg, '/home/me/own.py')
     assert name == 'own.py' and model['_scope_'] == 'mmdet'
-    assert not sources.distills(cfg)
+    assert not distills(cfg)
 
 
 def test_digest_of_configs():
     one, other = (Config(dict(model=dict(a=1, b=[2, value]))).model for value in (3, 4))
-    assert sources.digest(one) == sources.digest(dict(b=[2, 3], a=1))
-    assert sources.digest(one) != sources.digest(other)
+    assert identity.digest(one) == identity.digest(dict(b=[2, 3], a=1))
+    assert identity.digest(one) != identity.digest(other)
 
 
 def test_digest_of_checkpoints(tmp_path, monkeypatch):
@@ -46,11 +48,11 @@ def test_digest_of_checkpoints(tmp_path, monkeypatch):
     file = tmp_path / 'checkpoints' / 'teacher.pth'
     file.write_bytes(b'weights')
     sha = hashlib.sha256(b'weights').hexdigest()
-    assert sources.checkpoint_digest(str(file), model) == sha
+    assert identity.checkpoint_digest(str(file), model) == sha
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     url = 'https://some.where/models/{}.pth?download=1'
-    assert sources.checkpoint_digest(url.format('teacher'), model) == sha
-    weights = sources.checkpoint_digest(url.format('gone'), model)
+    assert identity.checkpoint_digest(url.format('teacher'), model) == sha
+    weights = identity.checkpoint_digest(url.format('gone'), model)
     assert weights != sha
     model.bias.data += 1
-    assert sources.checkpoint_digest(url.format('gone'), model) != weights
+    assert identity.checkpoint_digest(url.format('gone'), model) != weights
