@@ -155,7 +155,7 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
         for name, one in passes.items():
             if one.waits == (seen_S is not None):
                 adapted = self.adapters[name](inputs, data_samples)
-                one.run(self.teachers[name], adapted, data_samples, seen_S)
+                one.run(self.teachers[name], adapted, data_samples)
 
     def _apply(self, fn, *args, **kwargs):
         for teacher in self.teachers.values():

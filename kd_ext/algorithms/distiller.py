@@ -13,6 +13,7 @@ from kd_ext.teachers.forward import TeacherPass
 from kd_ext.terms.entry import OF_MAPS, OF_REGIONS, WEIGHTS, split_entry
 from kd_ext.terms.level_term import LevelTerm, zero_terms
 from kd_ext.terms.match_table import Matches
+from kd_ext.terms.reach import reaches_student
 from kd_ext.terms.region_wiring import RegionWiring
 from kd_ext.terms.weighting import Weighting
 
@@ -47,10 +48,10 @@ class Distiller(nn.Module):
         self.teacher_of = {name: _teacher(name, settings, teachers) for name, (_, settings) in entries.items()}
         taps = {name: _tap(name, settings) for name, (_, settings) in entries.items()}
         self.taps = {tap.key: tap for tap in taps.values()}
-        seen_S = _probe(self.taps, student, 'student')
-        seen_T, regions = {}, {}
+        seen_S, _ = _probe(self.taps, student, 'student')
+        seen_T, regions, self.calls = {}, {}, {}
         for role, teacher in teachers.items():
-            seen_T[role] = _probe(
+            seen_T[role], self.calls[role] = _probe(
                 {taps[name].key: taps[name] for name in entries if self.teacher_of[name] == role}, teacher, role
             )
             regions[role] = RegionWiring(student, teacher, classes[role], f'{role}_' if len(teachers) > 1 else '')
@@ -80,6 +81,8 @@ class Distiller(nn.Module):
                 ', '.join(entries),
                 "Terms at 'neck' and 'backbone' do, and those at 'embedding' where both have heads of one family.",
             )
+        _check_log_keys(self.terms)
+        self._unmoved = {*self.terms}  # entries whose gradient was not looked at yet
         self.matches.notes += [mapped.describe() for mapped in classes.values() if not mapped.same]
         self.matches.added = sum(p.numel() for p in self.parameters())
         print_log(f'matches: what learns from what\n{self.matches}', 'current')
@@ -116,6 +119,7 @@ class Distiller(nn.Module):
                 {key: tap for key, tap in self.taps.items() if key in asked},
                 self.own[role] & asked,
                 self.classes[role],
+                self.calls[role],
             )
             for role, asked in keys.items()
         }
@@ -147,10 +151,43 @@ class Distiller(nn.Module):
             ).all()
         ):
             self._name_fault(terms, student, teachers)
+        if self._unmoved and self.training and torch.is_grad_enabled():
+            self._check_gradient(terms, student)
         losses = {}
         for name, weighting in self.weightings.items():
-            losses.update(weighting(terms[name], task_loss) if name in terms else self._zeros(name))
+            values = weighting(terms[name], task_loss) if name in terms else self._zeros(name)
+            _check_log_key(name, values, losses)
+            losses.update(values)
         return losses
+
+    def _check_gradient(self, terms, student):
+        """At the first step at which a term is not 0: its gradient reaches the student.
+
+        Raises:
+            RuntimeError: It reaches no parameter of the student, which would learn nothing from the term.
+        """
+        if torch.compiler.is_compiling():  # the graph is not made yet
+            return
+        for name in self._unmoved & {*terms}:
+            values = terms[name].values()
+            if not any(bool(value != 0) for value in values):
+                continue
+            still = self.terms[name].without_gradient(student)
+            if not reaches_student(values, self.parameters()):
+                raise RuntimeError(
+                    expected(
+                        f'distill.{name}',
+                        'read where its gradient reaches a parameter of the student',
+                        f'no gradient from {", ".join(still)}' if still else 'a value whose gradient reaches none',
+                        'Frozen stages and the inside of a block with with_cp=True give none: tap a later place, '
+                        'train these stages, or set with_cp=False.'
+                        if still
+                        else 'The loss or a connector detaches the features of the student: correct it.',
+                    )
+                )
+            if still:
+                print_log(f'distill.{name}: {", ".join(still)} of the student have no gradient', 'current', WARNING)
+            self._unmoved.discard(name)
 
     def _inputs(self, name, student, teachers):
         """What a term compares: two readings, and the class means if any."""
@@ -235,12 +272,31 @@ def _tap(name, settings):
     return tap
 
 
+def _check_log_keys(terms):
+    """That no two entries log under one key: the later one would take the place of the earlier in the loss."""
+    keys = {}
+    for name, term in terms.items():
+        _check_log_key(name, zero_terms(term), keys)
+        keys.update(dict.fromkeys(zero_terms(term)))
+
+
+def _check_log_key(name, values, known):
+    for key in values:
+        if key in known:
+            raise value_error(
+                'the log keys of distill',
+                'different for each term',
+                f'distill.{key} of two entries, one of them {name!r}',
+                'Rename one of the two.',
+            )
+
+
 def _probe(taps, model, role):
-    """Shapes of every tapped feature map on a blank image, by key."""
+    """Every tapped feature map on a blank image: shapes, and the calls of its module, by key."""
     taps = {key: tap for key, tap in taps.items() if not tap.of_regions}
     if not taps:
-        return {}
+        return {}, {}
     shallow = all(isinstance(tap, PartTap) for tap in taps.values())
     with probing(model) as inputs, Reading(taps, model, role, dict.fromkeys(taps, 1) if shallow else None) as reading:
         model(inputs, blank_samples(model, inputs), mode='tensor')
-    return {key: [level.shape for level in reading.levels(key)] for key in taps}
+    return {key: [level.shape for level in reading.levels(key)] for key in taps}, reading.maps.calls()

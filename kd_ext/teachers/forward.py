@@ -23,34 +23,33 @@ class TeacherPass:
         taps (dict[str, Tap]): Those that need the teacher, by key.
         own (set[str]): Keys of region taps that read the teacher's own.
         classes (ClassMap, optional): For the labels of its own loss.
+        calls (dict[str, int]): How often the module of each tap on maps runs in a pass of this teacher.
 
     Attributes:
-        waits (bool): Whether it runs after the student: its own loss might change the samples, and how often a
-            module runs is known from the student.
+        waits (bool): Whether it runs after the student: its own loss might change the samples.
     """
 
-    def __init__(self, taps, own=(), classes=None):
+    def __init__(self, taps, own=(), classes=None, calls=()):
         self.taps, self.own = taps, set(own)
-        self.classes = classes
+        self.classes, self.calls = classes, dict(calls)
         maps = [tap for tap in taps.values() if not tap.of_regions]
         self.shallow = all(isinstance(tap, PartTap) for tap in maps)
         self.shared = [key for key, tap in taps.items() if tap.of_regions and key not in self.own]
-        self.waits = bool(self.own) or not (self.shallow or self.shared)
+        self.waits = bool(self.own)
         self._reading = self._features = None
 
     @torch.no_grad()
-    def run(self, teacher, inputs, data_samples, seen_S=None):
+    def run(self, teacher, inputs, data_samples):
         """Runs all but a head at the student's places.
 
         Args:
             teacher (BaseModel): In eval mode.
             inputs (Tensor): Images in its own normalisation.
             data_samples (list): Of the batch.
-            seen_S (Reading, optional): Of the student, where it ``waits``.
         """
         stop_after = None
         if not self.shared and not self.own:
-            stop_after = seen_S.maps.calls() if self.waits else dict.fromkeys(self.taps, 1)
+            stop_after = {key: self.calls[key] for key in self.taps}
         reading = Reading(self.taps, teacher, 'teacher', stop_after, self.own)
         with reading, Watch(extract=(teacher, 'extract_feat')) as watch:
             self._run(teacher, inputs, data_samples, reading)

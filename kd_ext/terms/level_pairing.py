@@ -75,7 +75,15 @@ def _named(name, wanted, student, teacher):
             tuple(wanted),
             f'There the student has {counts[0]} levels and the teacher {counts[1]}.',
         )
-    return [tuple(pair) for pair in pairs]
+    pairs = [tuple(pair) for pair in pairs]
+    if len({*pairs}) < len(pairs):
+        raise value_error(
+            f'distill.{name}.levels',
+            'without a pair of levels twice',
+            tuple(wanted),
+            'level_weights=, one number per pair, makes a pair count for more.',
+        )
+    return pairs
 
 
 def _too_few(name, student, teacher, least):

@@ -62,6 +62,7 @@ class LevelTerm(nn.Module):
         super().__init__()
         settings = dict(settings)
         self.name, self.key = name, tap.key
+        self.counts = dict(student=len(student), teacher=len(teacher))
         self.loss = build_loss(name, loss)
         if asks(self.loss):
             raise value_error(
@@ -163,9 +164,22 @@ class LevelTerm(nn.Module):
                 pairs = [(connector(*pair), pair[1]) for connector, pair in zip(self.connectors, pairs)]
         return [upcast(pair) for pair in pairs]
 
+    def _levels(self, **readings):
+        """The levels of each reading, as many as the probe saw: the pairs were made for those."""
+        levels = {role: reading.levels(self.key) for role, reading in readings.items()}
+        for role, found in levels.items():
+            if len(found) != self.counts[role]:
+                raise value_error(
+                    f'the outputs of {self.key!r} in a training step',
+                    f'{self.counts[role]}, as in the pass of the {role} by which distill.{self.name} chose its levels',
+                    len(found),
+                    "Tap a module that runs equally often in each pass, or at='neck' or 'backbone'.",
+                )
+        return levels.values()
+
     def forward(self, student, teacher, class_means=None):
         """Named loss terms from the readings of both passes."""
-        pairs = self.connected(student.levels(self.key), teacher.levels(self.key))
+        pairs = self.connected(*self._levels(student=student, teacher=teacher))
         with torch.autocast(pairs[0][0].device.type, enabled=False):
             if self.relates:
                 value = run_loss(self.name, self.loss, *(tuple(side) for side in zip(*pairs)))
@@ -173,10 +187,14 @@ class LevelTerm(nn.Module):
                 value = _add(self.weights, [run_loss(self.name, self.loss, *pair) for pair in pairs])
         return named_terms(self.name, value)
 
+    def without_gradient(self, student):
+        """What this term reads of the student that has no gradient: list[str]."""
+        levels = student.levels(self.key)
+        return [f'{self.key}[{i}]' for i, _ in self.pairs if not levels[i].requires_grad]
+
     def fault(self, student, teacher, class_means=None):
         """Where this term stops being finite, in words, or None."""
-        student = student.levels(self.key)
-        teacher = teacher.levels(self.key)
+        student, teacher = self._levels(student=student, teacher=teacher)
         for (i, j), pair in zip(self.pairs, self.connected(student, teacher)):
             for role, levels, index, feature in (('student', student, i, pair[0]), ('teacher', teacher, j, pair[1])):
                 for kind, value in (('feature', levels[index]), ('connected feature', feature)):

@@ -133,6 +133,10 @@ class RegionTerm(nn.Module):
         with torch.autocast(preds_S.device.type, enabled=False):
             return named_terms(self.name, run_loss(self.name, self.loss, *pair, **named))
 
+    def without_gradient(self, student):
+        """What this term reads of the student that has no gradient: list[str]."""
+        return [] if getattr(student.regions(self.key), FIELDS[self.at]).requires_grad else [self.at]
+
     def fault(self, student, teacher, class_means=None):
         """Where this term stops being finite, in words, or None."""
         (preds_S, preds_T), named = self._inputs(student, teacher, class_means)

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 
-from tests.helpers.tiny_detectors import build, distill, fcos, rcka
+from tests.helpers.tiny_detectors import build, distill, fcos, losses, rcka
 
 
 @pytest.fixture
@@ -173,3 +174,60 @@ def test_no_entries(value):
         build(
             dict(type='kd_ext.DetectionDistill', student=fcos(), teacher=fcos(8), teacher_ckpt='random', distill=value)
         )
+
+
+@pytest.mark.parametrize(
+    'entries',
+    [
+        dict(nckd=dict(type='kd_ext.NCKDLoss', at='embedding'), nckd_nc1=rcka()),
+        dict(a=dict(type='kd_ext.NCKDLoss', at='embedding'), a_nc2=dict(type='kd_ext.NDLoss', at='embedding')),
+    ],
+)
+def test_entries_with_one_log_key(entries):
+    with pytest.raises(ValueError, match=r'log keys of distill .*distill\.loss_(nckd_nc1|a_nc2).*Rename'):
+        distill(**entries)
+
+
+@MODELS.register_module(force=True)
+class UndeclaredParts(torch.nn.Module):
+    """Gives parts that nothing says before it runs."""
+
+    def forward(self, preds_S, preds_T):
+        return dict(b=(preds_S - preds_T).square().mean())
+
+
+def test_parts_that_nothing_declares_collide_at_the_first_step():
+    model = distill(a=dict(type='UndeclaredParts', at='neck'), a_b=rcka())
+    with pytest.raises(ValueError, match=r'distill\.loss_a_b of two entries.*Rename'):
+        losses(model)
+
+
+@pytest.mark.parametrize('levels', [(1, 1), ((0, 0), (1, 1), (0, 0)), (0, (0, 0))])
+def test_the_same_pair_of_levels_twice(levels):
+    with pytest.raises(ValueError, match=r'rcka\.levels .*pair of levels twice.*level_weights'):
+        distill(rcka=rcka(levels=levels))
+
+
+@pytest.mark.parametrize('role', ['student', 'teacher'])
+def test_more_or_fewer_calls_than_the_probe_saw(role):
+    model = distill(rcka=rcka(at='bbox_head.cls_convs.0'))
+    head = getattr(model, role).bbox_head
+    forward = head.forward
+    # the probe saw three levels; two are left in the training
+    head.forward = lambda maps: forward(maps[:2])
+    head.get_targets = None  # not reached
+    with pytest.raises(ValueError, match=r"bbox_head\.cls_convs\.0' in a training step .* 3, .*got 2.*equally often"):
+        with model.distiller.reading(model.student) as seen:
+            model.student(torch.zeros(1, 3, 64, 64), mode='tensor')
+        (one,) = model.distiller.teacher_passes().values()
+        one.run(model.teacher, torch.zeros(1, 3, 64, 64), None)
+        model.distiller(seen, dict(teacher=one.read(seen)), torch.tensor(1.0))
+
+
+def test_a_shared_head_that_runs_at_more_levels_in_the_teacher():
+    # strides 8, 16, 32 under 8, 16, 32, 64, 128: the teacher's pass must not end after three calls
+    teacher = fcos(8, **{'neck.num_outs': 5, 'bbox_head.strides': [8, 16, 32, 64, 128]})
+    teacher.bbox_head.regress_ranges = ((-1, 64), (64, 128), (128, 256), (256, 512), (512, 1e8))
+    entry = rcka(at='bbox_head.cls_convs.0', levels=((0, 3), (1, 4)))
+    model = distill(teacher=teacher, rcka=entry)
+    assert float(losses(model)['distill.loss_rcka'].detach()) > 0

@@ -82,8 +82,7 @@ def test_teacher_runs_only_as_far_as_the_taps_ask(at):
     [
         (fcos, rcka(), 'TS'),
         (fcos, dict(type='kd_ext.NDLoss', at='embedding'), 'TS'),
-        # how often a module runs is known from the student
-        (fcos, rcka(at='bbox_head.cls_convs.0'), 'ST'),
+        (fcos, rcka(at='bbox_head.cls_convs.0'), 'TS'),
         # its own loss on regions of its own might change the samples
         (faster_rcnn, dict(type='kd_ext.NCKDLoss', at='embedding'), 'ST'),
     ],

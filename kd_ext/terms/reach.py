@@ -1,0 +1,33 @@
+"""Whether a term moves the student, read from the autograd graph of its value."""
+
+from __future__ import annotations
+
+from typing import Iterable
+
+from torch import Tensor, nn
+
+
+def reaches_student(values: Iterable[Tensor], own: Iterable[nn.Parameter]) -> bool:
+    """Whether the gradient of any of these values reaches a leaf other than ``own``.
+
+    The graph is walked and not run: ``torch.autograd.grad`` raises on reentrant checkpoints (``with_cp=True``).
+    The walk does not see the parameters inside such a checkpoint, but its output has a gradient only where its
+    input has one, so what feeds it is found.
+
+    Args:
+        values: Scalars of a term.
+        own: Parameters of connectors and losses, which learn without the student's help.
+    """
+    own = {id(parameter) for parameter in own}
+    nodes = [value.grad_fn for value in values if value.grad_fn is not None]
+    seen = {*nodes}
+    while nodes:
+        node = nodes.pop()
+        leaf = getattr(node, 'variable', None)  # of torch's AccumulateGrad
+        if isinstance(leaf, Tensor) and id(leaf) not in own:
+            return True
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                nodes.append(following)
+    return False
