@@ -55,7 +55,7 @@ class Distiller(nn.Module):
                 {taps[name].key: taps[name] for name in entries if self.teacher_of[name] == role}, teacher, role
             )
             regions[role] = RegionWiring(student, teacher, classes[role], f'{role}_' if len(teachers) > 1 else '')
-        self.terms, self.weightings = nn.ModuleDict(), nn.ModuleDict()
+        self.terms, self.weightings = _Entries(), nn.ModuleDict()
         self.matches = Matches()
         for name, (loss, settings) in entries.items():
             tap, role = taps[name], self.teacher_of[name]
@@ -232,6 +232,20 @@ class Distiller(nn.Module):
                         'clip gradients, or train without --amp.',
                     )
                 )
+
+
+class _Entries(nn.ModuleDict):
+    """Terms by entry, with numbers for names where optimizer constructors look.
+
+    ``custom_keys`` match any part of a name: the connectors of an entry called ``backbone`` are no backbone.
+    """
+
+    def named_children(self):
+        for index, module in enumerate(self.values()):
+            yield str(index), module
+
+    def add_module(self, name, module):
+        super().add_module(list(self)[int(name)] if name.isdigit() else name, module)
 
 
 def _in_order(entries):

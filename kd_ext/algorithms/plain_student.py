@@ -1,6 +1,12 @@
 """Checkpoints of a distilled student are checkpoints of the student."""
 
+from __future__ import annotations
+
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import nn
 
 from kd_ext.errors import expected
 
@@ -9,16 +15,67 @@ ENTRY = 'kd_ext'
 
 
 class PlainStudentMixin:
-    """Makes ``state_dict`` the student's own; the rest travels as metadata.
+    """Makes the algorithm look like its student alone: in checkpoints and by the names of its parts.
 
     ``state_dict`` holds the keys and values that the student alone would save, so every file written from it
     (epoch, best, last, EMA) loads in stock mmdet. What resuming needs besides (projectors, class means, schedules:
     the state of ``self.distiller``) goes into the state dict's ``_metadata``, which torch saves, hands to
     ``_load_from_state_dict`` and otherwise ignores. The teacher is in neither.
 
+    ``named_children``, ``named_modules``, ``named_parameters`` and ``named_buffers`` give the student's own names
+    (``backbone.conv1.weight``), and ``distiller.*`` after them. Optimizer constructors and ``custom_keys`` go by
+    these names, so they form the same groups as for the plain student. ``children`` and ``modules`` follow the
+    real tree, in which the student is ``architecture``: by them torch switches modes and moves tensors.
+
     FSDP looks for every parameter under its own name in what ``state_dict`` gives, so it fails at the first
     checkpoint; it is refused at the first step instead.
     """
+
+    def children(self) -> Iterator[nn.Module]:
+        """The student, the distiller and the data preprocessor."""
+        for _, module in super().named_children():
+            yield module
+
+    def modules(self) -> Iterator[nn.Module]:
+        """All modules, the student itself included."""
+        for _, module in super().named_modules():
+            yield module
+
+    def named_children(self) -> Iterator[tuple[str, nn.Module]]:
+        """The student's children, then the distiller."""
+        yield from self.architecture.named_children()
+        yield 'distiller', self.distiller
+
+    def named_modules(
+        self, memo: set | None = None, prefix: str = '', remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """This module, then the student's without the student itself, then the distiller's."""
+        memo = set() if memo is None else memo
+        if remove_duplicate and self in memo:
+            return
+        memo.add(self)
+        yield prefix, self
+        dotted = f'{prefix}.' if prefix else ''
+        for start, part in ((prefix, self.architecture), (f'{dotted}distiller', self.distiller)):
+            for name, module in part.named_modules(memo, start, remove_duplicate):
+                if module is not self.architecture:
+                    yield name, module
+
+    def _named_members(
+        self, get_members_fn: Callable, prefix: str = '', recurse: bool = True, **kwargs: bool
+    ) -> Iterator[tuple[str, Any]]:
+        yield from self.architecture._named_members(get_members_fn, prefix, recurse, **kwargs)
+        if recurse:
+            prefix = f'{prefix}.distiller' if prefix else 'distiller'
+            yield from self.distiller._named_members(get_members_fn, prefix, **kwargs)
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        """Replaces a child under the name that ``named_children`` gives it, as the conversion to SyncBN does."""
+        student = self._modules.get('architecture')
+        if student is not None and name in student._modules and name not in self._modules:
+            student.add_module(name, module)
+        else:
+            super().add_module(name, module)
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         """As of every MMEngine model.
