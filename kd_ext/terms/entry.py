@@ -1,27 +1,35 @@
 """One entry of ``distill=``, taken apart, and the loss it names."""
 
-import inspect
+from __future__ import annotations
+
+from logging import WARNING
+from typing import Any
 
 import torch
-from torch import nn
+from mmengine.logging import print_log
+from torch import Tensor, nn
 
 from kd_ext.build.modules import build_module, naming, shapes
 from kd_ext.errors import value_error
+from kd_ext.losses.protocol import LossTraits, describe_loss
 
-# settings that one kind of tap alone has a meaning for
+# settings that only one kind of tap gives a meaning
 OF_REGIONS = ('stage', 'class_means')
 OF_MAPS = ('level_weights', 'teacher_connector')
 WEIGHTS = ('schedule', 'balance')
 SETTINGS = ('at', 'teacher', 'levels', 'connector', *WEIGHTS, *OF_REGIONS, *OF_MAPS)
-# what a loss may ask for by name besides the features of both models
-BY_NAME = ('labels', 'class_means')
+# MMEngine marks entries that come from another package's config
+SCOPE = '_scope_'
 
 
-def split_entry(name, cfg):
-    """Divides ``dict(type=, <settings>, <arguments of the loss>)``.
+def split_entry(name: str, cfg: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Divides an entry into the config of its loss and the settings of the term.
+
+    An entry is flat, ``dict(type=, <arguments of the loss>, <settings>)``, or holds its loss in a dict of its own,
+    ``dict(loss=dict(type=, <arguments>), <settings>)``, where an argument may share a name with a setting.
 
     Returns:
-        tuple[dict, dict]: The loss config and the settings of the term.
+        The config of the loss, and the settings.
 
     Raises:
         ValueError: The name or the entry cannot be used.
@@ -40,7 +48,8 @@ def split_entry(name, cfg):
             'to the total because it contains "loss", and '
             'distill.share_<name>, which is no loss.',
         )
-    if not isinstance(cfg, dict) or cfg.get('type') is None:
+    nested = isinstance(cfg, dict) and isinstance(cfg.get('loss'), dict) and cfg['loss'].get('type') is not None
+    if not nested and (not isinstance(cfg, dict) or cfg.get('type') is None):
         raise value_error(f'distill.{name}', 'a dict with type and at', repr(cfg))
     if 'at' not in cfg:
         raise value_error(
@@ -49,51 +58,39 @@ def split_entry(name, cfg):
             'no at=',
             "Say at='neck', at='backbone', at='embedding', at='logits' or at='<module path>'.",
         )
-    loss = {key: cfg[key] for key in cfg if key not in SETTINGS}
-    return loss, {key: cfg[key] for key in SETTINGS if key in cfg}
+    settings = {key: cfg[key] for key in SETTINGS if key in cfg}
+    if not nested:
+        return {key: cfg[key] for key in cfg if key not in SETTINGS}, settings
+    stray = [key for key in cfg if key not in (*SETTINGS, 'loss', SCOPE)]
+    if stray:
+        raise value_error(
+            f'distill.{name}',
+            f'made of loss= and {", ".join(SETTINGS)}',
+            f'{", ".join(stray)} beside loss=',
+            'Arguments of the loss go into loss=dict(type=..., ...), or leave out loss= and write type= beside at=.',
+        )
+    return {**{key: cfg[key] for key in (SCOPE,) if key in cfg}, **cfg['loss']}, settings
 
 
-def build_loss(name, cfg):
-    """Builds a loss of kd_ext, mmrazor or any other registry.
+def build_loss(name: str, cfg: dict[str, Any]) -> tuple[nn.Module, LossTraits]:
+    """Builds a loss of kd_ext, mmrazor or any other registry, and reads what it asks for.
 
     Raises:
         ValueError: Unknown type, unknown argument or no distillation loss.
     """
     loss = build_module(f'distill.{name}', cfg, _loss_names())
-    parameters = _parameters(loss)
-    required = [p.name for p in parameters if p.default is p.empty and p.name not in BY_NAME]
-    if not parameters or len(required) > 2 or (len(parameters) < 2 and not asks(loss)):
-        raise value_error(
-            f'distill.{name}.type',
-            'a loss whose forward takes student and teacher features, forward(preds_S, preds_T)',
-            f'{type(loss).__name__}.forward({", ".join(p.name for p in parameters)})',
-        )
-    return loss
+    traits = describe_loss(loss, f'distill.{name}')
+    if traits.teacher is None and not traits.asks('class_means'):
+        print_log(f'distill.{name}: {traits.call} takes labels and nothing of the teacher', 'current', WARNING)
+    return loss, traits
 
 
-def _parameters(loss):
-    return [
-        p
-        for p in inspect.signature(loss.forward).parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-
-
-def asks(loss):
-    """Names in ``BY_NAME`` that the loss' forward takes: list[str]."""
-    return [p.name for p in _parameters(loss) if p.name in BY_NAME]
-
-
-def needs_teacher(loss):
-    """Whether forward takes teacher features in second place."""
-    return _parameters(loss)[1].name not in BY_NAME
-
-
-def run_loss(name, loss, *features, **named):
-    """What a loss gives for features that it may not be made for.
+def run_loss(name: str, loss: nn.Module, *features: Any, **named: Any) -> Tensor | dict[str, Tensor]:
+    """Calls a loss on features that it may not be made for.
 
     Raises:
-        ValueError: It raised something else than a message of ours, or gave something else than scalars.
+        ValueError: The loss failed with an error that is not one of kd_ext's messages, or returned something else
+            than scalars.
     """
     with naming(f'distill.{name}', f'read where there is what {type(loss).__name__} takes', features):
         value = loss(*features, **named)
@@ -107,17 +104,13 @@ def run_loss(name, loss, *features, **named):
     return value
 
 
-def set_up(place, loss, **facts):
-    """Hands a loss the facts that its ``setup`` asks for by name, if any.
+def set_up(place: str, loss: nn.Module, traits: LossTraits, **facts: Any) -> None:
+    """Calls the loss' ``setup``, if it has one, with the facts that it names.
 
     Raises:
-        ValueError: It needs one that is not known at this place.
+        ValueError: It needs a fact that is not known at this place.
     """
-    setup = getattr(loss, 'setup', None)
-    if not callable(setup):
-        return
-    wanted = inspect.signature(setup).parameters
-    missing = [name for name, p in wanted.items() if p.default is p.empty and name not in facts]
+    missing = [name for name, needed in traits.setup.items() if needed and name not in facts]
     if missing:
         raise value_error(
             place,
@@ -125,10 +118,12 @@ def set_up(place, loss, **facts):
             f'one of {", ".join(facts)}',
             "Losses of regions go with at='embedding' and at='logits', those of feature maps with all others.",
         )
-    setup(**{name: facts[name] for name in wanted if name in facts})
+    if traits.setup:
+        setup: Any = loss.setup
+        setup(**{name: facts[name] for name in traits.setup if name in facts})
 
 
-def _loss_names():
+def _loss_names() -> list[str]:
     import mmrazor.models.losses as razor
 
     import kd_ext.losses as own

@@ -9,7 +9,7 @@ from kd_ext.connectors.teacher_connectors import teacher_connectors
 from kd_ext.errors import near_matches, value_error
 from kd_ext.losses.checks import check_weight
 from kd_ext.losses.precision import upcast
-from kd_ext.terms.entry import asks, build_loss, run_loss, set_up
+from kd_ext.terms.entry import build_loss, run_loss, set_up
 from kd_ext.terms.level_pairing import pair_levels, side, unpaired
 from kd_ext.terms.match_table import Match
 
@@ -27,8 +27,7 @@ def zero_terms(term):
     A loss that gives several says their names in ``parts``.
     """
     zero = sum((p.sum() for p in term.parameters()), torch.zeros(())) * 0
-    parts = getattr(term.loss, 'parts', ())
-    return named_terms(term.name, dict.fromkeys(parts, zero) or zero)
+    return named_terms(term.name, dict.fromkeys(term.traits.parts, zero) or zero)
 
 
 def count_bad(feature):
@@ -63,22 +62,23 @@ class LevelTerm(nn.Module):
         settings = dict(settings)
         self.name, self.key = name, tap.key
         self.counts = dict(student=len(student), teacher=len(teacher))
-        self.loss = build_loss(name, loss)
-        if asks(self.loss):
+        self.loss, self.traits = build_loss(name, loss)
+        if self.traits.needs or not self.traits.in_second_place:
             raise value_error(
                 f'distill.{name}.at',
                 f"'embedding', where regions have labels, as {type(self.loss).__name__} needs them",
                 repr(tap.key),
             )
-        self.pairs = pair_levels(name, settings.get('levels'), student, teacher, getattr(self.loss, 'least_levels', 1))
-        self.relates = getattr(self.loss, 'relates_levels', False)
+        self.pairs = pair_levels(name, settings.get('levels'), student, teacher, self.traits.least_levels)
+        self.relates = self.traits.relates_levels
         self.weights = self._level_weights(settings.get('level_weights'))
         connector = settings.get('connector')
-        if hasattr(self.loss, 'setup'):
+        if self.traits.setup:
             widths = [(teacher[j] if connector else student[i])[1] for i, j in self.pairs]
             set_up(
                 f'distill.{name}.at',
                 self.loss,
+                self.traits,
                 num_levels=len(self.pairs),
                 student_widths=widths,
                 teacher_widths=[teacher[j][1] for _, j in self.pairs],
@@ -116,7 +116,7 @@ class LevelTerm(nn.Module):
 
     def _student_side(self, connector, student, teacher):
         """One connector a pair; none where the loss takes other widths."""
-        if connector is None and getattr(self.loss, 'fits_widths', False):
+        if connector is None and self.traits.fits_widths:
             return nn.ModuleList()
         return nn.ModuleList(
             Connector.between(student[i], teacher[j], connector, f'distill.{self.name}.connector')

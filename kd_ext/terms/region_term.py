@@ -8,7 +8,8 @@ from kd_ext.build.modules import naming
 from kd_ext.connectors import Connector
 from kd_ext.errors import value_error
 from kd_ext.losses.precision import upcast
-from kd_ext.terms.entry import asks, needs_teacher, run_loss, set_up
+from kd_ext.losses.protocol import LossTraits
+from kd_ext.terms.entry import run_loss, set_up
 from kd_ext.terms.level_term import count_bad, named_terms
 from kd_ext.terms.match_table import Match, Side
 
@@ -21,6 +22,7 @@ class RegionTerm(nn.Module):
     Args:
         name (str): Key of the entry.
         loss (nn.Module): The loss, as built.
+        traits (LossTraits): What it asks for.
         at (str): ``'embedding'`` or ``'logits'``.
         key (str): Of the tap.
         student, teacher (Head): Of both models, as built.
@@ -33,14 +35,14 @@ class RegionTerm(nn.Module):
         ValueError: The loss compares regions that the teacher cannot read, or logits of another kind.
     """
 
-    def __init__(self, name, loss, at, key, student, teacher, shared, width, classes, connector=None):
+    def __init__(
+        self, name, loss, traits: LossTraits, at, key, student, teacher, shared, width, classes, connector=None
+    ):
         super().__init__()
         self.name, self.key, self.at = name, key, at
-        self.loss = loss
-        self.asked = asks(self.loss)
-        self.needs_teacher = needs_teacher(self.loss) and shared
-        self.in_pairs = needs_teacher(self.loss)
-        if self.in_pairs and not shared:
+        self.loss, self.traits = loss, traits
+        self.needs_teacher = traits.teacher is not None and shared
+        if traits.teacher is not None and not shared:
             self._without_teacher(student, teacher)
         own = student.width if at == 'embedding' else student.num_logits
         self.columns = None
@@ -52,20 +54,23 @@ class RegionTerm(nn.Module):
         set_up(
             f'distill.{name}.at',
             self.loss,
+            traits,
             num_classes=student.num_classes,
             width=width,
             use_sigmoid=student.use_sigmoid,
         )
         self.connector = Connector.between((1, own), (1, width), connector, f'distill.{name}.connector')
         how = self.connector.describe((1, own), (1, width))
-        source = 'the same regions' if self.needs_teacher else 'class means'
-        if not shared:
+        source = (
+            'the same regions' if self.needs_teacher else 'class means' if traits.asks('class_means') else 'labels'
+        )
+        if not shared and traits.asks('class_means'):
             source = f'class means of {teacher.family} regions'
         self.match = Match(name, Side(f'{at} of {student.family} regions', (own,)), Side(source, (width,)), *how)
 
     def _without_teacher(self, student, teacher):
         pair = f'the {student.family} regions of {student.name} and the {teacher.family} regions of {teacher.name}'
-        if 'class_means' not in self.asked:
+        if not self.traits.asks('class_means'):
             raise value_error(
                 f'distill.{self.name}',
                 'read where teacher and student have regions in common',
@@ -97,7 +102,7 @@ class RegionTerm(nn.Module):
             )
 
     def _columns(self, student, classes):
-        if 'labels' in self.asked:
+        if self.traits.asks('labels'):
             raise value_error(
                 f'distill.{self.name}',
                 'of teacher and student with the same classes, as its loss takes logits and labels',
@@ -110,7 +115,7 @@ class RegionTerm(nn.Module):
         yield self.match
 
     def _inputs(self, student, teacher, class_means):
-        """Student and teacher features in fp32, and what is asked by name."""
+        """Student and teacher features in fp32, and the facts that a loss may ask for by name."""
         regions = student.regions(self.key)
         field = FIELDS[self.at]
         preds_T = None
@@ -123,15 +128,14 @@ class RegionTerm(nn.Module):
             preds_T = None if preds_T is None else preds_T[:, other]
         with naming(f'distill.{self.name}', 'read where there is what its connector takes', (preds_S, preds_T)):
             preds_S = self.connector(preds_S, preds_T)
-        named = dict(labels=regions.labels, class_means=class_means)
-        return upcast((preds_S, preds_T)), {k: named[k] for k in self.asked}
+        return upcast((preds_S, preds_T)), dict(labels=regions.labels, class_means=class_means)
 
     def forward(self, student, teacher, class_means=None):
         """Named loss terms from the readings of both passes."""
-        (preds_S, preds_T), named = self._inputs(student, teacher, class_means)
-        pair = (preds_S, preds_T) if self.in_pairs else (preds_S,)
-        with torch.autocast(preds_S.device.type, enabled=False):
-            return named_terms(self.name, run_loss(self.name, self.loss, *pair, **named))
+        pair, facts = self._inputs(student, teacher, class_means)
+        features, named = self.traits.arguments(*pair, **facts)
+        with torch.autocast(features[0].device.type, enabled=False):
+            return named_terms(self.name, run_loss(self.name, self.loss, *features, **named))
 
     def without_gradient(self, student):
         """What this term reads of the student that has no gradient: list[str]."""
@@ -139,11 +143,11 @@ class RegionTerm(nn.Module):
 
     def fault(self, student, teacher, class_means=None):
         """Where this term stops being finite, in words, or None."""
-        (preds_S, preds_T), named = self._inputs(student, teacher, class_means)
+        (preds_S, preds_T), facts = self._inputs(student, teacher, class_means)
         for what, value in (
             ("the student's regions", preds_S),
             ("the teacher's regions", preds_T),
-            ("the teacher's class means", named.get('class_means')),
+            ("the teacher's class means", facts['class_means']),
         ):
             bad = count_bad(value) if value is not None else ''
             if bad:

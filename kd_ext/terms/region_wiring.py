@@ -6,7 +6,7 @@ from kd_ext.build.probe import probing
 from kd_ext.class_means.running import OnlineClassMeans
 from kd_ext.class_means.stored import StoredClassMeans, load_class_means
 from kd_ext.errors import value_error
-from kd_ext.terms.entry import asks, build_loss
+from kd_ext.terms.entry import build_loss
 from kd_ext.terms.region_term import RegionTerm
 
 ONLINE = 'online'
@@ -47,8 +47,9 @@ class RegionWiring:
         student, teacher, shared = self._pair(tap)
         at = settings['at']
         width = teacher.width if at == 'embedding' else teacher.num_logits
-        kind, loss = loss['type'], build_loss(name, loss)
-        wants_means = 'class_means' in asks(loss)
+        kind = loss['type']
+        loss, traits = build_loss(name, loss)
+        wants_means = traits.asks('class_means')
         if wants_means and at != 'embedding':
             raise value_error(f'distill.{name}.at', "'embedding', which class means are of", repr(at))
         if not wants_means and 'class_means' in settings:
@@ -66,7 +67,7 @@ class RegionWiring:
         if wants_means:
             self._add_means(name, source, tap.key, student, width, shared)
         return RegionTerm(
-            name, loss, at, tap.key, student, teacher, shared, width, self.classes, settings.get('connector')
+            name, loss, traits, at, tap.key, student, teacher, shared, width, self.classes, settings.get('connector')
         )
 
     def _pair(self, tap):
