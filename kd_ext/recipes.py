@@ -4,26 +4,39 @@
     kd_ext.distill_config(cfg, teacher='mmdet::retinanet/retinanet_r101_...',
                           teacher_ckpt='r101.pth', methods=['rcka', 'nd:1.5'])
 
-The entries themselves are in ``configs/_base_/distill``, where configs take them from as well.
+The entries are the files of ``configs/_base_/distill``, which configs use as well: a new file is a new method.
 """
+
+from __future__ import annotations
 
 import copy
 import functools
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from kd_ext.errors import file_error, near_matches, type_error, value_error
 
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
 PARTS = Path(__file__).parent / '.mim' / 'configs' / '_base_' / 'distill'
-# the parts of each method
-METHODS = {name: (name,) for name in ('rcka', 'nd', 'nckd', 'lipschitz', 'kd', 'reviewkd', 'pkd', 'cwd')}
-METHODS['kd++'] = ('kd', 'nd')
-METHODS['reviewkd++'] = ('reviewkd', 'nd')
+# methods that are several entries
+COMBINATIONS = {'kd++': ('kd', 'nd'), 'reviewkd++': ('reviewkd', 'nd')}
+
+
+def methods_in(folder: Path) -> dict[str, tuple[str, ...]]:
+    """The entries of each method: one for each config of ``folder``, and combinations of those."""
+    single = {path.stem: (path.stem,) for path in sorted(folder.glob('*.py'))}
+    return {**single, **{name: parts for name, parts in COMBINATIONS.items() if {*parts} <= {*single}}}
+
+
+METHODS = methods_in(PARTS)
 
 
 @functools.cache
-def _part(name):
-    from mmengine.config import Config  # too long to import for its names
+def _part(name: str) -> dict[str, Any]:
+    from mmengine.config import Config  # imported late, as METHODS alone must be quick
 
     path = PARTS / f'{name}.py'
     if not path.is_file():
@@ -33,11 +46,11 @@ def _part(name):
     return Config.fromfile(path)[name].to_dict()
 
 
-def distill_entries(methods):
+def distill_entries(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Entries of ``distill`` for methods by name.
 
     Args:
-        methods (Sequence[str]): ``'rcka'``, or ``'rcka:0.5'`` for half of its usual weight, or ``'rcka@big'`` for
+        methods: ``'rcka'``, or ``'rcka:0.5'`` for half of its usual weight, or ``'rcka@big'`` for
             one of several teachers; the entry is called ``rcka_big`` then.
 
     Raises:
@@ -45,7 +58,7 @@ def distill_entries(methods):
     """
     if not isinstance(methods, (tuple, list)) or not methods:
         raise value_error('methods', 'a list of at least one method', repr(methods), f'Known: {", ".join(METHODS)}.')
-    entries = {}
+    entries: dict[str, dict[str, Any]] = {}
     for method in methods:
         rest, _, teacher = str(method).partition('@')
         name, _, factor = rest.partition(':')
@@ -60,16 +73,21 @@ def distill_entries(methods):
                     'methods',
                     'without a term twice',
                     f'{key} again in {method!r}',
-                    'Name each once; kd++ holds kd and nd, reviewkd++ reviewkd and nd.',
+                    f'Name each once; {_combinations()}.',
                 )
             entries[key] = copy.deepcopy(_part(part))
-            entries[key]['loss_weight'] *= _factor(method, factor)
+            loss = entries[key].get('loss', entries[key])
+            loss['loss_weight'] = loss.get('loss_weight', 1.0) * _factor(method, factor)
             if teacher:
                 entries[key]['teacher'] = teacher
     return entries
 
 
-def _factor(method, text):
+def _combinations() -> str:
+    return ', '.join(f'{name} holds {" and ".join(parts)}' for name, parts in COMBINATIONS.items())
+
+
+def _factor(method: str, text: str) -> float:
     try:
         value = float(text or 1)
     except ValueError:
@@ -84,44 +102,47 @@ def _factor(method, text):
     return value
 
 
-def distill_config(cfg, teacher, teacher_ckpt, methods=('rcka',)):
+def distill_config(
+    cfg: Config,
+    teacher: str | os.PathLike | Mapping[str, str | os.PathLike],
+    teacher_ckpt: str | Mapping[str, str],
+    methods: Sequence[str] = ('rcka',),
+) -> Config:
     """Makes a config distill into its own model; changes and returns it.
 
     The names of the student's classes, as of its training data, are written into the config, so that a teacher of
     other classes is mapped by name.
 
     Args:
-        cfg (Config): Of a detector; its model becomes the student.
-        teacher (str | dict[str, str]): Config path or ``pkg::config`` of the teacher, or several by name.
-        teacher_ckpt (str | dict[str, str]): Path or URL of its weights, likewise.
-        methods (Sequence[str]): See :func:`distill_entries`.
+        cfg: Of a detector; its model becomes the student.
+        teacher: Config path or ``pkg::config`` of the teacher, or several by name.
+        teacher_ckpt: Path or URL of its weights, or several by name.
+        methods: See :func:`distill_entries`.
 
     Raises:
         TypeError: The teacher is no path.
         ValueError: The config distills already, or has no model.
     """
-    from mmengine.config import Config  # too long to import for its names
+    from mmengine.config import Config
 
     model = cfg.get('model') if isinstance(cfg, Config) else None
     if not isinstance(model, dict) or 'type' not in model:
         raise value_error('config', 'a Config of a detector, with a model', repr(model))
-    if str(model.type).endswith('DetectionDistill'):
+    if str(model['type']).endswith('DetectionDistill'):
         raise value_error(
             'config',
             'one of a plain detector',
             'one that distills already',
             'Train it as it is, or name the config of its student.',
         )
-    if isinstance(teacher, dict) and teacher:
-        teacher = {name: _path(one) for name, one in teacher.items()}
-    else:
-        teacher = _path(teacher)
+    several = isinstance(teacher, Mapping) and teacher
+    found = {name: _path(one) for name, one in several.items()} if several else _path(teacher)
     entries = distill_entries(methods)
     names = _class_names(cfg)
     cfg.model = dict(
         type='kd_ext.DetectionDistill',
-        student=model.to_dict(),
-        teacher=teacher,
+        student=cfg.model.to_dict(),
+        teacher=found,
         teacher_ckpt=teacher_ckpt,
         distill=entries,
     )
@@ -130,7 +151,7 @@ def distill_config(cfg, teacher, teacher_ckpt, methods=('rcka',)):
     return cfg
 
 
-def _path(teacher):
+def _path(teacher: Any) -> str:
     """A teacher's config, found from any folder."""
     if not teacher:
         raise value_error(
@@ -149,7 +170,7 @@ def _path(teacher):
     return teacher
 
 
-def _class_names(cfg):
+def _class_names(cfg: Config) -> list[str] | None:
     """Names of the classes of the training data, or None."""
     from kd_ext.data.labelled import class_names
 

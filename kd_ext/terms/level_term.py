@@ -66,7 +66,7 @@ class LevelTerm(nn.Module):
         if self.traits.needs or not self.traits.in_second_place:
             raise value_error(
                 f'distill.{name}.at',
-                f"'embedding', where regions have labels, as {type(self.loss).__name__} needs them",
+                f"'embedding' or 'logits', where regions have labels, as {type(self.loss).__name__} needs them",
                 repr(tap.key),
             )
         self.pairs = pair_levels(name, settings.get('levels'), student, teacher, self.traits.least_levels)

@@ -160,7 +160,7 @@ def _distill_named(name):
         (rcka(patch_size=0), 'patch_size to be a whole number'),
         (rcka(loss_weight=-1), 'loss_weight to be a finite number >= 0'),
         (dict(type='mmdet.FPN', at='neck', in_channels=[1], out_channels=1, num_outs=1), 'a loss whose forward takes'),
-        (dict(type='mmrazor.DKDLoss', at='neck'), 'forward takes|registered'),
+        (dict(type='mmrazor.DKDLoss', at='neck'), "'embedding' or 'logits', where regions have labels"),
     ],
 )
 def test_entries_that_cannot_be_built(entry, match):

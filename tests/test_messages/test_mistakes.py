@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 
 from kd_ext import cli, distill_config, distill_entries
+from kd_ext.recipes import METHODS
 from kd_ext.teachers.build import build_teacher
 from tests.helpers import detector_zoo as zoo
 from tests.helpers import tiny_detectors as tiny
@@ -16,7 +17,7 @@ from tests.helpers.tiny_detectors import distill, fcos, rcka
 
 CONFIG = ROOT / 'configs' / 'fcos_r18-quarter_shapes.py'
 TEACHER = str(ROOT / 'configs' / 'fcos_r18-half_shapes.py')
-KNOWN = 'rcka, nd, nckd, lipschitz, kd, reviewkd, pkd, cwd, kd++, reviewkd++'
+KNOWN = ', '.join(METHODS)
 NEITHER_LOADED = (
     ' Is it the checkpoint of another architecture, or of another number of '
     'classes? Correct teacher or teacher_ckpt; to go on all the same, set '
@@ -66,13 +67,13 @@ def weights(tmp_path_factory):
             ['rcka', 'rcka:2'],
             'Expected methods to be without a term twice, but '
             "got rcka again in 'rcka:2'. Name each once; kd++ holds kd and nd, "
-            'reviewkd++ reviewkd and nd.',
+            'reviewkd++ holds reviewkd and nd.',
         ),
         (
             ['kd++', 'nd'],
             'Expected methods to be without a term twice, but got '
             "nd again in 'nd'. Name each once; kd++ holds kd and nd, reviewkd++ "
-            'reviewkd and nd.',
+            'holds reviewkd and nd.',
         ),
         ('rcka', f"Expected methods to be a list of at least one method, but got 'rcka'. Known: {KNOWN}."),
     ],
