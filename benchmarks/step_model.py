@@ -13,6 +13,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, DefaultScope
 
 from kd_ext.algorithms import DetectionDistill
+from kd_ext.build.configs import distills
 from kd_ext.errors import expected
 from kd_ext.recipes import distill_config, distill_entries
 from kd_ext.teachers.build import initialise
@@ -43,7 +44,7 @@ def load_model(cfg, methods=None, teacher=None):
     if teacher is not None:
         distill_config(cfg, teacher, 'random', methods or ['rcka'])
     settings = cfg.model
-    if not str(settings.type).endswith('DetectionDistill'):
+    if not distills(settings):
         raise ValueError(
             expected(
                 'config',

@@ -125,10 +125,12 @@ def distill_config(
     """
     from mmengine.config import Config
 
+    from kd_ext.build.configs import distills
+
     model = cfg.get('model') if isinstance(cfg, Config) else None
     if not isinstance(model, dict) or 'type' not in model:
         raise value_error('config', 'a Config of a detector, with a model', repr(model))
-    if str(model['type']).endswith('DetectionDistill'):
+    if distills(model):
         raise value_error(
             'config',
             'one of a plain detector',

@@ -14,6 +14,7 @@ import kd_ext  # noqa: F401
 import argparse
 
 from kd_ext import cli
+from kd_ext.build.detector import student_config
 
 
 def parse_args():
@@ -39,7 +40,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    cfg = cli.student_only(cli.load_config(args))
+    cfg = student_config(cli.load_config(args))
     cfg.load_from = args.checkpoint
     cfg.resume = False  # a dumped config may say otherwise
     cli.check_checkpoint('checkpoint', args.checkpoint)

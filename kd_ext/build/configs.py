@@ -1,31 +1,62 @@
-"""Which file a config name means, and whether a config distills."""
+"""Finds and reads configs, and tells those that distill."""
+
+from __future__ import annotations
 
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any, Mapping
 
+from mmengine.config import Config
+from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.config.utils import MODULE2PACKAGE
 
 from kd_ext.build.extras import require_extra
-from kd_ext.errors import file_error, near_matches
+from kd_ext.errors import file_error, is_ours, near_matches, value_error
 
 ALGORITHM = 'DetectionDistill'
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
 
 
-def distills(cfg):
-    """Whether a config is for :class:`DetectionDistill`."""
-    kind = cfg.model.get('type')
-    return getattr(kind, '__name__', str(kind)).endswith(ALGORITHM)
+def type_name(cfg: Mapping[str, Any]) -> str:
+    """The name of a config's ``type`` without scope or module; ``''`` where it has none.
 
-
-def find_config(name, key='config'):
-    """The file behind a path or a ``pkg::name``, which messages call ``key``.
-
-    MMEngine's ``get_config`` is of no use here: it calls pip for a package that is not installed.
+    ``type`` may be a name (``'kd_ext.RCKALoss'``), a class, or the lazy object of a pure Python config.
     """
+    return _names(cfg)[0]
+
+
+def distills(model: Any) -> bool:
+    """Whether a model config is one of :class:`kd_ext.algorithms.DetectionDistill` or of a subclass."""
+    return isinstance(model, Mapping) and any(name.endswith(ALGORITHM) for name in _names(model))
+
+
+def _names(cfg: Mapping[str, Any]) -> list[str]:
+    """The name of the type and, of a class, those of its bases."""
+    kind = cfg.get('type')
+    if isinstance(kind, (LazyObject, LazyAttr)):
+        kind = kind.build()
+    if isinstance(kind, type):
+        return [cls.__name__ for cls in kind.__mro__]
+    return [getattr(kind, '__name__', str(kind or '')).rpartition('.')[2]]
+
+
+def find_config(name: str | os.PathLike, key: str = 'config') -> Path:
+    """The file behind a path or a ``pkg::name``.
+
+    MMEngine's ``get_config`` is not used: it calls pip for a package that is not installed.
+
+    Args:
+        name: Relative paths are looked up in the working directory.
+        key: The setting that the name was given to, for messages.
+
+    Raises:
+        FileNotFoundError: No such config; the message lists near matches.
+        ModuleNotFoundError: The package belongs to an extra that is not installed.
+    """
+    name = os.fspath(name)
     package, colons, relative = name.rpartition('::')
-    root = _config_folder(package) if colons else Path()
+    root = _config_folder(package, key) if colons else Path()
     path = root / Path(relative).expanduser()
     if path.is_file() and path.suffix in SUFFIXES:
         return path
@@ -34,10 +65,31 @@ def find_config(name, key='config'):
     )
 
 
-def _config_folder(package):
+def read_config(name: str | os.PathLike, key: str = 'config') -> Config:
+    """The config behind a path or a ``pkg::name``.
+
+    Raises:
+        FileNotFoundError: See :func:`find_config`.
+        ValueError: The file cannot be read as a config; the message says why.
+    """
+    path = find_config(name, key)
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # a config is code, so anything may be raised
+        if is_ours(error):
+            raise
+        raise value_error(
+            key,
+            'a config that can be read',
+            f'{os.fspath(name)!r}, which ends in {type(error).__name__}: {error}',
+            'Correct the file, or the files that it names in _base_.',
+        ) from error
+
+
+def _config_folder(package: str, key: str) -> Path:
     if package not in MODULE2PACKAGE:
         raise file_error(
-            'the package of a config',
+            f'the package of {key}',
             'one that ships configs',
             repr(package),
             near_matches(package, sorted(MODULE2PACKAGE)),
@@ -46,13 +98,13 @@ def _config_folder(package):
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise file_error(
-            'the package of a config', 'installed', repr(package), f'Install it: pip install {MODULE2PACKAGE[package]}'
+            f'the package of {key}', 'installed', repr(package), f'Install it: pip install {MODULE2PACKAGE[package]}'
         )
     return Path(spec.origin).parent / '.mim' / 'configs'
 
 
-def _neighbours(path, prefix, root):
-    """Near matches among what lies where ``path`` should lie."""
+def _neighbours(path: Path, prefix: str, root: Path) -> str:
+    """Near matches in the folder where ``path`` should lie, or in the nearest parent that exists."""
     folder = path.parent
     while not folder.is_dir() and folder != folder.parent:
         path, folder = folder, folder.parent
@@ -61,7 +113,7 @@ def _neighbours(path, prefix, root):
         for child in folder.iterdir()
         if not child.name.startswith(('.', '__')) and (child.is_dir() or child.suffix in SUFFIXES)
     )
-    place = f'{prefix}{os.path.relpath(folder, root)}' if prefix else str(folder)
+    place = f'{prefix}{os.path.relpath(folder, root)}' if prefix else str(folder.resolve())
     if not names:
         return f'There is no config in {place}.'
     return f'In {place}: {near_matches(path.name, names)}'

@@ -1,24 +1,28 @@
-"""A detector from a config: found, and built in the scope that it lives in."""
+"""Builds a detector from its config, in the scope of its types."""
+
+from __future__ import annotations
 
 import contextlib
+import copy
 import os
+from typing import Any, Iterator
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.hub import get_config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
 
+from kd_ext.build.configs import distills, read_config
 from kd_ext.build.extras import require_extra
-from kd_ext.errors import file_error, is_ours, near_matches, type_error, value_error
+from kd_ext.errors import is_ours, type_error, value_error
 
 
 @contextlib.contextmanager
-def detector_scope(cfg=None):
-    """Builds under the scope that a model lives in.
+def detector_scope(cfg: dict | None = None) -> Iterator[None]:
+    """Context whose default scope is that of a model config.
 
-    ``_scope_`` of a config wins, then the prefix of its ``type``, as in ``mmseg.EncoderDecoder``; else the default
-    scope, unless it is one that holds no detectors (kd_ext, mmrazor, mmengine): then mmdet.
+    ``_scope_`` of the config wins, then the prefix of its ``type``, as in ``mmseg.EncoderDecoder``, then the
+    current default scope, unless that holds no detectors (kd_ext, mmrazor, mmengine): then it is mmdet.
 
     Raises:
         ModuleNotFoundError: The scope belongs to an extra that is missing.
@@ -38,42 +42,35 @@ def detector_scope(cfg=None):
         yield
 
 
-def model_config(source, name):
-    """The model dict behind a path, a ``pkg::config`` name or a dict.
+def model_config(source: str | os.PathLike | dict, name: str) -> dict:
+    """The model dict behind a path, a ``pkg::config`` name, a whole config or a model dict.
 
-    Of a config that distills it is the student: what its checkpoints hold.
+    Of a config that distills it is the student's: what its checkpoints hold.
+
+    Args:
+        source: See above.
+        name: The setting that it was given to, for messages.
 
     Raises:
         FileNotFoundError: No such config; the message lists near matches.
         TypeError: ``source`` is none of these.
+        ValueError: The config cannot be read, or holds no model.
     """
-    if isinstance(source, dict):
-        # a whole config may be given where its ``model`` is meant
-        return _plain(source if 'type' in source else _scoped_model(source), name)
-    if not isinstance(source, (str, os.PathLike)):
+    if isinstance(source, (str, os.PathLike)):
+        cfg = read_config(source, name)
+        if 'model' not in cfg:
+            raise value_error(name, 'a config with a model', f'{os.fspath(source)!r} without one')
+        package, colons, _ = os.fspath(source).partition('::')
+        if colons:
+            cfg.model.setdefault('_scope_', package)
+        model = _scoped_model(cfg)
+    elif isinstance(source, dict):
+        model = source if 'type' in source else _scoped_model(source)
+    else:
         raise type_error(name, 'a config path, a pkg::config name, a dict or a model', type(source).__name__)
-    source = os.fspath(source)
-    if '::' not in source and not os.path.isfile(source):
-        raise file_error(name, 'the path of a config file', repr(source), _neighbours(source))
-    try:
-        cfg = get_config(source) if '::' in source else Config.fromfile(source)
-    except (OSError, ValueError, AssertionError) as error:
-        raise file_error(
-            name, 'a config that can be read', repr(source), f'{error} {_neighbours(source)}'.strip()
-        ) from error
-    if 'model' not in cfg:
-        raise value_error(name, 'a config with a model', f'{source!r} without one')
-    if '::' in source:
-        cfg.model.setdefault('_scope_', source.partition('::')[0])
-    return _plain(_scoped_model(cfg), name)
-
-
-def _plain(model, name):
-    """``model``, or the student of one that distills."""
-    kind = model.get('type') if isinstance(model, dict) else None
-    if kind is None:
+    if not isinstance(model, dict) or model.get('type') is None:
         raise value_error(name, 'a config of a detector', 'one whose model has no type')
-    if not getattr(kind, '__name__', str(kind)).endswith('DetectionDistill'):
+    if not distills(model):
         return model
     student = model['student']
     if isinstance(student, dict) and '_scope_' in model:
@@ -81,43 +78,49 @@ def _plain(model, name):
     return model_config(student, name)
 
 
-def _scoped_model(cfg):
-    """The model of a whole config, which knows the scope of its types."""
+def _scoped_model(cfg: Config | dict) -> Any:
+    """The model of a whole config, with what it takes from there: the scope and, as in a runner, the preprocessor."""
     model = cfg.get('model')
-    if cfg.get('default_scope') and isinstance(model, dict):
-        model.setdefault('_scope_', cfg['default_scope'])
+    if isinstance(model, dict):
+        for key, source in (('_scope_', 'default_scope'), ('data_preprocessor', 'data_preprocessor')):
+            if cfg.get(source):
+                model.setdefault(key, cfg[source])
     return model
 
 
-def _neighbours(source):
-    package, _, inside = source.rpartition('::')
-    if package:
-        from mmengine.utils import get_installed_path
+def student_config(cfg: Config) -> Config:
+    """The config that trains or scores the student alone: a copy, or ``cfg`` itself where it does not distill.
 
-        try:
-            folder = os.path.join(get_installed_path(package), '.mim', 'configs', os.path.dirname(inside))
-        except Exception:  # not installed: nothing to list
-            return f'Is {package!r} installed?'
-    else:
-        folder = os.path.dirname(source) or '.'
-    if not os.path.isdir(folder):
-        return f'The folder {folder!r} does not exist.'
-    names = sorted(n for n in os.listdir(folder) if n.endswith('.py'))
-    return near_matches(os.path.basename(source), names) if names else ''
+    Nothing of the teacher is needed to score a student: its checkpoint is one of the plain detector. Hooks that work
+    on the algorithm, those of kd_ext and mmrazor, are left out.
+    """
+    if not distills(cfg.model):
+        return cfg
+    cfg = copy.deepcopy(cfg)
+    model = cfg.model
+    student = model_config(model.student, 'model.student')
+    if model.get('data_preprocessor') is not None:
+        student.setdefault('data_preprocessor', model.data_preprocessor)
+    cfg.model = student
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if not _is_of(hook, ('kd_ext.', 'mmrazor.'))]
+    return cfg
 
 
-def build_detector(source, role):
-    """A detector as its config says, its weights not initialised.
+def _is_of(cfg: dict, packages: tuple[str, ...]) -> bool:
+    kind = cfg.get('type')
+    return (kind if isinstance(kind, str) else f'{getattr(kind, "__module__", "")}.').startswith(packages)
+
+
+def build_detector(source: str | os.PathLike | dict, role: str) -> BaseModel:
+    """Builds a detector as its config says, without initialising its weights.
 
     Args:
-        source (str | dict): See :func:`model_config`.
-        role (str): Of the model, for messages.
-
-    Returns:
-        BaseModel
+        source: See :func:`model_config`.
+        role: What messages call the model, ``'student'`` for one.
 
     Raises:
-        ValueError: Nothing can be built of it, or no detector is.
+        TypeError: What the config builds is no detector.
+        ValueError: The config cannot be built.
     """
     cfg = model_config(source, role)
     with detector_scope(cfg):

@@ -11,7 +11,7 @@ from kd_ext.cli.arguments import (
     parse,
     positive,
 )
-from kd_ext.cli.config import enable_amp, enable_lr_scaling, load_config, student_only
+from kd_ext.cli.config import enable_amp, enable_lr_scaling, load_config
 from kd_ext.cli.data_check import check_checkpoint, check_data
 from kd_ext.cli.distillation import add_distill_options, apply_distill_options
 from kd_ext.cli.errors import run
@@ -47,6 +47,5 @@ __all__ = [
     'parse',
     'positive',
     'run',
-    'student_only',
     'train',
 ]

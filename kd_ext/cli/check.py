@@ -10,8 +10,8 @@ from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from rich.console import Console
 
+from kd_ext.build.configs import distills, type_name
 from kd_ext.build.probe import is_segmentor
-from kd_ext.cli.config import ALGORITHMS
 from kd_ext.cli.data_check import check_data
 from kd_ext.cli.errors import rank
 from kd_ext.errors import value_error
@@ -26,12 +26,11 @@ def check(cfg, images, size):
     Raises:
         ValueError: The config does not distill.
     """
-    kind = cfg.model.get('type')
-    if getattr(kind, '__name__', kind) not in ALGORITHMS:
+    if not distills(cfg.model):
         raise value_error(
             'config',
             'one that distills',
-            f'a plain {kind}',
+            f'a plain {type_name(cfg.model)}',
             'Add --teacher CONFIG --teacher-ckpt WEIGHTS --distill METHOD.',
         )
     check_data(cfg, ('train',))

@@ -10,7 +10,6 @@ from kd_ext.build.configs import find_config
 from kd_ext.build.extras import require_extra
 from kd_ext.errors import expected
 
-ALGORITHMS = ('kd_ext.DetectionDistill', 'DetectionDistill')
 # settings of the algorithm, which a plain detector's model has none of
 DISTILLS = tuple(f'model.{key}' for key in ('student', 'teacher', 'distill', 'classes', 'allow_teacher_mismatch'))
 
@@ -41,30 +40,6 @@ def distill_settings(args):
     if not getattr(args, 'teacher', None):
         return {}
     return {key: value for key, value in (args.cfg_options or {}).items() if key.startswith(DISTILLS)}
-
-
-def student_only(cfg):
-    """The config of the student alone, where ``cfg`` distills into one.
-
-    Nothing of the teacher is needed to score a student: its checkpoint is one of the plain detector. Hooks on the
-    algorithm go with it.
-    """
-    model = cfg.model
-    kind = model.get('type')
-    if getattr(kind, '__name__', kind) not in ALGORITHMS:
-        return cfg
-    student = model.student
-    if isinstance(student, str):
-        student = Config.fromfile(find_config(student)).model
-    elif 'type' not in student:  # a whole config where its model is meant
-        student = student.model
-    if model.get('data_preprocessor') is not None:
-        student.setdefault('data_preprocessor', model.data_preprocessor)
-    cfg.model = student
-    cfg.custom_hooks = [
-        hook for hook in cfg.get('custom_hooks') or [] if not str(hook.get('type')).startswith(('kd_ext.', 'mmrazor.'))
-    ]
-    return cfg
 
 
 def enable_amp(cfg):

@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+from kd_ext.data.unwrap import unwrap
 from kd_ext.errors import Message, expected, file_error, near_matches
 
 WEIGHTS = ('.pth', '.pt', '.ckpt')
@@ -23,8 +24,8 @@ def check_data(cfg, splits):
     problems = []
     for split in splits:
         loader = cfg.get(f'{split}_dataloader') or {}
-        for key, dataset in _datasets(f'{split}_dataloader.dataset', loader.get('dataset')):
-            problems += _dataset_problems(key, dataset)
+        for part in unwrap(loader.get('dataset'), f'{split}_dataloader.dataset'):
+            problems += _dataset_problems(part.key, part.config)
         evaluator = f'{split}_evaluator'
         for key, metric in _metrics(evaluator, cfg.get(evaluator)):
             if not _is_remote(metric):
@@ -45,19 +46,6 @@ def check_checkpoint(name, path):
         else f'There is no checkpoint in {folder}.'
     )
     raise file_error(name, 'an existing file or a URL', repr(path), remedy)
-
-
-def _datasets(key, dataset):
-    """The innermost dataset configs with their keys, out of any wrapper."""
-    if not isinstance(dataset, dict):  # built already, or absent
-        return
-    if isinstance(dataset.get('dataset'), dict):
-        yield from _datasets(f'{key}.dataset', dataset['dataset'])
-    elif isinstance(dataset.get('datasets'), (list, tuple)):
-        for index, part in enumerate(dataset['datasets']):
-            yield from _datasets(f'{key}.datasets.{index}', part)
-    else:
-        yield key, dataset
 
 
 def _metrics(key, evaluator):

@@ -4,6 +4,7 @@ from copy import deepcopy
 
 from mmengine.config import ConfigDict
 
+from kd_ext.data.unwrap import unwrap
 from kd_ext.errors import expected
 
 
@@ -36,17 +37,16 @@ def enable_tta(cfg):
     # import puts the model there
     import mmdet.models  # noqa: F401
 
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    parts = [part.config for part in unwrap(cfg.test_dataloader.dataset)]
     if 'tta_model' not in cfg:
         cfg.tta_model = dict(
             type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
         )
     if 'tta_pipeline' not in cfg:
-        cfg.tta_pipeline = _flip_pipeline(dataset.pipeline)
+        cfg.tta_pipeline = _flip_pipeline(parts[0].pipeline)
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
+    for part in parts:
+        part.pipeline = cfg.tta_pipeline
 
 
 def _flip_pipeline(pipeline):

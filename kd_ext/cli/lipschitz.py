@@ -44,7 +44,7 @@ def lipschitz(args):
 
 def _levels(args, cfg):
     """Those of the command line, else those that the training pairs."""
-    if args.levels is not None or args.teacher or not distills(cfg):
+    if args.levels is not None or args.teacher or not distills(cfg.model):
         return args.levels
     return next(
         (entry.get('levels') for entry in cfg.model.distill.values() if str(entry.get('type')).endswith(LOSS)), None

@@ -6,8 +6,8 @@ from pathlib import Path
 from mmengine.device import get_device
 
 from kd_ext.build.configs import distills
-from kd_ext.build.detector import model_config
-from kd_ext.cli.config import load_config, student_only
+from kd_ext.build.detector import model_config, student_config
+from kd_ext.cli.config import load_config
 from kd_ext.cli.data_check import check_checkpoint
 from kd_ext.errors import value_error
 from kd_ext.teachers.build import build_teacher
@@ -34,7 +34,7 @@ def chosen_models(args, cfg):
         other = load_config(_Arguments(config, args.launcher))
         source, name = teacher_source(other, config)
         models['teacher'] = name, source, checkpoint
-    elif distills(cfg):
+    elif distills(cfg.model):
         checkpoint = cfg.model.get('teacher_ckpt')
         if not isinstance(checkpoint, str):
             raise value_error(
@@ -45,7 +45,7 @@ def chosen_models(args, cfg):
             )
         source, name = teacher_source(cfg, args.config)
         models['teacher'] = name, source, checkpoint
-    source = own_model(student_only(cfg.copy()))
+    source = own_model(student_config(cfg))
     name = args.config if '::' in args.config else Path(args.config).name
     role = 'student' if models else 'model'
     models[role] = name, source, args.checkpoint
@@ -77,7 +77,7 @@ def teacher_source(cfg, name):
         cfg (Config): Of the teacher, or of a training under it.
         name (str): How ``cfg`` was given.
     """
-    if distills(cfg):
+    if distills(cfg.model):
         source = cfg.model.get('teacher')
         model = model_config(source, 'model.teacher')
         name = source if isinstance(source, str) else model['type']

@@ -1,39 +1,27 @@
 """The images of a config's split, in order, as validation transforms them."""
 
+from __future__ import annotations
+
 import contextlib
 import re
 from copy import deepcopy
+from typing import Any, Iterator, Sequence
 
+from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import Dataset
 
+from kd_ext.build.configs import type_name
 from kd_ext.build.detector import detector_scope
+from kd_ext.data.unwrap import Part, unwrap
 from kd_ext.errors import value_error
 
 LOADS_LABELS = re.compile(r'Load\w*Annotations')
 SPLITS = ('train', 'val', 'test')
 
 
-def kind_of(cfg):
-    """The type of a config, without the scope."""
-    kind = cfg.get('type')
-    return getattr(kind, '__name__', str(kind)).rpartition('.')[-1]
-
-
-def _parts(dataset, outer=()):
-    """The data sets inside of any wrappers, each with its whole pipeline."""
-    pipeline = (*(dataset.get('pipeline') or ()), *outer)
-    if isinstance(dataset.get('dataset'), dict):
-        yield from _parts(dataset['dataset'], pipeline)
-    elif isinstance(dataset.get('datasets'), (list, tuple)):
-        for part in dataset['datasets']:
-            yield from _parts(part, pipeline)
-    else:
-        yield dataset, pipeline
-
-
-def split_parts(cfg, split):
-    """Config and pipeline of each data set of a split; no wrapper.
+def split_parts(cfg: Config, split: str) -> list[Part]:
+    """The data sets of a split, without their wrappers.
 
     Raises:
         ValueError: The config has no such split.
@@ -44,25 +32,25 @@ def split_parts(cfg, split):
         raise value_error(
             f'{split}_dataloader', 'a dict with a dataset', 'none', f'The config has: {", ".join(known) or "no data"}.'
         )
-    return list(_parts(dataset))
+    return list(unwrap(dataset, f'{split}_dataloader.dataset'))
 
 
 @contextlib.contextmanager
-def data_scope(cfg):
-    """The scope that a config's data sets are built under."""
+def data_scope(cfg: Config) -> Iterator[None]:
+    """Context in which a config's data sets are built: its default scope, or mmdet."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), detector_scope():
         yield
 
 
-def plain_pipeline(cfg):
-    """The transforms of validation, else of testing.
+def plain_pipeline(cfg: Config) -> Sequence[dict]:
+    """The transforms of the validation, or of the test where a config has no validation.
 
     Raises:
         ValueError: The config has neither.
     """
     for split in ('val', 'test'):
         if cfg.get(f'{split}_dataloader'):
-            return split_parts(cfg, split)[0][1]
+            return split_parts(cfg, split)[0].pipeline
     pipeline = cfg.get('test_pipeline')
     if not pipeline:
         raise value_error(
@@ -78,19 +66,17 @@ class SplitImages(Dataset):
     """Images of a split by index, without annotations.
 
     Args:
-        cfg (Config): With dataloaders, of a detector or a segmentor. Wrappers that repeat or mix images count as
-            what they wrap.
-        split (str): ``'train'``, ``'val'`` or ``'test'``.
+        cfg: With dataloaders, of a detector or a segmentor. Wrappers that repeat or mix images are left out.
+        split: ``'train'``, ``'val'`` or ``'test'``.
 
     Raises:
         ValueError: No such split, or no image in it.
     """
 
-    def __init__(self, cfg, split='val'):
-        pipeline = [one for one in plain_pipeline(cfg) if not LOADS_LABELS.fullmatch(kind_of(one))]
-        self.build(
-            cfg, split, [dict(deepcopy(part), pipeline=deepcopy(pipeline)) for part, _ in split_parts(cfg, split)]
-        )
+    def __init__(self, cfg: Config, split: str = 'val') -> None:
+        pipeline = [one for one in plain_pipeline(cfg) if not LOADS_LABELS.fullmatch(type_name(one))]
+        configs = [dict(deepcopy(part.config), pipeline=deepcopy(pipeline)) for part in split_parts(cfg, split)]
+        self.build(cfg, split, configs)
         if not len(self):
             raise value_error(
                 f'{split}_dataloader',
@@ -99,33 +85,33 @@ class SplitImages(Dataset):
                 'Correct ann_file, data_prefix and filter_cfg.',
             )
 
-    def build(self, cfg, split, configs):
-        """Builds the data sets that the images are of."""
+    def build(self, cfg: Config, split: str, configs: list[dict]) -> None:
+        """Builds the data sets of these configs, which :meth:`__getitem__` reads one after the other."""
         self.split, self.configs = split, configs
         with data_scope(cfg):
             self.parts = [DATASETS.build(part) for part in configs]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
 
-    def _find(self, index):
+    def _find(self, index: int) -> tuple[Any, int]:
         for part in self.parts:
             if index < len(part):
                 return part, index
             index -= len(part)
         raise IndexError(index)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Any:
         part, inside = self._find(index)
         return part.prepare_data(inside)
 
-    def path(self, index):
-        """Of an image, for messages."""
+    def path(self, index: int) -> str | None:
+        """The file of an image, for messages."""
         part, inside = self._find(index)
         return part.get_data_info(inside).get('img_path')
 
 
-def spread(total, count=None):
-    """``count`` indices spread evenly over ``total``; all by default."""
+def spread(total: int, count: int | None = None) -> list[int]:
+    """``count`` indices spread evenly over ``range(total)``; all of them by default."""
     count = total if count is None else min(count, total)
     return [index * total // count for index in range(count)]

@@ -4,57 +4,79 @@ mmdet's test pipelines load annotations behind the resizing, for boxes in the co
 loss needs them in those of the input.
 """
 
+from __future__ import annotations
+
+import os
 import re
 from copy import deepcopy
+from typing import Any, Sequence
 
+from mmengine.config import Config
+from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 
-from kd_ext.data.images import LOADS_LABELS, SplitImages, data_scope, kind_of, plain_pipeline, split_parts, spread
+from kd_ext.build.configs import type_name
+from kd_ext.data.images import LOADS_LABELS, SplitImages, data_scope, plain_pipeline, split_parts, spread
 from kd_ext.errors import value_error
 
-__all__ = ['LabelledData', 'class_names', 'labelled_pipeline', 'split_parts', 'spread']
+__all__ = ['LabelledData', 'class_names', 'labelled_pipeline', 'spread']
 LOADS_IMAGES = re.compile(r'Load\w*Image')
 
 
-def class_names(cfg, split='train'):
-    """Names of a split's classes, without reading the data set."""
-    part = split_parts(cfg, split)[0][0]
-    classes = (part.get('metainfo') or {}).get('classes')
+def class_names(cfg: Config, split: str = 'train') -> list[str]:
+    """Names of a split's classes, without reading the data set.
+
+    Raises:
+        ValueError: ``metainfo.classes`` is neither a sequence of names nor a file of names.
+    """
+    part = split_parts(cfg, split)[0]
+    classes = (part.config.get('metainfo') or {}).get('classes')
     if classes is None:
-        with data_scope(cfg), DATASETS.switch_scope_and_registry(part.get('_scope_')) as registry:
-            kind = registry.get(part['type'])
-        classes = kind.METAINFO.get('classes') if kind else None
+        with data_scope(cfg), DATASETS.switch_scope_and_registry(part.config.get('_scope_')) as registry:
+            kind = registry.get(part.config['type'])
+        classes = getattr(kind, 'METAINFO', {}).get('classes')
+    return _names(classes, f'{part.key}.metainfo.classes')
+
+
+def _names(classes: Any, key: str) -> list[str]:
+    """The names in ``metainfo.classes``; MMEngine reads a string as the path of a file with a name on each line."""
+    if isinstance(classes, str):
+        if not os.path.isfile(classes):
+            raise value_error(
+                key,
+                'a sequence of names, or a file with a name on each line',
+                repr(classes),
+                f'For a single class write classes=({classes!r},).',
+            )
+        classes = list_from_file(classes)
     return list(classes or ())
 
 
-def labelled_pipeline(test, train):
+def labelled_pipeline(test: Sequence[dict], train: Sequence[dict]) -> list[dict]:
     """The test pipeline, with the training's annotations behind its loading.
 
     Boxes without area are filtered out. Nothing in it is random.
 
-    Args:
-        test, train (Sequence[dict]): Pipelines.
-
     Raises:
         ValueError: The test pipeline loads no image.
     """
-    load = [one for one in train if LOADS_LABELS.fullmatch(kind_of(one))] or [
+    load = [one for one in train if LOADS_LABELS.fullmatch(type_name(one))] or [
         dict(type='LoadAnnotations', with_bbox=True)
     ]
     thin = (
-        [one for one in train if kind_of(one) == 'FilterAnnotations']
+        [one for one in train if type_name(one) == 'FilterAnnotations']
         or [dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1))]
     )[-1:]
     # an image without boxes would be exchanged for a random one
     thin = [dict(one, keep_empty=False) for one in thin]
-    steps = [one for one in test if not LOADS_LABELS.fullmatch(kind_of(one))]
-    loads = [index for index, one in enumerate(steps) if LOADS_IMAGES.match(kind_of(one))]
+    steps = [one for one in test if not LOADS_LABELS.fullmatch(type_name(one))]
+    loads = [index for index, one in enumerate(steps) if LOADS_IMAGES.match(type_name(one))]
     if not loads:
         raise value_error(
-            "the validation's pipeline", 'one that loads images', ', '.join(kind_of(one) for one in test) or 'empty'
+            "the validation's pipeline", 'one that loads images', ', '.join(type_name(one) for one in test) or 'empty'
         )
     first = loads[-1] + 1
-    packs = [index for index, one in enumerate(steps) if kind_of(one).startswith('Pack')]
+    packs = [index for index, one in enumerate(steps) if type_name(one).startswith('Pack')]
     last = max(packs[-1] if packs else len(steps), first)
     return deepcopy([*steps[:first], *load, *steps[first:last], *thin, *steps[last:]])
 
@@ -65,40 +87,36 @@ class LabelledData(SplitImages):
     None stands for an image that the pipeline leaves out.
 
     Args:
-        cfg (Config): With dataloaders, as for training. Wrappers that repeat or mix images count as what they
-            wrap; ``filter_cfg`` holds.
-        split (str): ``'train'``, ``'val'`` or ``'test'``.
+        cfg: With dataloaders, as for training. Wrappers that repeat or mix images are left out; ``filter_cfg``
+            holds.
+        split: ``'train'``, ``'val'`` or ``'test'``.
 
     Attributes:
         classes (list[str]): Of the data set.
-        configs (list[dict]): As built, for an identity.
+        configs (list[dict]): Of the data sets as built; a digest of them tells whether two runs read the same.
 
     Raises:
         ValueError: No such split, no annotation, or parts of several classes.
     """
 
-    def __init__(self, cfg, split='train'):
+    def __init__(self, cfg: Config, split: str = 'train') -> None:
         test = plain_pipeline(cfg)
         parts = split_parts(cfg, split)
-        labels = (
-            parts
-            if split == 'train' or not cfg.get('train_dataloader')
-            else split_parts(cfg, 'train')[:1] * len(parts)
-        )
+        labels = parts
+        if split != 'train' and cfg.get('train_dataloader'):
+            labels = split_parts(cfg, 'train')[:1] * len(parts)
         # test_mode would leave filter_cfg aside
-        self.build(
-            cfg,
-            split,
-            [
-                dict(deepcopy(part), pipeline=labelled_pipeline(test, train), test_mode=False)
-                for (part, _), (_, train) in zip(parts, labels)
-            ],
-        )
+        configs = [
+            dict(deepcopy(part.config), pipeline=labelled_pipeline(test, label.pipeline), test_mode=False)
+            for part, label in zip(parts, labels)
+        ]
+        self.build(cfg, split, configs)
         self.classes = self._common_classes()
         self._check_labels()
 
-    def _common_classes(self):
-        classes = [list(part.metainfo.get('classes') or ()) for part in self.parts]
+    def _common_classes(self) -> list[str]:
+        key = f'{self.split}_dataloader.dataset.metainfo.classes'
+        classes = [_names(part.metainfo.get('classes'), key) for part in self.parts]
         if not classes[0] or any(one != classes[0] for one in classes):
             raise value_error(
                 f'{self.split}_dataloader',
@@ -108,7 +126,7 @@ class LabelledData(SplitImages):
             )
         return classes[0]
 
-    def _check_labels(self):
+    def _check_labels(self) -> None:
         for part in self.parts:
             if any(part.get_data_info(index).get('instances') for index in range(len(part))):
                 return
@@ -120,11 +138,11 @@ class LabelledData(SplitImages):
         )
 
 
-def check_classes(head, data):
-    """That a model's classes are those of a data set, by number.
+def check_classes(head: Any, data: LabelledData) -> None:
+    """Checks that a head has as many classes as a data set.
 
     Raises:
-        ValueError: They are not.
+        ValueError: It has not.
     """
     if head.num_classes != len(data.classes):
         names = ', '.join(data.classes[:3])

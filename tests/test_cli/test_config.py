@@ -6,6 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import OPTIM_WRAPPERS, DefaultScope
 
 from kd_ext import cli
+from kd_ext.build.configs import find_config
 from kd_ext.cli import config as cli_config
 from tests.helpers.data_sets import ROOT
 from tests.helpers.tiny_detectors import fcos
@@ -47,8 +48,8 @@ def test_counts_are_whole_numbers(value, capsys):
 
 
 def test_path_and_package_name(plain):
-    assert cli_config.find_config(str(plain)) == plain
-    found = cli_config.find_config('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py')
+    assert find_config(str(plain)) == plain
+    found = find_config('mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py')
     assert found.is_file() and '.mim' in found.parts
 
 
@@ -86,46 +87,6 @@ def test_work_dir(plain):
     assert cli.load_config(own).work_dir == 'a'
     own = arguments(plain, '--cfg-options', 'work_dir=a', '--work-dir', 'b')
     assert cli.load_config(own).work_dir == 'b'
-
-
-def test_student_only_leaves_a_plain_config():
-    cfg = Config(dict(model=fcos(), custom_hooks=[dict(type='kd_ext.Any')]))
-    before = cfg.pretty_text
-    assert cli.student_only(cfg).pretty_text == before
-
-
-@pytest.mark.parametrize('form', ['model', 'whole', 'path'])
-def test_student_only(form, tmp_path):
-    student = fcos()
-    if form == 'whole':
-        student = dict(model=student)
-    elif form == 'path':
-        Config(dict(model=student)).dump(tmp_path / 'student.py')
-        student = str(tmp_path / 'student.py')
-    cfg = cli.student_only(
-        Config(
-            dict(
-                model=dict(
-                    type='kd_ext.DetectionDistill',
-                    student=student,
-                    teacher='not/there.py',
-                    teacher_ckpt='not/there.pth',
-                ),
-                custom_hooks=[dict(type='EMAHook'), dict(type='kd_ext.AnyHook'), dict(type='mmrazor.StopDistillHook')],
-            )
-        )
-    )
-    assert cfg.model.to_dict() == fcos().to_dict()
-    assert cfg.custom_hooks == [dict(type='EMAHook')]
-
-
-def test_student_only_keeps_the_preprocessor():
-    student = fcos()
-    own = student.pop('data_preprocessor')
-    cfg = cli.student_only(
-        Config(dict(model=dict(type='kd_ext.DetectionDistill', student=student, teacher='x', data_preprocessor=own)))
-    )
-    assert cfg.model.data_preprocessor == own
 
 
 def amp_config():

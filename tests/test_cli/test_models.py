@@ -33,7 +33,7 @@ def test_teacher_by_its_own_config():
     cfg = Config(dict(model=dict(type='FCOS'), default_scope='mmdet'))
     model, name = teacher_source(cfg, '/home/me/own.py')
     assert name == 'own.py' and model['_scope_'] == 'mmdet'
-    assert not distills(cfg)
+    assert not distills(cfg.model)
 
 
 def test_digest_of_configs():
