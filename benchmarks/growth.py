@@ -20,6 +20,7 @@ from rich.table import Table
 
 from benchmarks.growth_model import LINES, MAKERS, VALUES, amount, judge, make_run
 from benchmarks.growth_plot import draw
+from kd_ext.engine.whole_files import write_text
 from kd_ext.preflight.timing import interleave, machine, peak_memory
 
 CLOCKS = dict(wall=time.perf_counter, cpu=time.process_time)
@@ -110,7 +111,7 @@ def main():
         path.parent.mkdir(parents=True, exist_ok=True)
     if args.json:
         arguments = dict(threads=args.threads, repeats=args.repeats, clock=args.clock)
-        args.json.write_text(json.dumps(dict(machine=described, arguments=arguments, lines=report), indent=2) + '\n')
+        write_text(args.json, json.dumps(dict(machine=described, arguments=arguments, lines=report), indent=2) + '\n')
         console.print(f'Wrote {args.json}')
     if args.plot:
         draw(report, args.plot)

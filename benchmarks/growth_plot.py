@@ -1,8 +1,12 @@
 """The figure of ``benchmarks/growth.py``."""
 
+from pathlib import Path
+
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from kd_ext.engine.whole_files import replacing
 
 COLUMNS = 2
 PANEL = 4.2, 3.2  # inches
@@ -39,7 +43,8 @@ def draw(report, path):
         axes.set_xlabel(f'{along} (dotted: power 1, dashed: 2)')
         axes.set_ylabel('forward + backward, ms')
         axes.legend(fontsize=7, title='exponent', title_fontsize=7)
-    figure.savefig(path, dpi=DPI)
+    with replacing(path) as part:
+        figure.savefig(part, format=Path(path).suffix[1:], dpi=DPI)
 
 
 def _short(value):

@@ -16,6 +16,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.loss_cases import CASES
+from kd_ext.engine.whole_files import write_text
 from kd_ext.preflight.timing import interleave, machine, peak_memory, summarise
 
 UNIT = 'mse'
@@ -91,7 +92,7 @@ def main():
     console.print(described['memory'])
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report, indent=2) + '\n')
+        write_text(args.json, json.dumps(report, indent=2) + '\n')
         console.print(f'Wrote {args.json}')
 
 

@@ -11,6 +11,7 @@ and images generated.
 
 # ahead of all else: importing kd_ext makes mmrazor importable
 import kd_ext  # noqa: F401
+from kd_ext.engine.whole_files import write_text
 
 # isort: split
 import argparse
@@ -177,7 +178,7 @@ def main():
     )
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report, indent=2) + '\n')
+        write_text(args.json, json.dumps(report, indent=2) + '\n')
         console.print(f'Wrote {args.json}')
 
 

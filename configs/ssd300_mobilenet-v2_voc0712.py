@@ -1,7 +1,7 @@
 # on the grid of VGG16's SSD300: the same strides, sizes and anchors; the third
 # level is the backbone's own
 _base_ = 'mmdet::pascal_voc/ssd300_voc0712.py'
-# mmdet 3.3's own SSD cannot predict, see kd_ext/patches/versions.py
+# mmdet 3.3's own SSD cannot predict, see kd_ext/patches/ssd.py
 custom_imports = dict(imports=['kd_ext'])
 channels = (32, 96, 1280, 256, 256, 256)
 model = dict(

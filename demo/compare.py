@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from demo.runs import Run
+from kd_ext.engine.whole_files import write_text
 
 
 def parse_args():
@@ -77,7 +78,8 @@ def write_json(args, rows):
     import torch
 
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(
+    write_text(
+        args.json,
         json.dumps(
             dict(
                 command=' '.join(['python -m demo.compare', *sys.argv[1:]]),
@@ -102,7 +104,7 @@ def write_json(args, rows):
             ),
             indent=1,
         )
-        + '\n'
+        + '\n',
     )
 
 

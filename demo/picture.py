@@ -1,6 +1,10 @@
 """The same images under ground truth and under each detector."""
 
+from pathlib import Path
+
 import matplotlib
+
+from kd_ext.engine.whole_files import replacing
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
@@ -72,5 +76,6 @@ def draw(paths, columns, classes, out):
                     x1, max(y1 - 2, 6), text, fontsize=6, color='white', bbox=dict(facecolor=colour, pad=0.6, lw=0)
                 )
     figure.tight_layout(pad=0.4)
-    figure.savefig(out, dpi=70)
+    with replacing(out) as part:
+        figure.savefig(part, format=Path(out).suffix[1:], dpi=70)
     plt.close(figure)

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from demo.runs import ROOT, Run
+from kd_ext.engine.whole_files import write_text
 
 TEACHER = 'fcos_r18-half_shapes.py'
 ALONE = 'fcos_r18-quarter_shapes.py'
@@ -140,7 +141,8 @@ def write_json(args, results, seconds):
     import torch
 
     args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(
+    write_text(
+        args.json,
         json.dumps(
             dict(
                 command='bash tools/quickstart.sh --seeds '
@@ -166,7 +168,7 @@ def write_json(args, results, seconds):
             ),
             indent=1,
         )
-        + '\n'
+        + '\n',
     )
 
 

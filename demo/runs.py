@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from kd_ext.engine.whole_files import write_text
+
 ROOT = Path(__file__).resolve().parents[1]
 # a large allocation then reuses pages that glibc holds instead of faulting in new ones at every iteration: about a
 # quarter less time for small detectors on a CPU
@@ -63,7 +65,7 @@ class Run:
         known = dict(
             name=self.name, config=self.config, command=command, seconds=time.monotonic() - start, **self._figures()
         )
-        self.result_file.write_text(json.dumps(known, indent=1))
+        write_text(self.result_file, json.dumps(known, indent=1))
         return known
 
     def _train(self, command):

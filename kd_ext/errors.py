@@ -1,51 +1,58 @@
-"""The one form of every error text: what was expected, what came, the fix."""
+"""The one form of every error text: what was expected, what came, how to mend it."""
+
+from __future__ import annotations
 
 import difflib
+import math
+import pickle
 import re
+from typing import Any, Iterable
 
 import torch
 from mmengine.logging import MessageHub
+from torch import Tensor, nn
 
 
 class Message(str):
-    """A text written here for people; an error is told by it from others."""
+    """A text written by kd_ext for people; :func:`is_ours` tells errors by it."""
 
 
-def expected(name, rule, value, remedy=''):
-    """Formats ``Expected <name> to be <rule>, but got <value>. <remedy>``.
-
-    Returns:
-        Message: Handed to an error as it is, :func:`is_ours` knows it.
-    """
+def expected(name: str, rule: str, value: Any, remedy: str = '') -> Message:
+    """Formats ``Expected <name> to be <rule>, but got <value>. <remedy>``, to be handed to an error as it is."""
     text = f'Expected {name} to be {rule}, but got {value}.'
     return Message(f'{text} {remedy}' if remedy else text)
 
 
-def value_error(name, rule, value, remedy=''):
+def value_error(name: str, rule: str, value: Any, remedy: str = '') -> ValueError:
     """A ``ValueError`` with the text of :func:`expected`."""
     return ValueError(expected(name, rule, value, remedy))
 
 
-def type_error(name, rule, value, remedy=''):
+def type_error(name: str, rule: str, value: Any, remedy: str = '') -> TypeError:
     """A ``TypeError`` with the text of :func:`expected`."""
     return TypeError(expected(name, rule, value, remedy))
 
 
-def file_error(name, rule, value, remedy=''):
+def file_error(name: str, rule: str, value: Any, remedy: str = '') -> FileNotFoundError:
     """A ``FileNotFoundError`` with the text of :func:`expected`."""
     return FileNotFoundError(expected(name, rule, value, remedy))
 
 
-def is_ours(error):
+def is_ours(error: BaseException) -> bool:
     """Whether an error's text is a :class:`Message`, whatever its type."""
     return bool(error.args) and isinstance(error.args[0], Message)
 
 
-def near_matches(word, choices, count=5):
-    """Formats the choices nearest to ``word``: ``Did you mean: a, b?``.
+def is_number(value: Any) -> bool:
+    """Whether a setting is a finite number that fits into a float, and no truth value."""
+    try:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # 10**400
+        return False
 
-    Falls back to the first choices where nothing is near.
-    """
+
+def near_matches(word: Any, choices: Iterable[Any], count: int = 5) -> str:
+    """Formats the choices nearest to ``word``, ``Did you mean: a, b?``, or the first ones where none is near."""
     choices = list(dict.fromkeys(map(str, choices)))
     near = difflib.get_close_matches(str(word), choices, count, cutoff=0.5)
     if near:
@@ -55,18 +62,12 @@ def near_matches(word, choices, count=5):
     return f'Known: {shown}' + (f', and {more} more.' if more > 0 else '.')
 
 
-# torch's own, so that it holds for MMEngine's resuming as well
+# torch's own variable, so that one setting holds for MMEngine's resuming as well
 TRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'
 
 
-def refusal(name, error, path=None):
-    """The text for a file that ``torch.load`` refused to unpickle.
-
-    Args:
-        name (str): Of the setting that the file was given to.
-        error (pickle.UnpicklingError): As raised by ``torch.load``.
-        path (str, optional): The file.
-    """
+def refusal(name: str, error: pickle.UnpicklingError, path: str | None = None) -> Message:
+    """The text for a file that ``torch.load`` refused to unpickle; ``name`` is the setting that named the file."""
     what = reason(error)
     return expected(
         name,
@@ -78,11 +79,8 @@ def refusal(name, error, path=None):
     )
 
 
-def reason(error):
-    """Why ``torch.load`` refused a file, in a few words.
-
-    Its own text goes on for lines and advises to run the file's code.
-    """
+def reason(error: pickle.UnpicklingError) -> str:
+    """Why ``torch.load`` refused a file, in a few words: its own text is long and advises to run the file's code."""
     text = str(error)
     named = re.search(r'GLOBAL (\S+)', text)
     if named:
@@ -91,23 +89,23 @@ def reason(error):
     return text.partition('\n')[0][:200]
 
 
-def iteration():
-    """The runner's, or None where nothing trains."""
+def iteration() -> int | None:
+    """The runner's iteration, or None where nothing trains."""
     return MessageHub.get_current_instance().runtime_info.get('iter')
 
 
-def check_task_loss(losses, total, data_samples):
+def check_task_loss(losses: dict[str, Any], total: Tensor, data_samples: list | None) -> None:
     """Looks at the student's own loss, ahead of the backward pass.
 
     Under float16 autocast nothing is said: the gradient scaler leaves such a step out.
 
     Args:
-        losses (dict): As the detector gives them.
-        total (Tensor): Their sum.
-        data_samples (list): Of the batch.
+        losses: As the detector gives them.
+        total: Their sum.
+        data_samples: The batch's, whose images are named.
 
     Raises:
-        FloatingPointError: It is not finite; names the parts and the images.
+        FloatingPointError: It is not finite.
     """
     kind = total.device.type
     if bool(torch.isfinite(total)) or (
@@ -132,7 +130,7 @@ def check_task_loss(losses, total, data_samples):
     )
 
 
-def bad_weights(model):
+def bad_weights(model: nn.Module) -> str:
     """``2 of 9 values of backbone.conv1.weight`` where some weights are not finite, else an empty string."""
     for name, value in model.named_parameters():
         bad = int((~torch.isfinite(value)).sum())

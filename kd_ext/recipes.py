@@ -15,7 +15,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
-from kd_ext.errors import file_error, near_matches, type_error, value_error
+from kd_ext.errors import file_error, is_number, near_matches, type_error, value_error
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -92,7 +92,7 @@ def _factor(method: str, text: str) -> float:
         value = float(text or 1)
     except ValueError:
         value = float('nan')
-    if not 0 < value < float('inf'):
+    if not is_number(value) or value <= 0:
         raise value_error(
             f'the factor of {method!r}',
             'a number > 0',

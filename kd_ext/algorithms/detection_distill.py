@@ -12,6 +12,7 @@ from torch import Tensor
 from kd_ext.algorithms.distiller import Distiller
 from kd_ext.algorithms.plain_student import PlainStudentMixin
 from kd_ext.build.detector import build_detector
+from kd_ext.engine import policies
 from kd_ext.errors import check_task_loss, near_matches, type_error
 from kd_ext.registry import MODELS
 from kd_ext.teachers.build import build_teachers, map_classes
@@ -88,6 +89,7 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             raise type_error(
                 'kd_ext.DetectionDistill', f'given {", ".join(ARGUMENTS)}', f'{key!r}', near_matches(key, ARGUMENTS)
             )
+        policies.apply()
         if not isinstance(student, BaseModel):
             student = build_detector(student, 'student')
         # the student of a seed is the same with and without distillation

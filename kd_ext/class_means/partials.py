@@ -5,7 +5,6 @@ processes. The merged file lists what it absorbed: a crash between writing it an
 nothing twice.
 """
 
-import os
 import re
 import uuid
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kd_ext.class_means.moments import Sums
+from kd_ext.engine.whole_files import replacing
 from kd_ext.errors import value_error
 
 REMEDY = 'Go on with the same arguments as before, or start anew with --fresh, which deletes it.'
@@ -65,20 +65,16 @@ class Partials:
 
     def write(self, rank, partial):
         """Replaces the file of a process, as a whole or not at all."""
-        path = self.path(rank)
-        part = path.with_name(f'{path.name}.part')
-        torch.save(
-            dict(
-                identity=self.identity,
-                id=partial.id,
-                absorbed=partial.absorbed,
-                done=partial.done,
-                counts=partial.sums.counts,
-                sums=partial.sums.sums,
-            ),
-            part,
+        content = dict(
+            identity=self.identity,
+            id=partial.id,
+            absorbed=partial.absorbed,
+            done=partial.done,
+            counts=partial.sums.counts,
+            sums=partial.sums.sums,
         )
-        os.replace(part, path)
+        with replacing(self.path(rank)) as part:
+            torch.save(content, part)
 
     def read(self, path):
         """The :class:`Partial` of a file.

@@ -13,6 +13,7 @@ from typing import List, Optional
 import torch
 from torch import Tensor, nn
 
+from kd_ext.engine.whole_files import replacing
 from kd_ext.errors import file_error, near_matches, reason, value_error
 from kd_ext.losses.checks import check_tensor
 
@@ -84,9 +85,8 @@ def save_class_means(path, class_means):
         classes=class_means.classes,
         info=class_means.info,
     )
-    path = os.fspath(path)
-    torch.save(content, path + '.part')
-    os.replace(path + '.part', path)
+    with replacing(path) as part:
+        torch.save(content, part)
 
 
 def load_class_means(path):

@@ -16,7 +16,8 @@ from kd_ext.cli.models import load_model, teacher_source
 from kd_ext.cli.runner import join, leave
 from kd_ext.data.labelled import LabelledData, check_classes, class_names, spread
 from kd_ext.engine.interruption import Interrupted
-from kd_ext.errors import file_error, value_error
+from kd_ext.engine.whole_files import check_place
+from kd_ext.errors import file_error
 from kd_ext.taps import find_head
 from kd_ext.teachers.class_map import ClassMap
 from kd_ext.teachers.identity import PREFIX, checkpoint_digest, digest
@@ -72,15 +73,14 @@ def check_out(out):
 
     Raises:
         FileNotFoundError: It has none.
-        ValueError: It is a folder.
+        ValueError: It is a folder, a device or a pipe.
     """
     folder = Path(out).parent
     if not folder.is_dir():
         raise file_error(
             '--out', 'a file in an existing folder', repr(str(out)), f'Make the folder: mkdir -p {folder}'
         )
-    if Path(out).is_dir():
-        raise value_error('--out', 'a file', f'the folder {out!r}')
+    check_place(out, '--out')
 
 
 def _identity(args, source, model, data):

@@ -6,7 +6,9 @@ import signal
 import sys
 import time
 
+from kd_ext.engine import policies
 from kd_ext.engine.interruption import Interrupted
+from kd_ext.engine.resume import rank
 from kd_ext.errors import is_ours, refusal
 
 RED, RESET = '\033[31m', '\033[0m'
@@ -14,12 +16,13 @@ HINT = '(KD_EXT_TRACEBACK=1 shows where it was raised)'
 
 
 def run(main):
-    """Calls ``main``; ends the process with a fitting exit status.
+    """Calls ``main`` under :mod:`kd_ext.engine.policies`; ends the process with a fitting exit status.
 
     An error with a text of :mod:`kd_ext.errors` gives a short message on stderr and status 1, and so does a
     checkpoint that would run code; any other gives its traceback, with KD_EXT_TRACEBACK=1 every one. An
     interruption gives 130 (SIGINT) or 143 (SIGTERM).
     """
+    policies.apply()
     try:
         main()
     except Interrupted as stop:
@@ -44,14 +47,6 @@ def message(error):
         return refusal('the checkpoint', error)
     # str of a KeyError would be the repr of its text
     return str(error.args[0]) if is_ours(error) else None
-
-
-def rank():
-    """The rank that the launcher gave, known before torch.distributed is."""
-    for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
-        if os.environ.get(name, '').isdigit():
-            return int(os.environ[name])
-    return 0
 
 
 def wait_for_rank_0(seconds=5):

@@ -14,6 +14,7 @@ from kd_ext.cli.data_check import check_data
 from kd_ext.cli.models import chosen_models, identity, load_model
 from kd_ext.cli.runner import join, leave
 from kd_ext.data.images import SplitImages, spread
+from kd_ext.engine.whole_files import write_text
 
 NAME = 'lipschitz'
 LOSS = 'LipschitzLoss'
@@ -62,5 +63,5 @@ def write(folder, spectra, about, settings):
             for role, measured in spectra.items()
         },
     )
-    (folder / f'{NAME}.json').write_text(json.dumps(content, indent=1) + '\n')
+    write_text(folder / f'{NAME}.json', json.dumps(content, indent=1) + '\n')
     print(f'wrote {folder}/{NAME}.png and .json')

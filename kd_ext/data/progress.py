@@ -1,69 +1,93 @@
-"""Progress over the images of a data set, on a terminal and in a plain log."""
+"""How far a long job is, on stderr: a bar on a terminal, now and then a line in a plain log."""
+
+from __future__ import annotations
 
 import sys
 import time
+from types import TracebackType
 
 from mmengine.dist import get_world_size, is_main_process
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
-class ImageProgress:
-    """Context that shows images done, images a second and remaining time.
-
-    On stderr, of rank 0, which takes the other processes to be as far as it is. Without a terminal it is a line
-    every ``interval`` seconds.
+class ProgressBar:
+    """Shows steps done, a note and the remaining time; the first process alone shows anything.
 
     Args:
-        title (str, optional): Put before the bar; None shows nothing.
-        total (int): Images of all processes.
-        first (int): Those done before.
-        interval (float): Seconds.
+        title: Put before the bar; None shows nothing.
+        total: Steps of all processes.
+        first: Steps done before.
+        unit: What a step is, in the plural.
+        interval: Seconds between lines where there is no terminal.
     """
 
-    def __init__(self, title, total, first=0, interval=15.0):
-        self.title, self.total, self.first = title, total, first
-        self.interval = interval
-        self.images = 0
-        self._bar = None
-
-    def __enter__(self):
+    def __init__(
+        self, title: str | None, total: int, first: int = 0, unit: str = 'iterations', interval: float = 15.0
+    ) -> None:
+        self.title, self.total, self.first, self.unit, self.interval = title, total, first, unit, interval
+        self._bar: Progress | None = None
         self._start = self._shown = time.monotonic()
-        self._shows = self.title is not None and is_main_process()
+        self._shows = title is not None and is_main_process()
+
+    def start(self) -> None:
+        """Starts the clock, and the bar on a terminal."""
+        self._start = self._shown = time.monotonic()
         if self._shows and sys.stderr.isatty():
             self._bar = Progress(
-                TextColumn('{task.description}'),
+                TextColumn('{task.description:<28}'),
                 BarColumn(None),
                 MofNCompleteColumn(),
-                TextColumn('{task.fields[pace]:.1f} images/s'),
+                TextColumn('{task.fields[note]}'),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.title, total=self.total, completed=self.first, pace=0.0)
-        return self
+            self._task = self._bar.add_task(str(self.title), total=self.total, completed=self.first, note='')
 
-    def __exit__(self, *error):
+    def stop(self) -> None:
+        """Closes the bar."""
         if self._bar is not None:
             self._bar.stop()
 
-    def step(self):
-        """Another image of this process is done."""
-        self.images += 1
-        if not self._shows:
-            return
+    def show(self, done: int, note: str) -> None:
+        """Moves the bar to ``done`` steps, or prints a line when it is time for one."""
         now = time.monotonic()
-        pace = self.images * get_world_size() / max(now - self._start, 1e-6)
-        done = min(self.first + self.images * get_world_size(), self.total)
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, pace=pace)
-        elif now - self._shown >= self.interval or done == self.total:
+            self._bar.update(self._task, completed=done, note=note)
+        elif self._shows and (now - self._shown >= self.interval or done == self.total):
             self._shown = now
+            left = (now - self._start) / max(done - self.first, 1) * (self.total - done)
             print(
-                f'{self.title}: {done}/{self.total} images, '
-                f'{pace:.1f} images/s, {(self.total - done) / pace:.0f} s '
-                'left',
+                f'{self.title}: {done}/{self.total} {self.unit}, {note}, {left:.0f} s left',
                 file=sys.stderr,
                 flush=True,
             )
+
+
+class ImageProgress(ProgressBar):
+    """Context that shows how many images of a data set are done, and how many a second.
+
+    The other processes are taken to be as far as this one.
+    """
+
+    def __init__(self, title: str | None, total: int, first: int = 0, interval: float = 15.0) -> None:
+        super().__init__(title, total, first, 'images', interval)
+        self.images = 0  # of this process
+
+    def __enter__(self) -> ImageProgress:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def step(self) -> None:
+        """Another image of this process is done."""
+        self.images += 1
+        here = self.images * get_world_size()
+        pace = here / max(time.monotonic() - self._start, 1e-6)
+        self.show(min(self.first + here, self.total), f'{pace:.1f} images/s')

@@ -1,4 +1,5 @@
 from .exact_resume_hook import ExactResumeHook
+from .policies import SafeRunHook
 from .progress_hook import ProgressHook
 
-__all__ = ['ExactResumeHook', 'ProgressHook']
+__all__ = ['ExactResumeHook', 'ProgressHook', 'SafeRunHook']

@@ -1,13 +1,13 @@
-"""A progress bar for a training, on a terminal and in a plain log."""
+"""A progress bar for a training."""
 
-import sys
-import time
+from __future__ import annotations
 
-from mmengine.dist import is_main_process
+from typing import Any
+
 from mmengine.hooks import Hook
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from mmengine.runner import Runner
 
+from kd_ext.data.progress import ProgressBar
 from kd_ext.registry import HOOKS
 
 
@@ -15,59 +15,29 @@ from kd_ext.registry import HOOKS
 class ProgressHook(Hook):
     """Shows iterations, loss and remaining time of a training, on stderr.
 
-    On a terminal as a bar; elsewhere as a line every ``interval`` seconds.
+    On a terminal it is a bar, elsewhere a line every ``interval`` seconds.
 
     Args:
-        title (str): Put before the bar.
-        interval (float): Seconds between lines where there is no terminal.
+        title: Put before the bar.
+        interval: Seconds between lines where there is no terminal.
     """
 
     priority = 'VERY_LOW'
 
-    def __init__(self, title: str = 'training', interval: float = 15.0):
-        self.title = title
-        self.interval = interval
-        self._bar = None
+    def __init__(self, title: str = 'training', interval: float = 15.0) -> None:
+        self.title, self.interval = title, interval
 
-    def before_train(self, runner):
+    def before_train(self, runner: Runner) -> None:
         """Starts the bar where training starts or resumes."""
-        if not is_main_process():
-            return
-        self._total, self._first = runner.max_iters, runner.iter
-        self._start = self._shown = time.monotonic()
-        if sys.stderr.isatty():
-            self._bar = Progress(
-                TextColumn('{task.description:<28}'),
-                BarColumn(None),
-                MofNCompleteColumn(),
-                TextColumn('loss {task.fields[loss]}'),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self._bar.start()
-            self._task = self._bar.add_task(self.title, total=self._total, completed=runner.iter, loss='-')
+        self._bar = ProgressBar(self.title, runner.max_iters, runner.iter, interval=self.interval)
+        self._bar.start()
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+    ) -> None:
         """Moves the bar, or prints a line when it is time for one."""
-        if not is_main_process():
-            return
-        done, loss = runner.iter + 1, float(outputs['loss'])
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, loss=f'{loss:.3f}')
-            return
-        now = time.monotonic()
-        if now - self._shown >= self.interval or done == self._total:
-            self._shown = now
-            pace = (now - self._start) / (done - self._first)
-            left = pace * (self._total - done)
-            print(
-                f'{self.title}: {done}/{self._total} iterations, loss {loss:.3f}, {left:.0f} s left',
-                file=sys.stderr,
-                flush=True,
-            )
+        self._bar.show(runner.iter + 1, f'loss {float((outputs or {})["loss"]):.3f}')
 
-    def after_train(self, runner):
+    def after_train(self, runner: Runner) -> None:
         """Closes the bar."""
-        if self._bar is not None:
-            self._bar.stop()
+        self._bar.stop()

@@ -6,9 +6,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-import torch
-
-from kd_ext.cli.errors import rank
+from kd_ext.engine.guarded_loading import read
 from kd_ext.errors import expected, value_error
 
 # those with an optimizer; best_*.pth has none
@@ -70,6 +68,14 @@ def choose_checkpoint(cfg):
         _keep_seed(cfg, path)
 
 
+def rank():
+    """The rank that the launcher gave, known before torch.distributed is."""
+    for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
+        if os.environ.get(name, '').isdigit():
+            return int(os.environ[name])
+    return 0
+
+
 def last_checkpoint(work_dir):
     """The path in the file of that name, or None."""
     try:
@@ -120,7 +126,7 @@ def furthest(folders):
 
 def _read(path):
     # mapped: its tensors stay on the disk
-    return torch.load(path, map_location='cpu', mmap=True)
+    return read(path, 'cpu', mmap=True)
 
 
 def _keep_seed(cfg, path):

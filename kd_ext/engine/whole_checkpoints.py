@@ -1,67 +1,38 @@
-"""Files are there as a whole or not at all, and the old one goes last.
+"""Checkpoints that survive a kill or a full disk.
 
 MMEngine 0.10 writes a checkpoint in place, so that a job killed meanwhile leaves half a file under the name that
 resuming looks for. And it removes the files that ``max_keep_ckpts`` and ``save_best`` no longer keep before it
 writes the next one, so that a full disk may leave none. With :func:`install` a file is written beside its place
-and moved there, and removed is what is to go when the new one is there: the disk has to hold one checkpoint more.
+and moved there, and old files are removed after the new one is there: the disk has to hold one checkpoint more.
 """
 
-import contextlib
+from __future__ import annotations
+
 import functools
 import os
+from typing import Any, Callable
 
-from kd_ext.errors import expected
+from mmengine.fileio import LocalBackend
+from mmengine.hooks import CheckpointHook
 
-SAVES = ('_save_checkpoint_with_step', '_save_best_checkpoint')
+from kd_ext.engine.whole_files import replacing
 
 
-def install():
+def install() -> None:
     """Changes MMEngine's local files and its CheckpointHook, once."""
-    from mmengine.fileio import LocalBackend
-    from mmengine.hooks import CheckpointHook
-
     if hasattr(LocalBackend.put, '__wrapped__'):
         return
     LocalBackend.put = _put_whole(LocalBackend.put)
-    for name in SAVES:
+    for name in ('_save_checkpoint_with_step', '_save_best_checkpoint'):
         setattr(CheckpointHook, name, _removing_last(getattr(CheckpointHook, name)))
 
 
-@contextlib.contextmanager
-def replacing(path):
-    """The name to write a file under; afterwards it is moved to ``path``.
-
-    Raises:
-        OSError: It could not be written; what was at ``path`` is still there.
-    """
-    path = os.path.realpath(path)
-    part = f'{path}.part'
-    try:
-        yield part
-        with open(part, 'rb') as file:
-            os.fsync(file.fileno())  # the name must not arrive first
-        os.replace(part, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            os.remove(part)
-        if not isinstance(error, OSError):
-            raise
-        raise type(error)(
-            expected(
-                repr(path),
-                'written',
-                error.strerror or error,
-                'Make room or choose another folder; what was saved before is unharmed.',
-            )
-        ) from error
-
-
-def _put_whole(put):
+def _put_whole(put: Callable) -> Callable:
 
     @functools.wraps(put)
-    def put_whole(self, obj, filepath):
+    def put_whole(self: LocalBackend, obj: bytes, filepath: str | os.PathLike) -> None:
         if os.path.exists(filepath) and not os.path.isfile(filepath):
-            put(self, obj, filepath)  # a device or a pipe
+            put(self, obj, filepath)  # into a device or a pipe, as MMEngine does
             return
         os.makedirs(os.path.dirname(os.path.abspath(filepath)), exist_ok=True)
         with replacing(filepath) as part:
@@ -70,10 +41,10 @@ def _put_whole(put):
     return put_whole
 
 
-def _removing_last(save):
+def _removing_last(save: Callable) -> Callable:
 
     @functools.wraps(save)
-    def save_first(self, *args, **kwargs):
+    def save_first(self: CheckpointHook, *args: Any, **kwargs: Any) -> None:
         backend = getattr(self, 'file_backend', None)
         if backend is None:  # validates without having trained: saves nothing
             save(self, *args, **kwargs)
@@ -96,16 +67,16 @@ def _removing_last(save):
 
 
 class _RemoveLater:
-    """A file backend that only notes what it is told to remove."""
+    """A file backend that notes what it is told to remove, and removes nothing."""
 
-    def __init__(self, backend):
-        self._backend, self.removals = backend, []
+    def __init__(self, backend: Any) -> None:
+        self._backend, self.removals = backend, []  # type: Any, list[tuple[Callable, str]]
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._backend, name)
 
-    def remove(self, path):
+    def remove(self, path: str) -> None:
         self.removals.append((self._backend.remove, path))
 
-    def rmtree(self, path):
+    def rmtree(self, path: str) -> None:
         self.removals.append((self._backend.rmtree, path))

@@ -2,12 +2,12 @@
 
 import torch
 
-from kd_ext.errors import type_error, value_error
+from kd_ext.errors import is_number, type_error, value_error
 
 
 def check_weight(name, value):
     """A finite number that is not negative."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float('inf'):
+    if not is_number(value) or value < 0:
         raise value_error(
             name, 'a finite number >= 0', repr(value), 'A term is switched off by weight 0 or by removing it.'
         )

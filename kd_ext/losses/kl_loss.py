@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
-from kd_ext.errors import value_error
+from kd_ext.errors import is_number, value_error
 from kd_ext.losses.checks import check_pair, check_weight
 from kd_ext.losses.precision import full_precision
 from kd_ext.registry import MODELS
@@ -29,7 +29,7 @@ from kd_ext.registry import MODELS
 
 def check_temperature(value):
     """A finite number > 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float('inf'):
+    if not is_number(value) or value <= 0:
         raise value_error('tau', 'a finite number > 0', repr(value))
     return float(value)
 

@@ -1,0 +1,19 @@
+"""What the supported versions of torch, MMEngine, mmdet and mmrazor need to work together; nothing else is patched.
+
+``import kd_ext`` calls :func:`install`. Each shim says why it exists, and changes nothing where it is not needed.
+How a training saves, reads and scores is no matter of versions: see :mod:`kd_ext.engine.policies`.
+"""
+
+from kd_ext.patches.checkpoints import trust_mmengine_checkpoints
+from kd_ext.patches.config_names import find_editable_packages, name_package
+from kd_ext.patches.quantization import stub_razor_quantization
+from kd_ext.patches.ssd import let_ssd_predict
+
+
+def install() -> None:
+    """Installs every shim; calling it again changes nothing."""
+    name_package()
+    find_editable_packages()
+    trust_mmengine_checkpoints()
+    stub_razor_quantization()
+    let_ssd_predict()

@@ -14,7 +14,7 @@ import math
 
 from mmengine.logging import MessageHub, print_log
 
-from kd_ext.errors import near_matches, value_error
+from kd_ext.errors import is_number, near_matches, value_error
 
 DEFAULTS = dict(begin=0, warmup=0, decay=None, end=None, final=0.0, by_epoch=False)
 DECAYS = ('linear', 'cosine')
@@ -131,8 +131,3 @@ class Schedule:
             )
         self._fits = True
         return now
-
-
-def is_number(value):
-    """A finite number, and no truth value."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

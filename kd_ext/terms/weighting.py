@@ -12,9 +12,9 @@ import torch
 from mmengine.dist import all_reduce
 from torch import nn
 
-from kd_ext.errors import value_error
+from kd_ext.errors import is_number, value_error
 from kd_ext.losses.precision import upcast
-from kd_ext.terms.schedule import Schedule, is_number
+from kd_ext.terms.schedule import Schedule
 
 EPS = 1e-6
 MOMENTUM = 0.1

@@ -137,8 +137,12 @@ def test_errors(tool, faster, shapes, tmp_path, capsys):
     out = tmp_path / 'means.pth'
     with pytest.raises(FileNotFoundError, match='--out to be a file in an ex'):
         tool(*faster, '--out', tmp_path / 'no' / 'means.pth')
-    with pytest.raises(ValueError, match='--out to be a file, but'):
+    with pytest.raises(ValueError, match='--out to be.*regular file'):
         tool(*faster, '--out', tmp_path)
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(ValueError, match='--out to be.*regular file.*a device or a pipe'):
+        tool(*faster, '--out', tmp_path / 'pipe')
+    assert (tmp_path / 'pipe').is_fifo() and not list(tmp_path.glob('pipe.*'))
     with pytest.raises(FileNotFoundError, match='checkpoint.*Did you mean: t'):
         tool(faster[0], tmp_path / 'techer.pth', '--out', out)
     with pytest.raises(FileNotFoundError, match='train_dataloader.dataset.an'):

@@ -9,6 +9,7 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 
 from kd_ext import cli
+from kd_ext.engine import policies
 from kd_ext.errors import is_ours
 from tests.helpers.killable_trainings import apart, go_on, go_on_without_worker
 from tests.helpers.short_trainings import command, config, save_teacher
@@ -44,6 +45,7 @@ def damage(path, how):
 
 @pytest.mark.parametrize('how', ['gone', 'empty', 'text', 'cut short'])
 def test_image_that_cannot_be_read(data, how):
+    policies.apply()
     path = str(image(data))
     damage(image(data), how)
     with pytest.raises(OSError) as info:

@@ -9,7 +9,8 @@ from mmengine.config import Config
 from mmengine.fileio import LocalBackend
 
 from kd_ext.cli import choose_checkpoint
-from kd_ext.engine import whole_checkpoints as saving
+from kd_ext.engine import policies, whole_checkpoints
+from kd_ext.engine.whole_files import check_place, replacing, write_text
 from kd_ext.errors import is_ours
 from tests.helpers.killable_trainings import KILLED, apart, go_on, go_on_dying, go_on_limited
 from tests.helpers.short_trainings import command, config, save_teacher
@@ -158,6 +159,12 @@ class TestChoice:
             chosen(tmp_path)
 
 
+@pytest.fixture
+def safe():
+    policies.apply()
+
+
+@pytest.mark.usefixtures('safe')
 class TestWriting:
     def test_a_write_that_fails_changes_nothing(self, tmp_path, monkeypatch):
         path = tmp_path / 'epoch_1.pth'
@@ -182,8 +189,39 @@ class TestWriting:
 
     def test_installed_once(self):
         put = LocalBackend.put
-        saving.install()
+        whole_checkpoints.install()
         assert LocalBackend.put is put
+
+
+class TestPlaces:
+    @pytest.fixture
+    def device(self, tmp_path):
+        path = tmp_path / 'device'
+        os.mkfifo(path)
+        return path
+
+    @pytest.mark.parametrize('kind', ['device', 'link', 'folder'])
+    def test_only_regular_files_are_replaced(self, tmp_path, device, kind):
+        (tmp_path / 'link').symlink_to(device)
+        (tmp_path / 'folder').mkdir()
+        before = {path.name: path.lstat() for path in tmp_path.iterdir()}
+        with pytest.raises(ValueError, match=f'regular file.*{kind}.*choose another') as info:
+            write_text(tmp_path / kind, 'x')
+        assert is_ours(info.value)
+        assert {path.name: path.lstat() for path in tmp_path.iterdir()} == before
+
+    def test_the_null_device(self):
+        with pytest.raises(ValueError, match="--out to be.*'/dev/null'"):
+            check_place('/dev/null', '--out')
+        assert os.stat('/dev/null').st_rdev
+
+    def test_what_fails_leaves_the_old_file(self, tmp_path):
+        path = tmp_path / 'a.json'
+        write_text(path, 'old')
+        with pytest.raises(ZeroDivisionError), replacing(path) as part:
+            open(part, 'w').close()
+            raise ZeroDivisionError
+        assert path.read_text() == 'old' and os.listdir(tmp_path) == ['a.json']
 
 
 def full_disk(*args):
@@ -263,7 +301,7 @@ def test_full_disk_and_damage_at_the_command_line(shapes, tmp_path):
         subprocess.run(['umount', work_dir], check=True)
 
 
-def test_kept_until_the_next_best(tmp_path):
+def test_kept_until_the_next_best(tmp_path, safe):
     """The files that max_keep_ckpts and save_best drop go last."""
     from types import SimpleNamespace
 

@@ -1,5 +1,6 @@
 """Each shim does its work, and nothing where it is not needed."""
 
+import importlib.util
 import subprocess
 import sys
 from collections import OrderedDict
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from kd_ext.patches import versions as compat
+import kd_ext.patches
+from kd_ext.patches import quantization, ssd
 
 
 def fresh(script):
@@ -42,15 +44,16 @@ class TestQuantizationStub:
             exec(use)
 
     def test_nothing_where_the_apis_are_there(self, monkeypatch):
-        monkeypatch.setattr(compat, 'quantization_apis_are_gone', lambda: False)
+        monkeypatch.setattr(quantization, 'apis_are_gone', lambda: False)
         monkeypatch.setattr(sys, 'meta_path', [])
         monkeypatch.delitem(sys.modules, 'mmrazor.models', raising=False)
-        compat.stub_razor_quantization()
+        quantization.stub_razor_quantization()
         assert sys.meta_path == []
 
     def test_installed_once(self):
-        compat.install()
-        compat.install()
+        before = list(sys.meta_path)
+        kd_ext.patches.install()
+        assert sys.meta_path == before
         assert sum(type(f).__name__ == '_StubFinder' for f in sys.meta_path) == 1
 
 
@@ -175,6 +178,7 @@ class TestPredictionOfSSD:
         )
 
     def test_nothing_where_the_head_has_one(self):
+        from types import SimpleNamespace
 
         class Head(torch.nn.Module):
             def __init__(self, width):
@@ -182,9 +186,9 @@ class TestPredictionOfSSD:
                 super().__init__()
                 self.loss_cls = torch.nn.Linear(width, 1)
 
-        compat._set_missing_loss_cls(Head)
+        ssd.set_missing_loss_cls(SimpleNamespace(SSDHead=Head))
         once = Head.__init__
-        compat._set_missing_loss_cls(Head)
+        ssd.set_missing_loss_cls(SimpleNamespace(SSDHead=Head))
         assert Head.__init__ is once and once.__doc__ == 'Of a later version.'
         assert isinstance(Head(width=3).loss_cls, torch.nn.Linear)
 
@@ -206,17 +210,99 @@ class TestPredictionOfSSD:
         assert isinstance(head.loss_cls, torch.nn.Linear)
 
 
-def test_voc_is_scored_in_threads():
-    from multiprocessing.pool import ThreadPool
+EVERYTHING = """
+import contextlib, importlib, io, pkgutil, sys, types
 
-    import numpy as np
-    from mmdet.evaluation.functional import mean_ap
+KNOWN = set()
 
-    assert mean_ap.Pool is ThreadPool
-    boxes = np.array([[0.0, 0.0, 9.0, 9.0], [20.0, 20.0, 29.0, 29.0]])
-    right = np.hstack([boxes, [[0.9], [0.8]]])
-    wrong = right + np.array([50.0, 50.0, 50.0, 50.0, 0.0])
-    truth = [dict(bboxes=boxes, labels=np.zeros(2, dtype=int))] * 4
-    for found, wanted in ((right, 1.0), (wrong, 0.0)):
-        score, _ = mean_ap.eval_map([[found]] * 4, truth, logger='silent')
-        assert score == wanted
+def import_all():
+    for package in {packages!r}:
+        root = importlib.import_module(package)
+        for found in pkgutil.walk_packages(root.__path__, package + '.', onerror=lambda name: None):
+            if '.mim' not in found.name:
+                with contextlib.suppress(Exception), contextlib.redirect_stdout(io.StringIO()):
+                    importlib.import_module(found.name)
+
+def attributes():
+    seen = {{}}
+    known = KNOWN or sys.modules
+    for name, module in list(sys.modules.items()):
+        if name.split('.')[0] not in {packages!r} or name not in known:
+            continue
+        for key, value in vars(module).items():
+            seen[f'{{name}}.{{key}}'] = value
+            if isinstance(value, (dict, list, set)) and not key.startswith('__'):
+                seen[f'the content of {{name}}.{{key}}'] = hash(tuple(sorted(map(str, value))))
+            if isinstance(value, type) and value.__module__ == name:
+                seen.update({{f'{{name}}.{{key}}.{{inner}}': held for inner, held in vars(value).items()}})
+    return seen
+
+import_all()
+KNOWN.update(sys.modules)  # kd_ext makes more of mmrazor importable
+before = attributes()
+assert len(before) > 20000
+for line in {steps!r}:
+    exec(line)
+    after = attributes()
+    for name in sorted(after):
+        old = before.get(name, KNOWN)
+        same = after[name] is old or isinstance(old, int) and after[name] == old
+        if not same and not isinstance(after[name], types.ModuleType):
+            print(line, name, sep='|')
+"""
+PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmrazor')
+CONTENTS = [
+    f'the content of mmengine.{name}'
+    for name in (
+        'config.utils.MODULE2PACKAGE',
+        'config.utils.PKG2PROJECT',
+        'infer.infer.MODULE2PACKAGE',
+        'registry.registry.MODULE2PACKAGE',
+    )
+]
+# what `import kd_ext` changes; each is a shim of kd_ext.patches that says why
+SHIMS = {
+    *CONTENTS,  # one table, by four names
+    *(f'mmengine.{name}._get_package_and_cfg_path' for name in ('config.config', 'config.utils', 'hub.hub')),
+    *(f'mmengine.{name}.get_installed_path' for name in ('config.config', 'hub.hub', 'utils', 'utils.package_utils')),
+    'mmdet.models.dense_heads.ssd_head.SSDHead.__init__',
+}
+POLICIES = {
+    'mmengine.fileio.backends.local_backend.LocalBackend.put',
+    'mmengine.hooks.checkpoint_hook.CheckpointHook._save_checkpoint_with_step',
+    'mmengine.hooks.checkpoint_hook.CheckpointHook._save_best_checkpoint',
+    'mmengine.runner.checkpoint.load_url',
+    'mmengine.config.config.is_installed',
+    'mmengine.hub.hub.install_package',
+    'mmcv.transforms.loading.LoadImageFromFile.transform',
+    'mmdet.evaluation.functional.mean_ap.Pool',
+}
+
+
+class TestWhatImportingChanges:
+    def test_of_everything_that_is_imported(self):
+        steps = {
+            'import kd_ext': SHIMS,
+            'import kd_ext.algorithms, kd_ext.engine, kd_ext.cli': SHIMS,
+            'from kd_ext.engine import policies; policies.apply()': SHIMS | POLICIES,
+        }
+        found = fresh(EVERYTHING.format(packages=PACKAGES, steps=list(steps))).splitlines()
+        for step, wanted in steps.items():
+            assert {name for line, _, name in (one.partition('|') for one in found) if line == step} == wanted
+
+    def test_of_what_is_imported_later(self):
+        printed = fresh(
+            'import sys; before = list(sys.meta_path); import kd_ext\n'
+            'new = [one for one in sys.meta_path if one not in before]\n'
+            "print(*sorted(getattr(one, 'job', [type(one).__name__])[0] for one in new))"
+        )
+        assert printed.split() == ['_StubFinder', 'mmdet.models.dense_heads.ssd_head']
+
+
+def test_packages_that_are_where_mmengine_looks_are_left_to_it(monkeypatch, tmp_path):
+    from mmengine.utils import package_utils
+
+    asked = []
+    monkeypatch.setattr(importlib.util, 'find_spec', asked.append)
+    assert package_utils.get_installed_path('mmdet').endswith('mmdet')
+    assert not asked

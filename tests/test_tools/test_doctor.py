@@ -150,12 +150,12 @@ def test_broken_binary(monkeypatch, name, error, fix):
 def test_refused_checkpoint(monkeypatch):
     monkeypatch.setattr(torch.serialization, '_marked_safe_globals_set', set(), raising=False)
     torch.serialization.clear_safe_globals()
-    from kd_ext.patches import versions as compat
+    from kd_ext.patches.checkpoints import trust_mmengine_checkpoints
 
     try:
         result = doctor.diagnose(checks.check_checkpoints)
     finally:
-        compat.trust_mmengine_checkpoints()
+        trust_mmengine_checkpoints()
     assert not result['ok']
     assert 'torch.load refuses' in result['detail']
 

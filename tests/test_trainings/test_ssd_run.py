@@ -1,7 +1,7 @@
 """SSD300 on data in PASCAL VOC layout: trains, is scored and exported.
 
 At full size and for two steps. mmdet 3.3 cannot predict with its own SSD
-(see ``kd_ext.compat``); what is shown is that ours do.
+(see ``kd_ext.patches.ssd``); what is shown is that ours do.
 """
 
 import pytest

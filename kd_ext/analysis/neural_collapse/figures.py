@@ -1,5 +1,6 @@
 """Neural collapse of several models side by side: a figure, and a table."""
 
+from pathlib import Path
 from typing import Dict
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -7,6 +8,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from kd_ext.analysis.neural_collapse.measures import Collapse
+from kd_ext.engine.whole_files import replacing
 
 # more names than these do not fit along an axis
 MOST_LABELS = 24
@@ -32,7 +34,8 @@ def draw_collapse(measures: Dict[str, Collapse], path, dpi: int = 90) -> None:
     _norms(norms.subplots(), measures)
     for axis, key in zip(numbers.subplots(1, len(MEASURES)), MEASURES):
         _bars(axis, key, measures)
-    figure.savefig(path)
+    with replacing(path) as part:
+        figure.savefig(part, format=Path(path).suffix[1:])
 
 
 def _matrix(axis, name, measured):

@@ -1,5 +1,6 @@
 """Spectral norms of models side by side: a figure, and a table."""
 
+from pathlib import Path
 from typing import Dict
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -7,6 +8,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from kd_ext.analysis.spectra.job import Spectra, relative_gaps
+from kd_ext.engine.whole_files import replacing
 
 
 def gaps_of(spectra: Dict[str, Spectra]):
@@ -71,7 +73,8 @@ def draw_spectra(spectra: Dict[str, Spectra], path, dpi: int = 90) -> None:
         axis.tick_params(axis='y', labelsize=8)
     if gaps:
         _gaps(axes[1], gaps)
-    figure.savefig(path)
+    with replacing(path) as part:
+        figure.savefig(part, format=Path(path).suffix[1:])
 
 
 def _boxes(axis, spectra):

@@ -1,6 +1,5 @@
 """A last classification layer made of the teacher's class means."""
 
-import math
 from typing import Optional
 
 import torch
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 
 from kd_ext.class_means.classifier.prototypes import classifier_rows, scaled_cosines
 from kd_ext.class_means.classifier.rows import find_class_rows
-from kd_ext.errors import expected, value_error
+from kd_ext.errors import expected, is_number, value_error
 from kd_ext.losses.checks import check_count
 from kd_ext.registry import MODELS
 
@@ -83,7 +82,7 @@ class PrototypeClassifier(nn.Module):
         self.num_anchors = check_count('num_anchors', num_anchors)
         if out_features % num_anchors:
             raise value_error('out_features', f'a multiple of num_anchors, {num_anchors}', out_features)
-        if not (isinstance(scale, (int, float)) and 0 < scale < math.inf):
+        if not is_number(scale) or scale <= 0:
             raise value_error('scale', 'a finite number > 0', repr(scale))
         self.center, self.channels_first = bool(center), bool(channels_first)
         means, self._missing = find_class_rows(class_means, out_features // num_anchors, width, background)

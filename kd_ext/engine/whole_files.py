@@ -1,0 +1,72 @@
+"""Files that are written as a whole or not at all; every tool writes its results through here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Iterator
+
+from kd_ext.errors import expected, value_error
+
+
+def check_place(path: str | os.PathLike, name: str | None = None) -> str:
+    """Looks whether a file may be written at ``path``: where there is none, or a regular one.
+
+    Args:
+        path: What is looked at is the end of its links.
+        name: Of the setting, for the message.
+
+    Returns:
+        ``path`` without links.
+
+    Raises:
+        ValueError: There is a folder, a device or a pipe.
+    """
+    place = os.path.realpath(path)
+    if os.path.exists(place) and not os.path.isfile(place):
+        kind = 'a folder' if os.path.isdir(place) else 'no regular file: a device or a pipe'
+        link = f', a link to {place!r},' if os.path.islink(path) else ''
+        raise value_error(
+            name or 'the file to write',
+            'a new name or a regular file',
+            f'{os.fspath(path)!r}{link} which is {kind}',
+            'It is left as it is; choose another name.',
+        )
+    return place
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[str]:
+    """The name to write a file under; afterwards it is synced and moved to ``path``, links followed.
+
+    Raises:
+        ValueError: See :func:`check_place`.
+        OSError: It could not be written; what was at ``path`` is still there.
+    """
+    path = check_place(path)
+    part = f'{path}.part'
+    try:
+        yield part
+        with open(part, 'rb') as file:
+            os.fsync(file.fileno())  # the name must not arrive first
+        os.replace(part, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.remove(part)
+        if not isinstance(error, OSError):
+            raise
+        raise type(error)(
+            expected(
+                repr(path),
+                'written',
+                error.strerror or error,
+                'Make room or choose another folder; what was saved before is unharmed.',
+            )
+        ) from error
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Replaces a text file by way of :func:`replacing`."""
+    with replacing(path) as part:
+        Path(part).write_text(text, encoding='utf-8')

@@ -1,0 +1,45 @@
+"""Changes to modules that are not imported yet, without importing them."""
+
+from __future__ import annotations
+
+import importlib.abc
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any, Callable
+
+
+def change_when_imported(name: str, change: Callable[[ModuleType], Any]) -> None:
+    """Calls ``change(module)`` now where the module is imported, else as soon as it is.
+
+    ``change`` may be called twice, when two callers ask for the same, and then has to change nothing.
+    """
+    module = sys.modules.get(name)
+    if module is not None:
+        change(module)
+    elif not any(isinstance(finder, _Changer) and finder.job == (name, change) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Changer(name, change))
+
+
+class _Changer(importlib.abc.MetaPathFinder):
+    """Lets the other finders find the module, and changes it after it has run."""
+
+    def __init__(self, name: str, change: Callable[[ModuleType], Any]) -> None:
+        self.job = name, change
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        name, change = self.job
+        if fullname != name:
+            return None
+        found = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, found), None)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            change(module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]  # of this one spec
+        return spec
