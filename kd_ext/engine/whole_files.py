@@ -37,7 +37,7 @@ def check_place(path: str | os.PathLike, name: str | None = None) -> str:
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[str]:
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """The name to write a file under; afterwards it is synced and moved to ``path``, links followed.
 
     Raises:
@@ -45,7 +45,7 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
         OSError: It could not be written; what was at ``path`` is still there.
     """
     path = check_place(path)
-    part = f'{path}.part'
+    part = Path(f'{path}.part')
     try:
         yield part
         with open(part, 'rb') as file:
@@ -53,7 +53,7 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
         os.replace(part, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            os.remove(part)
+            part.unlink()
         if not isinstance(error, OSError):
             raise
         raise type(error)(
@@ -69,4 +69,4 @@ def replacing(path: str | os.PathLike) -> Iterator[str]:
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Replaces a text file by way of :func:`replacing`."""
     with replacing(path) as part:
-        Path(part).write_text(text, encoding='utf-8')
+        part.write_text(text, encoding='utf-8')
