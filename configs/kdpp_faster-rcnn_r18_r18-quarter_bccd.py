@@ -1,12 +1,6 @@
-_base_ = './faster-rcnn_r18-quarter_bccd.py'
-model = dict(
-    _delete_=True,
-    type='kd_ext.DetectionDistill',
-    student=_base_.model,
-    teacher='{{ fileDirname }}/faster-rcnn_r18_bccd.py',
-    teacher_ckpt='work_dirs/faster-rcnn_r18_bccd/epoch_12.pth',
-    distill=dict(
-        kl=dict(type='kd_ext.LogitKLLoss', at='logits', loss_weight=1.0),
-        nd=dict(type='kd_ext.NDLoss', at='embedding', loss_weight=1.0),
-    ),
-)
+_base_ = [
+    './_base_/pairs/faster-rcnn_r18_r18-quarter_bccd.py',
+    './_base_/distill/kd.py',
+    './_base_/distill/nd.py',
+]
+model = dict(distill=dict(kd=_base_.kd, nd=_base_.nd))

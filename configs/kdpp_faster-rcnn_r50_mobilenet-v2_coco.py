@@ -1,18 +1,7 @@
 # KD++ of the ND authors: KL on logits and ND, their weights
-_base_ = './faster-rcnn_mobilenet-v2_coco.py'
-teacher_ckpt = (
-    'https://download.openmmlab.com/mmdetection/v2.0/'
-    'faster_rcnn/faster_rcnn_r50_fpn_2x_coco/faster_rcnn_r50_fpn_2x_coco_'
-    'bbox_mAP-0.384_20200504_210434-a5d8aa15.pth'
-)
-model = dict(
-    _delete_=True,
-    type='kd_ext.DetectionDistill',
-    student=_base_.model,
-    teacher='mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py',
-    teacher_ckpt=teacher_ckpt,
-    distill=dict(
-        kl=dict(type='kd_ext.LogitKLLoss', at='logits', loss_weight=1.0),
-        nd=dict(type='kd_ext.NDLoss', at='embedding', loss_weight=1.0),
-    ),
-)
+_base_ = [
+    './_base_/pairs/faster-rcnn_r50_mobilenet-v2_coco.py',
+    './_base_/distill/kd.py',
+    './_base_/distill/nd.py',
+]
+model = dict(distill=dict(kd=_base_.kd, nd=_base_.nd))

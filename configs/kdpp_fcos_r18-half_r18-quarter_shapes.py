@@ -1,6 +1,6 @@
-_base_ = './nd_fcos_r18-half_r18-quarter_shapes.py'
-model = dict(
-    distill=dict(
-        kl=dict(type='kd_ext.LogitKLLoss', at='logits', loss_weight=1.0)
-    )
-)
+_base_ = [
+    './_base_/pairs/fcos_r18-half_r18-quarter_shapes.py',
+    './_base_/distill/kd.py',
+    './_base_/distill/nd.py',
+]
+model = dict(distill=dict(kd=_base_.kd, nd=_base_.nd))

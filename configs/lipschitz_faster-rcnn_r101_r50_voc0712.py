@@ -1,16 +1,5 @@
-_base_ = './faster-rcnn_r50_voc0712.py'
-model = dict(
-    _delete_=True,
-    type='kd_ext.DetectionDistill',
-    student=_base_.model,
-    teacher='{{ fileDirname }}/faster-rcnn_r101_voc0712.py',
-    teacher_ckpt='work_dirs/faster-rcnn_r101_voc0712/epoch_4.pth',
-    distill=dict(
-        lipschitz=dict(
-            type='kd_ext.LipschitzLoss',
-            at='backbone',
-            relative=True,
-            loss_weight=0.1,
-        )
-    ),
-)
+_base_ = [
+    './_base_/pairs/faster-rcnn_r101_r50_voc0712.py',
+    './_base_/distill/lipschitz.py',
+]
+model = dict(distill=dict(lipschitz=_base_.lipschitz))

@@ -1,16 +1,5 @@
-_base_ = './fcos_r18-quarter_bccd.py'
-model = dict(
-    _delete_=True,
-    type='kd_ext.DetectionDistill',
-    student=_base_.model,
-    teacher='{{ fileDirname }}/fcos_r18_bccd.py',
-    teacher_ckpt='work_dirs/fcos_r18_bccd/epoch_12.pth',
-    distill=dict(
-        lipschitz=dict(
-            type='kd_ext.LipschitzLoss',
-            at='backbone',
-            relative=True,
-            loss_weight=0.5,
-        )
-    ),
-)
+_base_ = [
+    './_base_/pairs/fcos_r18_r18-quarter_bccd.py',
+    './_base_/distill/lipschitz.py',
+]
+model = dict(distill=dict(lipschitz=dict(_base_.lipschitz, loss_weight=0.5)))

@@ -1,18 +1,3 @@
 # no weight is published: this one is our choice
-_base_ = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_ms-640-800-2x_coco.py'
-teacher_ckpt = (
-    'https://download.openmmlab.com/mmdetection/v2.0/'
-    'fcos/'
-    'fcos_r101_caffe_fpn_gn-head_mstrain_640-800_2x_coco/'
-    'fcos_r101_caffe_fpn_gn-head_mstrain_640-800_2x_coco-511424d6.pth'
-)
-model = dict(
-    _delete_=True,
-    type='kd_ext.DetectionDistill',
-    student=_base_.model,
-    teacher='mmdet::fcos/fcos_r101-caffe_fpn_gn-head_ms-640-800-2x_coco.py',
-    teacher_ckpt=teacher_ckpt,
-    distill=dict(
-        nckd=dict(type='kd_ext.NCKDLoss', at='embedding', loss_weight=0.1)
-    ),
-)
+_base_ = ['./_base_/pairs/fcos_r101_r50_coco.py', './_base_/distill/nckd.py']
+model = dict(distill=dict(nckd=_base_.nckd))

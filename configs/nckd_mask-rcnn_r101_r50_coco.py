@@ -1,23 +1,7 @@
 # mmdet's COCO AP, box and mask: T 40.8 and 36.6, S 38.2 and 34.7
 # no weight is published: this one is our choice
-_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
-teacher_ckpt = (
-    'https://download.openmmlab.com/mmdetection/v2.0/'
-    'mask_rcnn/mask_rcnn_r101_fpn_2x_coco/mask_rcnn_r101_fpn_2x_coco_'
-    'bbox_mAP-0.408__segm_mAP-0.366_20200505_071027-14b391c7.pth'
-)
-model = dict(
-    _delete_=True,
-    type='kd_ext.DetectionDistill',
-    student=_base_.model,
-    teacher='mmdet::mask_rcnn/mask-rcnn_r101_fpn_2x_coco.py',
-    teacher_ckpt=teacher_ckpt,
-    distill=dict(
-        nckd=dict(
-            type='kd_ext.NCKDLoss',
-            at='embedding',
-            class_means='online',
-            loss_weight=0.1,
-        )
-    ),
-)
+_base_ = [
+    './_base_/pairs/mask-rcnn_r101_r50_coco.py',
+    './_base_/distill/nckd.py',
+]
+model = dict(distill=dict(nckd=dict(_base_.nckd, class_means='online')))

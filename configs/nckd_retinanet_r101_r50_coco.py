@@ -1,17 +1,6 @@
 # no weight is published: this one is our choice
-_base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
-teacher_ckpt = (
-    'https://download.openmmlab.com/mmdetection/v2.0/'
-    'retinanet/retinanet_r101_fpn_2x_coco/'
-    'retinanet_r101_fpn_2x_coco_20200131-5560aee8.pth'
-)
-model = dict(
-    _delete_=True,
-    type='kd_ext.DetectionDistill',
-    student=_base_.model,
-    teacher='mmdet::retinanet/retinanet_r101_fpn_2x_coco.py',
-    teacher_ckpt=teacher_ckpt,
-    distill=dict(
-        nckd=dict(type='kd_ext.NCKDLoss', at='embedding', loss_weight=0.1)
-    ),
-)
+_base_ = [
+    './_base_/pairs/retinanet_r101_r50_coco.py',
+    './_base_/distill/nckd.py',
+]
+model = dict(distill=dict(nckd=_base_.nckd))

@@ -1,25 +1,7 @@
 # ND and RCKA together, each with its authors' weight
-_base_ = './faster-rcnn_r50_coco.py'
-teacher_ckpt = (
-    'https://download.openmmlab.com/mmdetection/v2.0/'
-    'faster_rcnn/faster_rcnn_r101_fpn_2x_coco/faster_rcnn_r101_fpn_2x_coco_'
-    'bbox_mAP-0.398_20200504_210455-1d2dac9c.pth'
-)
-model = dict(
-    _delete_=True,
-    type='kd_ext.DetectionDistill',
-    student=_base_.model,
-    teacher='mmdet::faster_rcnn/faster-rcnn_r101_fpn_2x_coco.py',
-    teacher_ckpt=teacher_ckpt,
-    distill=dict(
-        nd=dict(type='kd_ext.NDLoss', at='embedding', loss_weight=1.0),
-        rcka=dict(
-            type='kd_ext.RCKALoss',
-            at='neck',
-            levels=(0, 1, 2, 3),
-            inter_weight=1.0,
-            center=False,
-            loss_weight=10.0,
-        ),
-    ),
-)
+_base_ = [
+    './_base_/pairs/faster-rcnn_r101_r50_coco.py',
+    './_base_/distill/nd.py',
+    './_base_/recipes/rcka.py',
+]
+model = dict(distill=dict(nd=_base_.nd, rcka=_base_.rcka))

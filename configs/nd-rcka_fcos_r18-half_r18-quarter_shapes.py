@@ -1,6 +1,10 @@
-_base_ = './rcka_fcos_r18-half_r18-quarter_shapes.py'
+_base_ = [
+    './_base_/pairs/fcos_r18-half_r18-quarter_shapes.py',
+    './_base_/distill/nd.py',
+    './_base_/distill/rcka.py',
+]
 model = dict(
     distill=dict(
-        nd=dict(type='kd_ext.NDLoss', at='embedding', loss_weight=1.0)
+        nd=_base_.nd, rcka=dict(_base_.rcka, patch_size=4, loss_weight=0.5)
     )
 )

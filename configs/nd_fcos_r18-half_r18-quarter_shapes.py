@@ -1,11 +1,5 @@
-_base_ = './fcos_r18-quarter_shapes.py'
-model = dict(
-    _delete_=True,
-    type='kd_ext.DetectionDistill',
-    student=_base_.model,
-    teacher='{{ fileDirname }}/fcos_r18-half_shapes.py',
-    teacher_ckpt='work_dirs/fcos_r18-half_shapes/epoch_12.pth',
-    distill=dict(
-        nd=dict(type='kd_ext.NDLoss', at='embedding', loss_weight=1.0)
-    ),
-)
+_base_ = [
+    './_base_/pairs/fcos_r18-half_r18-quarter_shapes.py',
+    './_base_/distill/nd.py',
+]
+model = dict(distill=dict(nd=_base_.nd))

@@ -1,13 +1,9 @@
 # published COCO AP with the authors' mimic term, never released: 42.4.
 # Here mimicry is MSE on standardised features (PKD).
-_base_ = './rcka_faster-rcnn_cascade-mask-x101_r50_coco.py'
+_base_ = [
+    './rcka_faster-rcnn_cascade-mask-x101_r50_coco.py',
+    './_base_/distill/pkd.py',
+]
 model = dict(
-    distill=dict(
-        mimic=dict(
-            type='mmrazor.PKDLoss',
-            at='neck',
-            levels=(0, 1, 2, 3),
-            loss_weight=10.0,
-        )
-    )
+    distill=dict(pkd=dict(_base_.pkd, levels=(0, 1, 2, 3), loss_weight=10.0))
 )

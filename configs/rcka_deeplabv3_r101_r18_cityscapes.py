@@ -1,24 +1,6 @@
 # mmseg's Cityscapes mIoU on this schedule: T 80.20, S 76.70
-_base_ = 'mmseg::deeplabv3/deeplabv3_r18-d8_4xb2-80k_cityscapes-512x1024.py'
-teacher_ckpt = (
-    'https://download.openmmlab.com/mmsegmentation/v0.5/'
-    'deeplabv3/deeplabv3_r101-d8_512x1024_80k_cityscapes/'
-    'deeplabv3_r101-d8_512x1024_80k_cityscapes_20200606_113503-9e428899.pth'
-)
-model = dict(
-    _delete_=True,
-    type='kd_ext.DetectionDistill',
-    student=_base_.model,
-    teacher='mmseg::deeplabv3/'
-    'deeplabv3_r101-d8_4xb2-80k_cityscapes-512x1024.py',
-    teacher_ckpt=teacher_ckpt,
-    distill=dict(
-        rcka=dict(
-            type='kd_ext.LogitCKALoss',
-            at='decode_head.conv_seg',
-            intra_weight=1.0,
-            inter_weight=1.0,
-            loss_weight=10.0,
-        )
-    ),
-)
+_base_ = [
+    './_base_/pairs/deeplabv3_r101_r18_cityscapes.py',
+    './_base_/recipes/rcka_segmentation.py',
+]
+model = dict(distill=dict(rcka=_base_.rcka))

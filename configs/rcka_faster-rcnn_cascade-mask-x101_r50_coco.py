@@ -1,26 +1,6 @@
 # published COCO AP: T 45.6, S 38.4, RCKA 41.4
-_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py'
-teacher_ckpt = (
-    'https://download.openmmlab.com/mmdetection/v2.0/'
-    'cascade_rcnn/'
-    'cascade_mask_rcnn_x101_64x4d_fpn_20e_coco/'
-    'cascade_mask_rcnn_x101_64x4d_fpn_20e_coco_20200512_161033-bdb5126a.pth'
-)
-model = dict(
-    _delete_=True,
-    type='kd_ext.DetectionDistill',
-    student=_base_.model,
-    teacher='mmdet::cascade_rcnn/cascade-mask-rcnn_x101-64x4d_fpn_20e_coco.py',
-    teacher_ckpt=teacher_ckpt,
-    distill=dict(
-        rcka=dict(
-            type='kd_ext.RCKALoss',
-            at='neck',
-            levels=(0, 1, 2, 3),
-            intra_weight=1.0,
-            inter_weight=1.0,
-            center=False,
-            loss_weight=10.0,
-        )
-    ),
-)
+_base_ = [
+    './_base_/pairs/faster-rcnn_cascade-mask-x101_r50_coco.py',
+    './_base_/recipes/rcka.py',
+]
+model = dict(distill=dict(rcka=_base_.rcka))

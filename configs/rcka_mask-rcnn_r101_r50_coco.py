@@ -1,25 +1,12 @@
 # mmdet's COCO AP, box and mask: T 40.8 and 36.6, S 39.2 and 35.4
-_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_2x_coco.py'
-teacher_ckpt = (
-    'https://download.openmmlab.com/mmdetection/v2.0/'
-    'mask_rcnn/mask_rcnn_r101_fpn_2x_coco/mask_rcnn_r101_fpn_2x_coco_'
-    'bbox_mAP-0.408__segm_mAP-0.366_20200505_071027-14b391c7.pth'
-)
-model = dict(
-    _delete_=True,
-    type='kd_ext.DetectionDistill',
-    student=_base_.model,
-    teacher='mmdet::mask_rcnn/mask-rcnn_r101_fpn_2x_coco.py',
-    teacher_ckpt=teacher_ckpt,
-    distill=dict(
-        rcka=dict(
-            type='kd_ext.RCKALoss',
-            at='neck',
-            levels=(0, 1, 2, 3),
-            intra_weight=1.0,
-            inter_weight=1.0,
-            center=False,
-            loss_weight=10.0,
-        )
-    ),
-)
+_base_ = [
+    './_base_/pairs/mask-rcnn_r101_r50_coco.py',
+    './_base_/recipes/rcka.py',
+]
+model = dict(distill=dict(rcka=_base_.rcka))
+# the published schedule, 2x
+train_cfg = dict(max_epochs=24)
+param_scheduler = [
+    _base_.param_scheduler[0],
+    dict(_base_.param_scheduler[1], end=24, milestones=[16, 22]),
+]

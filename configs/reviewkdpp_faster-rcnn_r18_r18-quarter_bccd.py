@@ -1,13 +1,8 @@
-_base_ = './kdpp_faster-rcnn_r18_r18-quarter_bccd.py'
+_base_ = [
+    './_base_/pairs/faster-rcnn_r18_r18-quarter_bccd.py',
+    './_base_/distill/reviewkd.py',
+    './_base_/distill/nd.py',
+]
 model = dict(
-    distill=dict(
-        _delete_=True,
-        review=dict(
-            type='kd_ext.ReviewKDLoss',
-            at='neck',
-            mid_channels=64,
-            loss_weight=1.0,
-        ),
-        nd=dict(type='kd_ext.NDLoss', at='embedding', loss_weight=1.0),
-    )
+    distill=dict(reviewkd=dict(_base_.reviewkd, mid_channels=64), nd=_base_.nd)
 )

@@ -1,18 +1,12 @@
 # ReviewKD++ of the ND authors: ReviewKD and ND, their weights
-_base_ = './faster-rcnn_mobilenet-v2_coco.py'
-teacher_ckpt = (
-    'https://download.openmmlab.com/mmdetection/v2.0/'
-    'faster_rcnn/faster_rcnn_r50_fpn_2x_coco/faster_rcnn_r50_fpn_2x_coco_'
-    'bbox_mAP-0.384_20200504_210434-a5d8aa15.pth'
-)
+_base_ = [
+    './_base_/pairs/faster-rcnn_r50_mobilenet-v2_coco.py',
+    './_base_/distill/reviewkd.py',
+    './_base_/distill/nd.py',
+]
 model = dict(
-    _delete_=True,
-    type='kd_ext.DetectionDistill',
-    student=_base_.model,
-    teacher='mmdet::faster_rcnn/faster-rcnn_r50_fpn_2x_coco.py',
-    teacher_ckpt=teacher_ckpt,
     distill=dict(
-        review=dict(type='kd_ext.ReviewKDLoss', at='neck', loss_weight=2.2),
-        nd=dict(type='kd_ext.NDLoss', at='embedding', loss_weight=1.5),
-    ),
+        reviewkd=dict(_base_.reviewkd, loss_weight=2.2),
+        nd=dict(_base_.nd, loss_weight=1.5),
+    )
 )
