@@ -1,8 +1,7 @@
-from kd_ext.taps.heads import find_head, run_own_loss
+from kd_ext.taps.heads import Regions, find_head, run_own_loss
 from kd_ext.taps.pre_relu import PreReluTap
 from kd_ext.taps.reading import Reading
 from kd_ext.taps.recorder import ForwardDone, Recorder
-from kd_ext.taps.regions import Regions
 from kd_ext.taps.tap import TAPS, ModuleTap, PartTap, RegionTap, build_tap
 from kd_ext.taps.watch import Watch
 

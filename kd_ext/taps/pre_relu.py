@@ -6,10 +6,14 @@ module put out a stage and what that module was given. A stage that no activatio
 bottlenecks, Swin's norms) is read as it is.
 """
 
-from typing import NamedTuple, Optional
+from __future__ import annotations
+
+import contextlib
+from types import SimpleNamespace
+from typing import Any, Callable, NamedTuple
 
 from mmcv.cnn.bricks.swish import Swish
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kd_ext.build.probe import probing
@@ -22,115 +26,105 @@ LOOK_SIZE = 64
 
 
 class Stage(NamedTuple):
-    """Paths in the backbone of what makes a stage; None where nothing does.
+    """Paths in the backbone of the modules that make a stage.
 
     A residual sum that is added in place to a norm's output counts as the norm's, as in the released code of both
     papers.
+
+    Attributes:
+        activation: Of the activation that puts out the stage; None without one.
+        norm: Of the BN before it; None without one.
     """
 
-    activation: Optional[str]
-    norm: Optional[str]
+    activation: str | None
+    norm: str | None
 
 
 class PreReluTap(PartTap):
     """All stages of the backbone before their last activation."""
 
-    def __init__(self, path='pre_relu'):
+    def __init__(self, path: str = 'pre_relu') -> None:
         super().__init__(path)
-        self._stages = {}  # by role: paths, which are those of copies too
+        self._stages: dict[str, list[Stage]] = {}  # by role: paths fit copies of the model too
 
-    def source(self, model, role):
+    def source(self, model: nn.Module, role: str) -> _StageInputs:
         """What :class:`Recorder` needs: ``register_forward_hook``."""
         backbone = PartTap('backbone').source(model, role)
         if role not in self._stages:
             self._stages[role] = find_stages(backbone, role)
         return _StageInputs(backbone, self._stages[role])
 
-    def norms(self, model, role):
-        """The BN whose output a level is, or None: list."""
+    def norms(self, model: nn.Module, role: str) -> list[nn.Module | None]:
+        """The BN whose output each level is, or None."""
         source = self.source(model, role)
-        return [stage.norm and source.backbone.get_submodule(stage.norm) for stage in source.stages]
+        norms = [stage.norm for stage in source.stages]
+        return [None if norm is None else source.backbone.get_submodule(norm) for norm in norms]
 
 
-def find_stages(backbone, role='student'):
+def find_stages(backbone: nn.Module, role: str = 'student') -> list[Stage]:
     """A :class:`Stage` for each map that the backbone puts out.
 
     Raises:
         ValueError: The activation that puts out a stage runs again later.
     """
-    calls = []
+    names = {module: name for name, module in backbone.named_modules() if not list(module.children())}
+    calls: list[tuple[nn.Module, Any, Any]] = []  # module, first argument, output
 
-    def record(name):
-        return lambda module, args, output: calls.append((name, module, args[0] if args else None, output))
+    def record(module: nn.Module, args: tuple, output: Any) -> None:
+        calls.append((module, args[0] if args else None, output))
 
-    handles = [
-        module.register_forward_hook(record(name))
-        for name, module in backbone.named_modules()
-        if not list(module.children())
-    ]
-    try:
-        with probing(backbone) as image:
-            maps = backbone(image[..., :LOOK_SIZE, :LOOK_SIZE])
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [_stage(calls, level, role) for level in as_tensors(maps, 'backbone')]
+    with probing(backbone) as image, contextlib.ExitStack() as stack:
+        for module in names:
+            stack.callback(module.register_forward_hook(record).remove)
+        maps = backbone(image[..., :LOOK_SIZE, :LOOK_SIZE])
+    return [_stage(names, calls, level, role) for level in as_tensors(maps, 'backbone')]
 
 
-def _stage(calls, level, role):
-    makers = [call for call in calls if call[3] is level]
-    acts = [call for call in makers if isinstance(call[1], ACTIVATIONS)]
+def _stage(names: dict[nn.Module, str], calls: list[tuple[nn.Module, Any, Any]], level: Tensor, role: str) -> Stage:
+    makers = [call for call in calls if call[2] is level and isinstance(call[0], ACTIVATIONS)]
     activation = None
-    if acts:
-        activation, module, level, _ = acts[-1]
-        if [call for call in calls if call[1] is module][-1] is not acts[-1]:
+    if makers:
+        module, level, _ = makers[-1]
+        activation = names[module]
+        if [call for call in calls if call[0] is module][-1] is not makers[-1]:
             raise value_error(
                 "at='pre_relu'",
                 f'read from a {role} each of whose stages ends in an activation of its own',
                 f'backbone.{activation}, which runs again after the stage',
                 "Use at='backbone'.",
             )
-    # an in-place activation or sum leaves the tensor the one it was
-    norms = [name for name, module, _, output in calls if output is level and isinstance(module, _BatchNorm)]
+    # an in-place activation or sum puts out the tensor that it was given
+    norms = [names[module] for module, _, output in calls if output is level and isinstance(module, _BatchNorm)]
     return Stage(activation, norms[-1] if norms else None)
 
 
 class _StageInputs:
     """Stands for a module that puts out all stages before activation."""
 
-    def __init__(self, backbone, stages):
+    def __init__(self, backbone: nn.Module, stages: list[Stage]) -> None:
         self.backbone, self.stages = backbone, stages
 
-    def register_forward_hook(self, hook):
-        """Calls ``hook`` after the backbone: a handle with ``remove()``."""
-        return _Handle(self.backbone, self.stages, hook)
+    def register_forward_hook(self, hook: Callable[..., Any]) -> SimpleNamespace:
+        """Calls ``hook`` after the backbone, until ``remove()`` of what is returned.
 
+        Activations work out of place meanwhile, so that what they were given stays.
+        """
+        stack = contextlib.ExitStack()
+        seen: dict[int, Tensor] = {}
 
-class _Handle:
-    """The hooks of one pass. Activations work out of place meanwhile, so that what they were given stays."""
-
-    def __init__(self, backbone, stages, hook):
-        seen, self.handles, self.in_place = {}, [], []
-
-        def keep(level):
+        def keep(level: int) -> Callable[..., None]:
             return lambda module, args: seen.__setitem__(level, args[0])
 
-        def deliver(module, args, output):
-            levels = [seen.pop(level, maps) for level, maps in enumerate(as_tensors(output, 'backbone'))]
-            hook(module, args, tuple(levels))
+        def deliver(module: nn.Module, args: tuple, output: Any) -> None:
+            maps = as_tensors(output, 'backbone')
+            hook(module, args, tuple(seen.pop(level, found) for level, found in enumerate(maps)))
 
-        for level, stage in enumerate(stages):
-            if stage.activation is None:
-                continue
-            module = backbone.get_submodule(stage.activation)
-            self.handles.append(module.register_forward_pre_hook(keep(level)))
-            if getattr(module, 'inplace', False):
-                module.inplace = False
-                self.in_place.append(module)
-        self.handles.append(backbone.register_forward_hook(deliver))
-
-    def remove(self):
-        for handle in self.handles:
-            handle.remove()
-        for module in self.in_place:
-            module.inplace = True
+        for level, stage in enumerate(self.stages):
+            if stage.activation is not None:
+                module: Any = self.backbone.get_submodule(stage.activation)
+                stack.callback(module.register_forward_pre_hook(keep(level)).remove)
+                if getattr(module, 'inplace', False):
+                    module.inplace = False
+                    stack.callback(setattr, module, 'inplace', True)
+        stack.callback(self.backbone.register_forward_hook(deliver).remove)
+        return SimpleNamespace(remove=stack.close)

@@ -4,10 +4,14 @@ A tap names what to record of student and teacher; :class:`Reading` does it. A n
 or a line in ``TAPS``.
 """
 
+from __future__ import annotations
+
+from typing import Any, Sequence
+
 from torch import nn
 
 from kd_ext.errors import expected, near_matches, value_error
-from kd_ext.taps.heads import find_head
+from kd_ext.taps.heads import Head, read_head
 
 
 class ModuleTap:
@@ -17,28 +21,28 @@ class ModuleTap:
     levels.
 
     Args:
-        path (str): Path inside the detector, ``'neck'``, ``'bbox_head.cls_convs.3'``.
+        path: Path inside the detector, ``'neck'``, ``'bbox_head.cls_convs.3'``.
     """
 
     of_regions = False
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self.path = self.key = path
 
-    def source(self, model, role):
-        """The module to record.
+    def source(self, model: nn.Module, role: str) -> Any:
+        """The module to record, or an object with its ``register_forward_hook``.
 
         Raises:
             ValueError: No such module; the message lists near matches.
         """
-        module = model
+        module: Any = model
         for part in self.path.split('.'):
             module = getattr(module, part, None)
             if not isinstance(module, nn.Module):
                 raise ValueError(self._missing(model, role))
         return module
 
-    def _missing(self, model, role):
+    def _missing(self, model: nn.Module, role: str) -> str:
         names = [name for name, _ in model.named_modules() if name]
         return expected(
             f"at='{self.path}'",
@@ -51,7 +55,7 @@ class ModuleTap:
 class PartTap(ModuleTap):
     """A part that detectors keep under a fixed attribute."""
 
-    def _missing(self, model, role):
+    def _missing(self, model: nn.Module, role: str) -> str:
         parts = [name for name, _ in model.named_children() if name != 'data_preprocessor']
         return expected(
             f"at='{self.path}'",
@@ -67,41 +71,49 @@ class RegionTap:
     ``embedding`` and ``logits`` are two fields of what it reads.
 
     Args:
-        stage (int, optional): Stage of a cascade; by default the first, or the last of Sparse R-CNN.
-        levels (Sequence[int], optional): Levels of a dense head.
+        stage: Stage of a cascade; by default the first, or the last of Sparse R-CNN.
+        levels: Levels of a dense head.
+
+    Raises:
+        ValueError: No whole numbers, or one twice.
     """
 
     of_regions = True
 
-    def __init__(self, stage=None, levels=None):
-        if levels is not None and not isinstance(levels, (tuple, list)):
-            levels = (levels,)
-        for name, values in (('stage', None if stage is None else (stage,)), ('levels', levels)):
-            if values is not None and (not values or not all(type(value) is int and value >= 0 for value in values)):
-                raise value_error(
-                    name, 'whole numbers >= 0' if name == 'levels' else 'a whole number >= 0', repr(values)
-                )
+    def __init__(self, stage: int | None = None, levels: int | Sequence[int] | None = None) -> None:
+        levels = levels if levels is None or isinstance(levels, (tuple, list)) else (levels,)
         self.stage, self.levels = stage, levels
-        self.key = 'regions' + ''.join(
-            f'_{name}{value}' for name, value in (('stage', stage), ('levels', levels)) if value is not None
-        )
+        self.key = 'regions'
+        for name, values, rule in (
+            ('stage', None if stage is None else (stage,), 'a whole number >= 0'),
+            ('levels', levels, 'different whole numbers >= 0'),
+        ):
+            if values is None:
+                continue
+            whole = all(type(value) is int and value >= 0 for value in values)
+            if not whole or not 0 < len({*values}) == len(values):
+                raise value_error(name, rule, repr(values))
+            self.key += f'_{name}{getattr(self, name)}'
 
-    def head(self, model, role):
-        """The :class:`Head` to watch.
+    def head(self, model: nn.Module, role: str) -> Head:
+        """The :class:`Head` to watch; ``stage`` and ``levels`` need not mean something to it.
 
         Raises:
             ValueError: The detector's head is none that the taps know.
         """
-        return find_head(model, role, self.stage, self.levels)
+        return read_head(model, role, self.stage, self.levels)
 
 
-TAPS = dict(backbone=PartTap, neck=PartTap, embedding=RegionTap, logits=RegionTap)
+TAPS: dict[str, Any] = dict(backbone=PartTap, neck=PartTap, embedding=RegionTap, logits=RegionTap)
 
 
-def build_tap(at, stage=None, levels=None):
+def build_tap(at: str, stage: int | None = None, levels: int | Sequence[int] | None = None) -> ModuleTap | RegionTap:
     """The tap that ``at`` names: a key of ``TAPS`` or a module path.
 
-    ``stage`` and ``levels`` concern region taps alone.
+    ``stage`` and ``levels`` are for region taps alone.
+
+    Raises:
+        ValueError: ``at`` is no name, or a setting of a region tap is no number.
     """
     if not isinstance(at, str) or not at:
         raise value_error('at', f'a tap ({", ".join(TAPS)}) or a dotted module path', repr(at))

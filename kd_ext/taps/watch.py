@@ -1,6 +1,9 @@
 """Keeps the calls of some modules and methods during a forward pass."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Callable, NamedTuple
 
 from torch import nn
 
@@ -12,51 +15,45 @@ class Call(NamedTuple):
     result: Any
 
 
-class Watch:
+class Watch(contextlib.ExitStack):
     """Context in which the calls of modules and methods are kept.
 
     Outside the ``with`` block nothing stays on the objects.
 
     Args:
-        targets (dict[str, object]): A module, a list of modules whose calls go into one list in the order they
-            happen, or a pair of an object and the name of its method; with a third item, a function whose tuple is
-            kept in place of the arguments, for those that the model changes afterwards.
+        targets: By name a module, a list of modules whose calls go into one list in the order they happen, or a
+            pair of an object and the name of its method; with a third item, a function whose tuple is kept in place
+            of the arguments, for those that the model changes afterwards.
+
+    Attributes:
+        calls: The calls of each target, by name.
     """
 
-    def __init__(self, **targets):
+    def __init__(self, **targets: Any) -> None:
+        super().__init__()
         self.targets = targets
-        self.calls = {name: [] for name in targets}
-        self._undo = []
+        self.calls: dict[str, list[Call]] = {name: [] for name in targets}
 
-    def __enter__(self):
+    def __enter__(self) -> Watch:
         for name, target in self.targets.items():
             if isinstance(target, tuple):
                 self._watch_method(name, *target)
                 continue
             modules = [target] if isinstance(target, nn.Module) else target
             for module in dict.fromkeys(modules):  # a shared one once
-                self._undo.append(
-                    module.register_forward_hook(
-                        lambda module, args, output, name=name: self._keep(name, args, output)
-                    ).remove
-                )
+                self.callback(module.register_forward_hook(self._hook(name)).remove)
         return self
 
-    def __exit__(self, *error):
-        for undo in self._undo:
-            undo()
-        self._undo.clear()
+    def _hook(self, name: str) -> Callable[..., None]:
+        return lambda module, args, output: self.calls[name].append(Call(args, output))
 
-    def _keep(self, name, args, result):
-        self.calls[name].append(Call(args, result))
-
-    def _watch_method(self, name, owner, method, look=None):
+    def _watch_method(self, name: str, owner: Any, method: str, look: Callable[..., tuple] | None = None) -> None:
         function = getattr(owner, method)
 
-        def watched(*args, **kwargs):
+        def watched(*args: Any, **kwargs: Any) -> Any:
             result = function(*args, **kwargs)
-            self._keep(name, look(*args) if look else args, result)
+            self.calls[name].append(Call(look(*args) if look else args, result))
             return result
 
         owner.__dict__[method] = watched
-        self._undo.append(lambda: owner.__dict__.pop(method, None))
+        self.callback(owner.__dict__.pop, method, None)

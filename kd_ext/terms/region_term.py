@@ -100,6 +100,14 @@ class RegionTerm(nn.Module):
                 f'{text[0]} in the student and {text[1]} in the teacher',
                 "Use at='embedding' or at='neck' there.",
             )
+        other = student.other_anchors(teacher) if self.needs_teacher else ''
+        if other:
+            raise value_error(
+                f'distill.{self.name}',
+                'read from logits of the same anchors in student and teacher',
+                f'anchors that differ: {other}',
+                "Use at='embedding' or at='neck' there.",
+            )
 
     def _columns(self, student, classes):
         if self.traits.asks('labels'):

@@ -2,10 +2,10 @@
 
 import os
 
-from kd_ext.build.probe import probing
 from kd_ext.class_means.running import OnlineClassMeans
 from kd_ext.class_means.stored import StoredClassMeans, load_class_means
 from kd_ext.errors import value_error
+from kd_ext.taps.heads import check_settings
 from kd_ext.terms.entry import build_loss
 from kd_ext.terms.region_term import RegionTerm
 
@@ -75,16 +75,9 @@ class RegionWiring:
         if tap.key not in self._heads:
             heads = {role: tap.head(model, role) for role, model in self.models.items()}
             student, teacher = heads['student'], heads['teacher']
-            shared = teacher.shares_places(student)
-            if shared and student.family == 'dense':
-                shared = self._sizes(student) == self._sizes(teacher)
-            self._heads[tap.key] = student, teacher, shared
+            check_settings(tap.stage, tap.levels, student, teacher)
+            self._heads[tap.key] = student, teacher, teacher.shares_places(student)
         return self._heads[tap.key]
-
-    @staticmethod
-    def _sizes(head):
-        with probing(head.model) as inputs:
-            return head.sizes(head.model.extract_feat(inputs))
 
     def _add_means(self, name, source, key, student, width, shared):
         if source == ONLINE:

@@ -3,25 +3,34 @@ r"""When a term acts, and how strongly: a factor on it over the training.
 .. math::
     f(t) = 0 \;(t < b),\quad
     \frac{t - b}{w} \;(b \le t < b + w),\quad
-    d\!\left(\frac{t - b - w}{e - b - w}\right) \;(b + w \le t < e),\quad
+    d(t) \;(b + w \le t < e),\quad
     f_e \;(t \ge e)
 
-with b = ``begin``, w = ``warmup``, e = ``end``, f_e = ``final`` (0 where nothing decays) and d from 1 down to
-``final``: constant, a line, or half a cosine. There is no counter here: t comes from MMEngine's MessageHub.
+with b = ``begin``, w = ``warmup``, e = ``end``, f_e = ``final`` (0 unless a line or a cosine ends there) and
+
+* no ``decay``: d = 1,
+* ``'linear'``, ``'cosine'``: d goes from 1 to ``final`` by a line or half a cosine,
+* ``'step'``: d = 1, and from ``milestones[k]`` on ``factors[k]``, which may be above 1.
+
+There is no counter here: t comes from MMEngine's MessageHub.
 """
 
+from __future__ import annotations
+
 import math
+from logging import WARNING
+from typing import Any, Sequence
 
 from mmengine.logging import MessageHub, print_log
 
 from kd_ext.errors import is_number, near_matches, value_error
 
-DEFAULTS = dict(begin=0, warmup=0, decay=None, end=None, final=0.0, by_epoch=False)
-DECAYS = ('linear', 'cosine')
+KEYS = ('begin', 'warmup', 'decay', 'end', 'final', 'milestones', 'factors', 'by_epoch')
+DECAYS = ('linear', 'cosine', 'step')
 
 
 class Schedule:
-    """The factor of an entry of ``distill``, in [0, 1].
+    """The factor of an entry of ``distill``.
 
     t is the runner's iteration, or with ``by_epoch`` iterations divided by those of an epoch, so that a warm-up of
     one epoch rises within it. The runner writes it before each step: it is the same on every process, what a
@@ -29,90 +38,121 @@ class Schedule:
     and the factor is 1.
 
     Args:
-        name (str): Of the entry, for messages.
-        begin (float): The term is off before.
-        warmup (float): Time from factor 0 to factor 1.
-        decay (str, optional): ``'linear'`` or ``'cosine'``, after the warm-up until ``end``.
-        end (float, optional): Where ``final`` is reached; without ``decay`` the term is off from there.
-        final (float): Factor after a decay, in [0, 1].
-        by_epoch (bool): Whether times are epochs, fractions allowed, or iterations.
+        name: Of the entry, for messages.
+        begin: The term is off before.
+        warmup: Time from factor 0 to factor 1.
+        decay: ``'linear'``, ``'cosine'`` or ``'step'``, after the warm-up.
+        end: Where a line or a cosine reaches ``final``; otherwise the term is off from there.
+        final: Factor after a line or a cosine, in [0, 1].
+        milestones: Times at which ``'step'`` changes the factor, rising.
+        factors: The factor from each milestone on, >= 0.
+        by_epoch: Whether times are epochs, fractions allowed, or iterations.
 
     Raises:
         ValueError: A time or a factor is out of its range.
     """
 
-    def __init__(self, name, begin=0, warmup=0, decay=None, end=None, final=0.0, by_epoch=False):
+    def __init__(
+        self,
+        name: str,
+        begin: float = 0,
+        warmup: float = 0,
+        decay: str | None = None,
+        end: float | None = None,
+        final: float = 0.0,
+        milestones: Sequence[float] = (),
+        factors: Sequence[float] = (),
+        by_epoch: bool = False,
+    ) -> None:
         self.place = f'distill.{name}.schedule'
         if not isinstance(by_epoch, bool):
-            self._refuse('by_epoch', 'True or False', by_epoch)
+            raise self._wrong('by_epoch', 'True or False', by_epoch)
         self.by_epoch = by_epoch
-        self.begin = self._time('begin', begin)
-        self.warmup = self._time('warmup', warmup)
-        self.end = None if end is None else self._time('end', end)
+        self.begin, self.warmup = self._time('begin', begin), self._time('warmup', warmup)
+        self.end = math.inf if end is None else self._time('end', end)
         if decay is not None and decay not in DECAYS:
-            self._refuse('decay', f'None or one of {", ".join(DECAYS)}', decay)
+            raise self._wrong('decay', f'None or one of {", ".join(DECAYS)}', decay)
+        self.decay, full = decay, self.begin + self.warmup
         if not is_number(final) or not 0 <= final <= 1:
-            self._refuse('final', 'a number in [0, 1]', final)
-        if decay is None and final:
-            self._refuse('final', 'left out without decay', final, "Say decay='linear' or decay='cosine'.")
-        if decay is not None and end is None:
-            self._refuse('end', f'given with decay={decay!r}', end, 'It is where final is reached.')
-        self.decay, self.final = decay, float(final)
-        if self.end is not None and self.end <= self.begin + self.warmup:
-            self._refuse('end', f'after begin + warmup = {self.begin + self.warmup}', end)
+            raise self._wrong('final', 'a number in [0, 1]', final)
+        if decay not in ('linear', 'cosine') and final:
+            raise self._wrong(
+                'final', "left out without decay='linear' or 'cosine'", final, 'It is the factor at their end.'
+            )
+        if decay in ('linear', 'cosine') and end is None:
+            raise self._wrong('end', f'given with decay={decay!r}', end, 'It is where final is reached.')
+        self.final = float(final)
+        self.steps = self._steps(milestones, factors)
+        last = max(full, *(time for time, _ in self.steps)) if self.steps else full
+        if self.end <= last:
+            rule = 'after the last milestone' if self.steps else f'after begin + warmup = {full}'
+            raise self._wrong('end', rule, end)
         self._fits = False
 
     @classmethod
-    def of(cls, name, cfg):
+    def of(cls, name: str, cfg: dict[str, Any] | None) -> Schedule:
         """From ``schedule=`` of an entry, a dict or None."""
         if cfg is not None and not isinstance(cfg, dict):
-            raise value_error(f'distill.{name}.schedule', f'a dict of {", ".join(DEFAULTS)}', repr(cfg))
+            raise value_error(f'distill.{name}.schedule', f'a dict of {", ".join(KEYS)}', repr(cfg))
         for key in cfg or {}:
-            if key not in DEFAULTS:
+            if key not in KEYS:
                 raise value_error(
-                    f'distill.{name}.schedule',
-                    f'made of {", ".join(DEFAULTS)}',
-                    repr(key),
-                    near_matches(key, DEFAULTS),
+                    f'distill.{name}.schedule', f'made of {", ".join(KEYS)}', repr(key), near_matches(key, KEYS)
                 )
         return cls(name, **(cfg or {}))
 
-    def _refuse(self, key, rule, value, remedy=''):
-        raise value_error(f'{self.place}.{key}', rule, repr(value), remedy)
+    def _wrong(self, key: str, rule: str, value: Any, remedy: str = '') -> ValueError:
+        return value_error(f'{self.place}.{key}', rule, repr(value), remedy)
 
-    def _time(self, key, value):
-        whole = self.by_epoch or isinstance(value, int)
-        if not is_number(value) or value < 0 or not whole:
-            self._refuse(
-                key,
-                'a number of epochs >= 0' if self.by_epoch else 'a whole number of iterations >= 0',
-                value,
-                '' if self.by_epoch or not is_number(value) or value < 0 else 'by_epoch=True takes fractions.',
-            )
-        return value
+    def _time(self, key: str, value: Any) -> float:
+        if is_number(value) and value >= 0 and (self.by_epoch or isinstance(value, int)):
+            return value
+        rule = 'a number of epochs >= 0' if self.by_epoch else 'a whole number of iterations >= 0'
+        raise self._wrong(key, rule, value, 'by_epoch=True takes fractions.' if isinstance(value, float) else '')
 
-    def factor(self):
+    def _steps(self, milestones: Any, factors: Any) -> list[tuple[float, float]]:
+        """Milestones with their factors."""
+        if self.decay != 'step':
+            for key, values in (('milestones', milestones), ('factors', factors)):
+                if not isinstance(values, (tuple, list)) or values:
+                    raise self._wrong(key, "left out without decay='step'", values)
+            return []
+        if not isinstance(milestones, (tuple, list)) or not milestones:
+            raise self._wrong('milestones', "a list of times with decay='step'", milestones)
+        times = [self._time('milestones', time) for time in milestones]
+        if times[0] < self.begin + self.warmup or any(a >= b for a, b in zip(times, times[1:])):
+            rule = f'rising, from begin + warmup = {self.begin + self.warmup} on'
+            raise self._wrong('milestones', rule, milestones)
+        if (
+            not isinstance(factors, (tuple, list))
+            or len(factors) != len(times)
+            or not all(is_number(factor) and factor >= 0 for factor in factors)
+        ):
+            raise self._wrong('factors', f'{len(times)} numbers >= 0, one per milestone', factors)
+        return list(zip(times, factors))
+
+    def factor(self) -> float:
         """f at the iteration that runs now."""
         now = self._now()
         return 1.0 if now is None else self.at(now)
 
-    def at(self, now):
+    def at(self, now: float) -> float:
         """f at a time."""
+        full = self.begin + self.warmup
         if now < self.begin:
             return 0.0
-        if self.end is not None and now >= self.end:
+        if now >= self.end:
             return self.final
-        full = self.begin + self.warmup
         if now < full:
             return (now - self.begin) / self.warmup
-        if self.decay is None:
-            return 1.0
+        if self.decay in (None, 'step'):
+            return float(next((factor for time, factor in reversed(self.steps) if now >= time), 1.0))
         past = (now - full) / (self.end - full)
         if self.decay == 'cosine':
             past = (1 - math.cos(math.pi * past)) / 2
         return 1 + (self.final - 1) * past
 
-    def _now(self):
+    def _now(self) -> float | None:
         """t, or None where no runner trains."""
         info = MessageHub.get_current_instance().runtime_info
         now, last = info.get('iter'), info.get('max_iters')
@@ -122,12 +162,8 @@ class Schedule:
             # exactly whole at the start of an epoch
             now, last = now * info['max_epochs'] / last, info['max_epochs']
         if last and not self._fits and self.begin >= last:
-            print_log(
-                f'{self.place}: begins at {self.begin} of {last} '
-                f'{"epochs" if self.by_epoch else "iterations"}: the '
-                'term never acts',
-                'current',
-                30,
-            )
+            unit = 'epochs' if self.by_epoch else 'iterations'
+            text = f'{self.place}: begins at {self.begin} of {last} {unit}: the term never acts'
+            print_log(text, 'current', WARNING)
         self._fits = True
         return now

@@ -5,7 +5,8 @@ import torch
 from mmdet.registry import MODELS
 from torch.testing import assert_close
 
-from kd_ext.taps import RegionTap, Watch, find_head, run_own_loss
+from kd_ext.taps import RegionTap, Watch, find_head, heads, run_own_loss
+from kd_ext.taps.heads import DenseHead
 from kd_ext.taps.heads.refused import REFUSED, refusal
 from tests.helpers import detector_zoo as zoo
 from tests.helpers import tiny_detectors as tiny
@@ -90,3 +91,23 @@ def test_refused_heads_say_why(name):
 @pytest.mark.parametrize('name', REFUSED)
 def test_refused_heads_are_of_mmdet(name):
     assert MODELS.get(name) is not None
+
+
+def test_find_head_takes_no_setting_that_means_nothing():
+    model = tiny.build(zoo.detector('FCOS'))
+    assert find_head(model, 'teacher', levels=(1,)).levels == (1,)
+    with pytest.raises(ValueError, match='stage to be left out'):
+        find_head(model, 'teacher', stage=1)
+
+
+def test_a_kind_of_head_can_be_added(monkeypatch):
+    class Own(DenseHead):
+        @classmethod
+        def recognises(cls, model):
+            return getattr(model, 'of_my_own', False)
+
+    monkeypatch.setattr(heads, 'HEADS', [Own, *heads.HEADS])
+    model = tiny.build(zoo.detector('FCOS'))
+    assert type(find_head(model, 'student')) is DenseHead
+    model.of_my_own = True
+    assert type(find_head(model, 'student')) is Own

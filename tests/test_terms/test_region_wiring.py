@@ -193,3 +193,61 @@ def test_checkpoint_of_a_detector_that_renames_keys(tmp_path):
     torch.save(dict(state_dict=model.state_dict()), path)
     with pytest.raises(ValueError, match='teacher_ckpt to be a checkpoint of'):
         tiny.distill(teacher=tiny.fcos(8), teacher_ckpt=str(path))
+
+
+@pytest.mark.parametrize(
+    'student, teacher, match',
+    [
+        ('FCOS', 'RetinaNet', '1 of FCOSHead and 9 of RetinaHead at each location'),
+        ('RetinaNet', 'FCOS', '9 of RetinaHead and 1 of FCOSHead at each location'),
+        ('RetinaNet', 'resized', '9 of other sizes at each location of RetinaHead and RetinaHead'),
+    ],
+)
+def test_logits_of_other_anchors_are_refused_and_embeddings_are_not(student, teacher, match):
+    models = {name: zoo.detector(name, base) for name, base in (('FCOS', 4), ('RetinaNet', 4))}
+    models['resized'] = zoo.detector('RetinaNet', 8)
+    models['resized'].bbox_head.anchor_generator.ratios = [0.25, 1.0, 4.0]
+    # the same pyramid, so that the heads have their locations in common
+    models['FCOS'].neck = models['RetinaNet'].neck
+    models['FCOS'].bbox_head.strides = models['RetinaNet'].bbox_head.anchor_generator.strides
+    with pytest.raises(ValueError, match=rf"distill\.kl .*same anchors .*{match}.*at='embedding'"):
+        tiny.distill(models[student], models[teacher], kl=KL)
+    model = tiny.distill(models[student], models[teacher], nd=ND).train()
+    assert model.distiller.terms['nd'].needs_teacher
+    values = tiny.losses(model, zoo.batch('RetinaNet'))
+    assert float(values['distill.loss_nd']) > 0
+
+
+def test_logits_of_points_and_of_single_anchors_are_compared():
+    model = tiny.distill(zoo.detector('FCOS'), zoo.detector('ATSS', 8), kl=KL).train()
+    assert float(tiny.losses(model, zoo.batch('FCOS'))['distill.loss_kl']) > 0
+
+
+@pytest.mark.parametrize(
+    'student, teacher, setting, match',
+    [
+        (
+            'Faster R-CNN',
+            'Faster R-CNN',
+            dict(stage=0),
+            'stage to be left out .* cascade .*0 for Shared2FCBBoxHead and',
+        ),
+        ('FCOS', 'FCOS', dict(stage=1), 'stage to be left out'),
+        ('DETR', 'DETR', dict(stage=1), 'stage to be left out'),
+        ('Faster R-CNN', 'Cascade R-CNN', dict(levels=(0,)), 'levels to be left out'),
+        ('DETR', 'DETR', dict(levels=1), r'levels to be left out .*\(1,\) for DETRHead'),
+        ('Sparse R-CNN', 'Sparse R-CNN', dict(levels=1), 'levels to be left out'),
+        ('Sparse R-CNN', 'Sparse R-CNN', dict(stage=9), r'stage to be in 0\.\.5'),
+        ('FCOS', 'FCOS', dict(levels=(0, 0)), 'levels to be different whole numbers'),
+        ('FCOS', 'FCOS', dict(levels=(9,)), r'levels to be within 0\.\.4'),
+        ('FCOS', 'Faster R-CNN', dict(levels=(9,)), r'levels to be within 0\.\.4'),
+    ],
+)
+def test_stage_and_levels_that_mean_nothing(student, teacher, setting, match):
+    with pytest.raises(ValueError, match=match):
+        tiny.distill(zoo.detector(student), zoo.detector(teacher, 8), nd=dict(ND, **setting))
+
+
+def test_stage_of_a_cascade_above_a_plain_student():
+    model = tiny.distill(zoo.detector('Faster R-CNN'), zoo.detector('Cascade R-CNN', 8), nd=dict(ND, stage=2))
+    assert float(tiny.losses(model, zoo.batch('Faster R-CNN'))['distill.loss_nd']) > 0

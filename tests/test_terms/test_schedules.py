@@ -40,6 +40,13 @@ def factors(times, **cfg):
             (1, 0.5 + 0.5 * (1 + math.cos(math.pi / 3)) / 2, 0.75, 0.5),
         ),
         (dict(begin=0.5, warmup=1, by_epoch=True), (0.4, 1, 1.5), (0, 0.5, 1)),
+        (dict(decay='step', milestones=[6], factors=[2.5]), (0, 5, 6, 10**6), (1, 1, 2.5, 2.5)),
+        (
+            dict(begin=1, warmup=2, decay='step', milestones=(3, 5), factors=(0.5, 0), end=9),
+            (0, 2, 3, 4, 5, 8, 9),
+            (0, 0.5, 0.5, 0.5, 0, 0, 0),
+        ),
+        (dict(decay='step', milestones=(14.4,), factors=(2,), by_epoch=True), (14.3, 14.4), (1, 2)),
     ],
 )
 def test_factors(cfg, times, wanted):
@@ -107,11 +114,22 @@ def test_a_term_that_never_begins_is_told_once(monkeypatch):
         ),
         (dict(begin=5, end=5), r'schedule\.end to be after begin \+ warmup = 5'),
         (dict(begin=5, warmup=5, end=8), r'schedule\.end .* = 10, but got 8'),
+        (dict(decay='stairs', end=5), r'schedule\.decay to be None or one of linear, cosine, step'),
+        (dict(decay='step'), r"schedule\.milestones to be a list of times with decay='step'"),
+        (dict(decay='step', milestones=5, factors=2), r'schedule\.milestones to be a list of times'),
+        (dict(decay='step', milestones=[5]), r'schedule\.factors to be 1 numbers >= 0, one per milestone'),
+        (dict(decay='step', milestones=[5], factors=[-1]), r'schedule\.factors .*got \[-1\]'),
+        (dict(decay='step', milestones=[5], factors=[10**400]), r'schedule\.factors to be 1 numbers'),
+        (dict(decay='step', milestones=[5, 5], factors=[1, 2]), r'schedule\.milestones to be rising'),
         (
-            dict(decay='step', end=5),
-            r'schedule\.decay to be None or one of '
-            'linear, cosine',
+            dict(warmup=6, decay='step', milestones=[5], factors=[2]),
+            r'schedule\.milestones to be rising, from .* = 6 on',
         ),
+        (dict(decay='step', milestones=[5.5], factors=[2]), r'schedule\.milestones .*by_epoch=True takes fractions'),
+        (dict(decay='step', milestones=[5], factors=[2], end=5), r'schedule\.end to be after the last milestone'),
+        (dict(decay='step', milestones=[5], factors=[2], final=0.5), r'schedule\.final to be left out without'),
+        (dict(milestones=[5], factors=[2]), r"schedule\.milestones to be left out without decay='step'"),
+        (dict(factors=2), r"schedule\.factors to be left out without decay='step'"),
         (dict(decay=['linear'], end=5), r'schedule\.decay to be None or one'),
         (dict(decay='linear'), r"schedule\.end to be given with decay='linear'"),
         (dict(end=5, final=0.1), r'schedule\.final to be left out without decay'),
@@ -182,3 +200,15 @@ def test_razors_stop_hook_stands_above_schedules():
 def test_a_name_that_would_add_its_share_to_the_total(name):
     with pytest.raises(ValueError, match="without 'loss' in it, but got"):
         distill(**{name: rcka()})
+
+
+def test_steps_reach_the_log_and_the_loss():
+    model = distill(rcka=rcka(schedule=dict(decay='step', milestones=[2, 4], factors=[3.0, 0.0])))
+    model.eval()  # the same loss in each step
+    values = []
+    for iteration in range(5):
+        clock.put(iteration)
+        found = losses(model)
+        values.append([float(found[f'distill.{key}_rcka'].detach()) for key in ('loss', 'factor')])
+    assert [factor for _, factor in values] == [1, 1, 3, 3, 0]
+    assert [loss for loss, _ in values] == pytest.approx([values[0][0] * factor for factor in (1, 1, 3, 3, 0)])

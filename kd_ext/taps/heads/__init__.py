@@ -1,68 +1,78 @@
-"""Which kind of head a detector has: the table of the region taps."""
+"""Which kind of head a detector has."""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
 
 from torch import nn
 
 from kd_ext.errors import value_error
-from kd_ext.taps.heads.base import Head, own_loss_mode, run_own_loss
+from kd_ext.taps.heads.base import Head, Regions, own_loss_mode, run_own_loss
 from kd_ext.taps.heads.dense import DenseHead, dense_module
-from kd_ext.taps.heads.dense_kinds import KINDS, dense_kind
+from kd_ext.taps.heads.dense_kinds import KINDS
 from kd_ext.taps.heads.query import IterativeRoIHead, MaskQueryHead, QueryHead
 from kd_ext.taps.heads.refused import refusal
 from kd_ext.taps.heads.roi import RoIHead
 
 __all__ = [
     'DenseHead',
+    'HEADS',
     'Head',
     'IterativeRoIHead',
     'MaskQueryHead',
     'QueryHead',
+    'Regions',
     'RoIHead',
+    'check_settings',
     'find_head',
     'own_loss_mode',
+    'read_head',
     'run_own_loss',
 ]
 
+# the first kind that recognises a model reads it; put a kind of your own in front
+HEADS: list[Any] = [IterativeRoIHead, RoIHead, DenseHead, MaskQueryHead, QueryHead]
 SUPPORTED = (
-    'RoI heads (Standard, Cascade, Double, Dynamic, Grid, PISA, HTC, Sparse '
-    'R-CNN, QueryInst) whose bbox_head has fc_cls; dense heads '
-    f'({", ".join(name.removesuffix("Head") for name in KINDS)}); query heads '
-    '(DETR, Conditional, DAB, Deformable DETR, DINO, DDQ, MaskFormer, '
-    'Mask2Former)'
+    'RoI heads (Standard, Cascade, Double, Dynamic, Grid, PISA, HTC, Sparse R-CNN, QueryInst) whose bbox_head has '
+    f'fc_cls; dense heads ({", ".join(name.removesuffix("Head") for name in KINDS)}); query heads (DETR, '
+    'Conditional, DAB, Deformable DETR, DINO, DDQ, MaskFormer, Mask2Former)'
+)
+MEANING = dict(
+    stage='left out without a cascade of box heads', levels='left out at heads whose regions lie on no levels'
 )
 
 
-def find_head(model, role, stage=None, levels=None):
+def find_head(model: nn.Module, role: str, stage: int | None = None, levels: Sequence[int] | None = None) -> Head:
+    """:func:`read_head` of one detector, where ``stage`` and ``levels`` have to mean something to its head.
+
+    Raises:
+        ValueError: See :func:`read_head` and :func:`check_settings`.
+    """
+    head = read_head(model, role, stage, levels)
+    check_settings(stage, levels, head)
+    return head
+
+
+def read_head(model: nn.Module, role: str, stage: int | None = None, levels: Sequence[int] | None = None) -> Head:
     """The :class:`Head` of a detector.
 
     Args:
-        model (nn.Module): Any detector.
-        role (str): ``'student'`` or ``'teacher'``, for the message.
-        stage (int, optional): Stage of a cascade.
-        levels (Sequence[int], optional): Levels of a dense head.
+        model: Any detector.
+        role: ``'student'`` or ``'teacher'``, for the message.
+        stage: Stage of a cascade.
+        levels: Levels of a dense head.
 
     Raises:
-        ValueError: No head that the taps know; the message lists those, and says why one that is known cannot be
-            read.
+        ValueError: No kind in ``HEADS`` recognises it; the message lists those, and says why one that is known
+            cannot be read.
     """
     roi_head = getattr(model, 'roi_head', None)
     module = getattr(roi_head, 'bbox_head', dense_module(model))
     why = refusal(module, roi_head)
     if why is None:
-        if roi_head is not None and module is not None:
-            first = module[0] if isinstance(module, nn.ModuleList) else module
-            layer = getattr(first, 'fc_cls', None)
-            if isinstance(layer, nn.Module) and hasattr(layer, 'in_features'):
-                if type(first).__name__ == 'DIIHead':
-                    return IterativeRoIHead(model, stage)
-                return RoIHead(model, stage)
-        elif module is not None and dense_kind(module) is not None:
-            return DenseHead(model, levels)
-        elif hasattr(getattr(model, 'panoptic_head', None), 'cls_embed'):
-            return MaskQueryHead(model)
-        elif hasattr(getattr(model, 'decoder', None), 'layers') and (
-            hasattr(module, 'fc_cls') or hasattr(module, 'cls_branches')
-        ):
-            return QueryHead(model)
+        for kind in HEADS:
+            if kind.recognises(model):
+                return kind(model, stage, levels)
     head = module if module is not None else roi_head
     raise value_error(
         f"the {role}'s classification head",
@@ -71,3 +81,16 @@ def find_head(model, role, stage=None, levels=None):
         f'{type(model).__name__}{f", where {why}" if why else ""}',
         "Taps at='neck', at='backbone' and module paths work with it.",
     )
+
+
+def check_settings(stage: int | None, levels: Sequence[int] | None, *heads: Head) -> None:
+    """That each setting that is given means something to one of these heads.
+
+    Raises:
+        ValueError: It would be ignored.
+    """
+    for name, value in dict(stage=stage, levels=levels).items():
+        if value is not None and not any(name in head.takes for head in heads):
+            raise value_error(name, MEANING[name], f'{value} for {" and ".join(head.name for head in heads)}')
+    for head in heads if levels is not None else ():
+        getattr(head, 'sizes', None)  # raises where one of the levels does not exist

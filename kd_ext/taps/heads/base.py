@@ -1,78 +1,155 @@
 """What all detection heads have in common for the taps."""
 
+from __future__ import annotations
+
 import contextlib
+from typing import Any, ClassVar, Iterator, NamedTuple
 
 import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
 
+from kd_ext.errors import value_error
 from kd_ext.taps.heads.masks import mask_losses
+from kd_ext.taps.watch import Watch
+
+
+class Regions(NamedTuple):
+    """N regions of one batch, in one order in all fields.
+
+    A region is a sampled proposal (RoI heads), a positive anchor or point (dense heads) or a matched query (query
+    heads).
+
+    Attributes:
+        embeddings: What feeds the classification layer (N, D).
+        logits: What the layer puts out (N, K or K + 1); None at places of a head with other anchors.
+        labels: Class of each region (N,), K for background; None at places of another model.
+        places: Where another model can read the same regions; None where it cannot.
+    """
+
+    embeddings: Tensor
+    logits: Tensor | None
+    labels: Tensor | None
+    places: Any = None
 
 
 class Head:
     """The last classification layer of one detector.
 
-    Made anew for each pass, so it may keep references to modules.
+    It is made anew for each pass, so it may keep references to modules. A new kind is a subclass that is put into
+    ``kd_ext.taps.heads.HEADS``.
 
     Attributes:
-        family (str): ``'RoI'``, ``'dense'`` or ``'query'``.
-        name (str): Class of the detector's head.
-        num_classes (int): K, without background.
-        width (int): D of the embeddings.
-        num_logits (int): Width of the logits of a region.
-        use_sigmoid (bool): Whether each class is scored on its own.
-        background (bool): Whether label K occurs among the regions.
+        family: ``'RoI'``, ``'dense'`` or ``'query'``.
+        background: Whether label K occurs among the regions.
+        takes: Which of the settings ``stage`` and ``levels`` mean something to this head.
+        name: Class of the detector's head.
+        num_classes: K, without background.
+        width: D of the embeddings.
+        num_logits: Width of the logits of a region.
+        use_sigmoid: Whether each class is scored on its own.
     """
 
-    family = None
-    background = False
+    family: ClassVar[str]
+    background: ClassVar[bool] = False
+    takes: tuple[str, ...] = ()
+    width: int
+    num_logits: int
+    use_sigmoid: bool
 
-    def __init__(self, model, module):
+    def __init__(self, model: BaseModel, module: Any) -> None:
         self.model, self.module = model, module
         self.name = type(module).__name__
-        self.num_classes = module.num_classes
+        self.num_classes: int = module.num_classes
+
+    @classmethod
+    def recognises(cls, model: nn.Module) -> bool:
+        """Whether this class reads the head of ``model``."""
+        raise NotImplementedError
 
     @property
-    def num_labels(self):
-        """Number of values a label can take: K, or K + 1."""
+    def num_labels(self) -> int:
+        """Number of values that a label can take: K, or K + 1."""
         return self.num_classes + self.background
 
-    def watch(self):
-        """Context to run the model's own loss in."""
+    def watch(self) -> Watch:
+        """Context in which the model's own loss is run, before :meth:`regions`."""
         raise NotImplementedError
 
-    def regions(self, watch):
-        """:class:`Regions` after the model's own loss ran in ``watch``."""
+    def regions(self, watch: Watch) -> Regions:
+        """The regions of the loss that ran in ``watch``, with labels."""
         raise NotImplementedError
 
-    def shares_places(self, other):
-        """Whether :meth:`at` understands the places of ``other``."""
+    def shares_places(self, other: Head) -> bool:
+        """Whether :meth:`at` understands the places of ``other``, another model's."""
         return False
 
-    def at(self, features, places):
-        """:class:`Regions` without labels, at the places of another head.
+    def other_anchors(self, other: Head) -> str:
+        """How the anchors at shared places differ from those of ``other``, in words; empty where they are the same.
+
+        Embeddings are of a location, logits of one of its anchors.
+        """
+        return ''
+
+    def at(self, features: tuple[Tensor, ...], places: Any) -> Regions:
+        """The regions at the places of another head, without labels.
 
         Args:
-            features (tuple[Tensor]): What ``model.extract_feat`` gives.
-            places: The field of the other head's regions.
+            features: Output of ``model.extract_feat``.
+            places: ``Regions.places`` of the other head.
         """
         raise NotImplementedError
 
-    def classifier_rows(self):
+    def classifier_rows(self) -> Tensor:
         """Weights of the classification layer (rows, D), for analyses."""
         raise NotImplementedError
 
 
+class LinearHead(Head):
+    """A head whose last classification layer is linear: ``layer``."""
+
+    def __init__(self, model: BaseModel, module: Any, layer: Any) -> None:
+        super().__init__(model, module)
+        self.layer = layer
+        self.width, self.num_logits = layer.in_features, layer.out_features
+        self.use_sigmoid = bool(getattr(module.loss_cls, 'use_sigmoid', False))
+
+    def classifier_rows(self) -> Tensor:
+        return self.layer.weight
+
+
+def stage_of(model: BaseModel, stage: int) -> Any:
+    """The box head of a stage of a cascade.
+
+    Raises:
+        ValueError: No such stage.
+    """
+    heads: Any = model.roi_head.bbox_head
+    if not 0 <= stage < len(heads):
+        raise value_error('stage', f'in 0..{len(heads) - 1}, as {type(model.roi_head).__name__} has', stage)
+    return heads[stage]
+
+
+def box_head(model: nn.Module) -> nn.Module | None:
+    """The (first) box head of a RoI head that classifies by a linear layer; None without one."""
+    module = getattr(getattr(model, 'roi_head', None), 'bbox_head', None)
+    module = module[0] if isinstance(module, nn.ModuleList) else module
+    layer = getattr(module, 'fc_cls', None)
+    return module if isinstance(layer, nn.Module) and hasattr(layer, 'in_features') else None
+
+
 @contextlib.contextmanager
-def own_loss_mode(*modules):
+def own_loss_mode(*modules: nn.Module) -> Iterator[None]:
     """Lets detectors compute their loss without leaving eval mode.
 
     Some heads put out what their loss needs only while ``training`` is set; it is set on these modules alone, so
-    norm and dropout layers stay frozen. Mask losses are set aside: they read no regions of ours, and a student's
-    data need not have masks.
+    norm and dropout layers stay frozen. Mask losses are set aside: they read no regions, and the student's data
+    need not have masks.
     """
     before = [(module, module.training) for module in modules]
-    parts = [
+    parts: list[tuple[Any, Any]] = [
         (part, part._modules.pop('mask_head'))
-        for part in (getattr(module, 'roi_head', None) for module in modules)
+        for part in (getattr(module, 'roi_head', nn.Module()) for module in modules)
         if getattr(part, 'mask_head', None) is not None
     ]
     losses = [step for module in modules for step in mask_losses(module)]
@@ -91,10 +168,10 @@ def own_loss_mode(*modules):
             owner.__dict__.pop(method, None)
 
 
-def run_own_loss(model, head, inputs, data_samples):
+def run_own_loss(model: BaseModel, head: Head, inputs: Tensor, data_samples: list) -> Regions:
     """The regions that a frozen model assigns by itself to a batch.
 
-    Random sampling inside does not disturb the random state outside.
+    Random sampling inside does not change the random state outside.
     """
     devices = [inputs.device] if inputs.is_cuda else []
     with torch.no_grad(), head.watch() as watch, own_loss_mode(model, head.module), torch.random.fork_rng(devices):

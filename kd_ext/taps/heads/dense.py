@@ -1,39 +1,47 @@
 """Dense heads: the positive anchors and points of one-stage detectors."""
 
+from __future__ import annotations
+
 import contextlib
-from typing import List, NamedTuple
+import functools
+from typing import Any, Iterable, Iterator, NamedTuple, Sequence
 
 import torch
 from mmcv.cnn import ConvModule
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from kd_ext.build.probe import probing
 from kd_ext.errors import value_error
-from kd_ext.taps.heads.base import Head
+from kd_ext.taps.heads.base import Head, Regions
 from kd_ext.taps.heads.dense_kinds import dense_kind
-from kd_ext.taps.regions import Regions
-from kd_ext.taps.watch import Watch
+from kd_ext.taps.watch import Call, Watch
 
 
 class Places(NamedTuple):
     """Positive anchors: level sizes, and image, location and anchor each."""
 
-    sizes: list  # (H, W) of the levels in use
-    where: List[tuple]  # per level: image (n,), location (n,), anchor (n,)
+    sizes: list[tuple[int, ...]]  # (H, W, A) of the levels in use: locations, and anchors at each
+    where: list[tuple[Tensor, Tensor, Tensor]]  # per level: image (n,), location (n,), anchor (n,)
 
 
-def dense_module(model):
+def dense_module(model: nn.Module) -> nn.Module | None:
     """``bbox_head``, or SOLO's ``mask_head``; None without one."""
     module = getattr(model, 'bbox_head', None)
     return module or getattr(model, 'mask_head', None)
 
 
-def _convolution(layer):
+def _same_levels(sizes: list[tuple[int, ...]], others: list[tuple[int, ...]]) -> bool:
+    return [size[:2] for size in sizes] == [size[:2] for size in others]
+
+
+def _convolution(layer: nn.Module) -> Any:
     """The last convolution of a layer (or prototypes in its place)."""
     return [m for m in layer.modules() if hasattr(m, 'in_channels')][-1]
 
 
 @contextlib.contextmanager
-def _skipping(layers):
+def _skipping(layers: Iterable[nn.Module]) -> Iterator[None]:
     """Context in which these layers pass on what they are given."""
     for layer in layers:
         layer.__dict__['forward'] = lambda maps: maps
@@ -51,23 +59,25 @@ class DenseHead(Head):
     classification layer at that location.
 
     Args:
-        model (nn.Module): The detector.
-        levels (Sequence[int], optional): Levels to read, all of one width. By default all that are as wide as the
-            finest one; that is a part of them in SSD alone.
+        model: The detector.
+        levels: Levels to read, all of one width. By default all that are as wide as the finest one; that is a part
+            of them in SSD alone.
 
     Raises:
         ValueError: ``levels`` do not exist or differ in width.
     """
 
     family = 'dense'
+    takes = ('levels',)
 
-    def __init__(self, model, levels=None):
+    def __init__(self, model: BaseModel, stage: int | None = None, levels: Sequence[int] | None = None) -> None:
         super().__init__(model, dense_module(model))
-        self.kind = dense_kind(self.module)
-        layers = getattr(self.module, self.kind.layer)
+        kind = dense_kind(self.module)
+        assert kind is not None  # as recognises() found
+        self.kind = kind
+        layers: Any = getattr(self.module, self.kind.layer)
         self.layers = list(layers) if isinstance(layers, nn.ModuleList) else [layers]
-        convolutions = [_convolution(layer) for layer in self.layers]
-        widths = [conv.in_channels for conv in convolutions]
+        widths = [_convolution(layer).in_channels for layer in self.layers]
         # one layer for all levels leaves the number of levels open
         self.levels = levels
         if len(widths) > 1:
@@ -79,7 +89,12 @@ class DenseHead(Head):
         loss_cls = getattr(self.module, 'loss_cls', None)
         self.use_sigmoid = bool(getattr(self.module, 'use_sigmoid_cls', getattr(loss_cls, 'use_sigmoid', False)))
 
-    def _checked(self, levels, widths):
+    @classmethod
+    def recognises(cls, model: nn.Module) -> bool:
+        module = dense_module(model)
+        return getattr(model, 'roi_head', None) is None and module is not None and dense_kind(module) is not None
+
+    def _checked(self, levels: Sequence[int] | None, widths: list[int]) -> Sequence[int]:
         if levels is None:
             return [i for i, width in enumerate(widths) if width == widths[0]]
         levels = [levels] if isinstance(levels, int) else list(levels)
@@ -89,59 +104,75 @@ class DenseHead(Head):
             )
         return levels
 
-    def watch(self):
-        targets = dict(targets=(self.module, self.kind.targets))
+    def watch(self) -> Watch:
+        targets: dict[str, Any] = dict(targets=(self.module, self.kind.targets))
         if self.kind.samples:
             targets['sampler'] = (self.module.sampler, 'sample')
         return Watch(layer=self.layers, **targets)
 
-    def sizes(self, features):
-        """(H, W) of the levels that the head scores: list."""
-        with torch.no_grad(), Watch(layer=self.layers) as watch:
-            self.module(features)
-        calls = watch.calls['layer']
-        return [tuple(calls[level].args[0].shape[2:]) for level in self._used(len(calls))]
+    @functools.cached_property
+    def sizes(self) -> list[tuple[int, ...]]:
+        """(H, W, A) of the levels that the head scores on a blank image: locations, and anchors at each."""
+        with probing(self.model) as image, Watch(layer=self.layers) as watch:
+            self.module(self.model.extract_feat(image))
+        return self._sizes(watch.calls['layer'])
 
-    def _used(self, num_levels):
+    def shares_places(self, other: Head) -> bool:
+        return isinstance(other, DenseHead) and _same_levels(self.sizes, other.sizes)
+
+    def other_anchors(self, other: Head) -> str:
+        assert isinstance(other, DenseHead)
+        counts = [max(size[2] for size in head.sizes) for head in (self, other)]
+        if [size[2] for size in self.sizes] != [size[2] for size in other.sizes]:
+            return f'{counts[0]} of {self.name} and {counts[1]} of {other.name} at each location'
+        boxes = [getattr(getattr(head.module, 'prior_generator', None), 'base_anchors', []) for head in (self, other)]
+        if counts[0] == 1 or all(
+            mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=1e-2, atol=0.5)
+            for mine, theirs in zip(*boxes)
+        ):
+            return ''
+        return f'{counts[0]} of other sizes at each location of {self.name} and {other.name}'
+
+    def _used(self, num_levels: int) -> Sequence[int]:
         if self.levels is None:
             return range(num_levels)
         if max(self.levels) >= num_levels:
             raise value_error('levels', f'within 0..{num_levels - 1}, as {self.name} has', tuple(self.levels))
         return self.levels
 
-    def regions(self, watch):
+    def _sizes(self, calls: list[Call]) -> list[tuple[int, ...]]:
+        used = [calls[level] for level in self._used(len(calls))]
+        return [(*call.args[0].shape[2:], call.result.shape[1] // self.outputs) for call in used]
+
+    def regions(self, watch: Watch) -> Regions:
         calls = watch.calls['layer']
         sizes = [call.args[0].shape[2:] for call in calls]
-        batch = len(calls[0].args[0])
-        labels = self.kind.labels(watch, batch, sizes)
+        labels = self.kind.labels(watch, len(calls[0].args[0]), sizes)
         anchors = [call.result.shape[1] // self.outputs for call in calls]
         by_level = labels.split([h * w * a for (h, w), a in zip(sizes, anchors)], 1)
-        used, found, where = self._used(len(calls)), [], []
-        for level in used:
+        found, where = [], []
+        for level in self._used(len(calls)):
             assigned = by_level[level]
             positive = (assigned >= 0) & (assigned < self.num_classes)
             image, index = positive.nonzero(as_tuple=True)
             found.append(assigned[image, index])
             where.append((image, index // anchors[level], index % anchors[level]))
-        places = Places([tuple(sizes[level]) for level in used], where)
+        places = Places(self._sizes(calls), where)
         return self._gather(calls, places)._replace(labels=torch.cat(found))
 
-    def _gather(self, calls, places):
-        """Embeddings and logits of these calls at these places."""
+    def _gather(self, calls: list[Call], places: Places) -> Regions:
+        """Embeddings and logits of these calls at these places; no logits where the anchors are others."""
         embeddings, logits = [], []
+        same = self._sizes(calls) == places.sizes
         for level, (image, location, anchor) in zip(self._used(len(calls)), places.where):
             maps, scores = calls[level].args[0], calls[level].result
             embeddings.append(maps.flatten(2)[image, :, location])
-            scores = scores.flatten(2).unflatten(1, (-1, self.outputs))[:, :, self.kind.before :]
-            # heads with other numbers of anchors share embeddings only
-            anchor = anchor.clamp(max=scores.shape[1] - 1)
-            logits.append(scores[image, anchor, :, location])
-        return Regions(torch.cat(embeddings), torch.cat(logits), None, places)
+            if same:
+                scores = scores.flatten(2).unflatten(1, (-1, self.outputs))[:, :, self.kind.before :]
+                logits.append(scores[image, anchor, :, location])
+        return Regions(torch.cat(embeddings), torch.cat(logits) if same else None, None, places)
 
-    def shares_places(self, other):
-        return other.family == self.family
-
-    def _box_layers(self):
+    def _box_layers(self) -> list[nn.Module]:
         """Layers that lead to the boxes alone and keep the width: a head of mmdet does without them where only its
         scores are read."""
         head, name = self.module, self.kind.tower
@@ -155,20 +186,19 @@ class DenseHead(Head):
             if isinstance(layer, ConvModule) and layer not in others and layer.in_channels == layer.out_channels
         ]
 
-    def at(self, features, places):
+    def at(self, features: tuple[Tensor, ...], places: Places) -> Regions:
         with Watch(layer=self.layers) as watch, _skipping(self._box_layers()):
             self.module(features)
-        calls = watch.calls['layer']
-        sizes = [tuple(calls[level].args[0].shape[2:]) for level in self._used(len(calls))]
-        if sizes != places.sizes:
+        sizes = self._sizes(watch.calls['layer'])
+        if not _same_levels(sizes, places.sizes):
             raise value_error(
                 f"the levels of the teacher's {self.name}", f"of sizes {places.sizes}, as the student's", sizes
             )
-        return self._gather(calls, places)
+        return self._gather(watch.calls['layer'], places)
 
     def classifier_rows(self) -> Tensor:
-        """The centre of the kernel, summed over anchors: (K or K + 1, D)."""
-        rows = [_convolution(layer).weight for layer in dict.fromkeys(self.layers)][0]
+        """The centre of the kernel, averaged over anchors: (K or K + 1, D)."""
+        rows = _convolution(self.layers[0]).weight
         height, width = rows.shape[2:]
         rows = rows[:, :, height // 2, width // 2]
         return rows.unflatten(0, (-1, self.outputs)).mean(0)[self.kind.before :]

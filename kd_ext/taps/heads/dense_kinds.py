@@ -1,10 +1,16 @@
 """Where dense heads keep their classification layer and their labels."""
 
-from typing import Callable, NamedTuple
+from __future__ import annotations
+
+from typing import Callable, List, NamedTuple, Tuple
 
 import torch
+from torch import Tensor, nn
 
 from kd_ext.taps.heads.refused import REFUSED
+from kd_ext.taps.watch import Watch
+
+Sizes = List[Tuple[int, int]]  # (H, W) of all levels
 
 
 class DenseKind(NamedTuple):
@@ -17,39 +23,39 @@ class DenseKind(NamedTuple):
 
     layer: str
     targets: str
-    labels: Callable
+    labels: Callable[[Watch, int, Sizes], Tensor]
     before: int = 0
     samples: bool = False
     tower: str = ''
 
 
-def _levels_at(index):
+def _levels_at(index: int) -> Callable[[Watch, int, Sizes], Tensor]:
     """Labels are item ``index`` of what the method returns, by level."""
 
-    def labels(watch, batch, sizes):
+    def labels(watch: Watch, batch: int, sizes: Sizes) -> Tensor:
         levels = watch.calls['targets'][-1].result[index]
         return torch.cat([level.reshape(batch, -1) for level in levels], 1)
 
     return labels
 
 
-def _whole(watch, batch, sizes):
+def _whole(watch: Watch, batch: int, sizes: Sizes) -> Tensor:
     """The method returns labels (B, P) first."""
     return watch.calls['targets'][-1].result[0].reshape(batch, -1)
 
 
-def _flat(watch, batch, sizes):
+def _flat(watch: Watch, batch: int, sizes: Sizes) -> Tensor:
     """The method returns the labels of all levels in one row first."""
     levels = watch.calls['targets'][-1].result[0].split([batch * height * width for height, width in sizes])
     return torch.cat([level.reshape(batch, -1) for level in levels], 1)
 
 
-def _by_image(watch, batch, sizes):
+def _by_image(watch: Watch, batch: int, sizes: Sizes) -> Tensor:
     """One call for each image returns its labels (P,) first."""
     return torch.stack([call.result[0] for call in watch.calls['targets'][-batch:]])
 
 
-def _sampled(watch, batch, sizes):
+def _sampled(watch: Watch, batch: int, sizes: Sizes) -> Tensor:
     """YOLOX: masks by image, labels from the sampler where there are any."""
     masks = [call.result[0] for call in watch.calls['targets'][-batch:]]
     # images without boxes never reach the sampler
@@ -62,20 +68,20 @@ def _sampled(watch, batch, sizes):
     return labels
 
 
-def _selected(watch, batch, sizes):
-    """FSAF: a call for each level says which anchors it keeps for objects that fit it best; the others are neither
-    objects nor background."""
+def _selected(watch: Watch, batch: int, sizes: Sizes) -> Tensor:
+    """FSAF: a call for each level says which anchors it keeps for the objects that fit it best; the others are
+    neither objects nor background."""
     levels = [torch.where(call.result[2], call.args[3], -1) for call in watch.calls['targets'][-len(sizes) :]]
     return torch.cat([level.reshape(batch, -1) for level in levels], 1)
 
 
-def _one_hot(watch, batch, sizes):
+def _one_hot(watch: Watch, batch: int, sizes: Sizes) -> Tensor:
     """YOLOv3: box (4), objectness and a one-hot label, by level."""
     maps = torch.cat(watch.calls['targets'][-1].result[0], 1)
     return torch.where(maps[..., 4] == 1, maps[..., 5:].argmax(-1), -1)
 
 
-def _grids(watch, batch, sizes):
+def _grids(watch: Watch, batch: int, sizes: Sizes) -> Tensor:
     """SOLO: one call for each image returns its grids (S, S) second."""
     return torch.stack(
         [torch.cat([grid.flatten() for grid in call.result[1]]) for call in watch.calls['targets'][-batch:]]
@@ -83,7 +89,7 @@ def _grids(watch, batch, sizes):
 
 
 BOXES = 'reg_convs'
-# by class name, the nearest in the order of inheritance counts
+# by class name; of several in the order of inheritance the nearest counts
 KINDS = dict(
     FCOSHead=DenseKind('conv_cls', 'get_targets', _levels_at(0), tower=BOXES),
     FoveaHead=DenseKind('conv_cls', 'get_targets', _flat),
@@ -111,7 +117,7 @@ KINDS = dict(
 )
 
 
-def dense_kind(module):
+def dense_kind(module: nn.Module) -> DenseKind | None:
     """The :class:`DenseKind` of a head, or None."""
     for kind in type(module).__mro__:
         if kind.__name__ in REFUSED:  # inherits, but assigns in another way

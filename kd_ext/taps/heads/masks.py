@@ -1,21 +1,21 @@
 """Mask losses, set aside where boxes are enough to assign regions."""
 
+from __future__ import annotations
+
 from types import SimpleNamespace
+from typing import Any, Callable, Iterator
 
 from mmengine.structures import InstanceData
+from torch import nn
 
 from kd_ext.errors import value_error
 
-# those that assign by masks, by class of the head
+# classes of heads that assign by masks
 BY_MASKS = {'SOLOHead', 'MaskFormerHead'}
 
 
-def mask_losses(module):
-    """What of a detector or head reads masks beside boxes.
-
-    Yields:
-        tuple: An object, the name of its method, and what stands in for it.
-    """
+def mask_losses(module: Any) -> Iterator[tuple[nn.Module, str, Callable]]:
+    """The methods of a detector or head that read masks: the object, the method's name and a stand-in for it."""
     if hasattr(module, 'loss_mask_by_feat'):  # RTMDet-Ins
         yield module, 'loss_mask_by_feat', _no_loss
         yield module, 'loss_by_feat', _blank_masks(module.loss_by_feat)
@@ -25,15 +25,15 @@ def mask_losses(module):
         yield module, 'loss', _with_masks(module)
 
 
-def _no_loss(*args, **kwargs):
+def _no_loss(*args: Any, **kwargs: Any) -> dict:
     return {}
 
 
-def _with_masks(head):
+def _with_masks(head: Any) -> Callable:
     """Its loss, with a message in place of a missing field."""
     own = head.loss
 
-    def loss(features, data_samples, *args, **kwargs):
+    def loss(features: Any, data_samples: list, *args: Any, **kwargs: Any) -> Any:
         if any('masks' not in sample.gt_instances for sample in data_samples):
             raise value_error(
                 'the annotations',
@@ -46,26 +46,24 @@ def _with_masks(head):
     return loss
 
 
-def _blank_masks(loss_by_feat):
+def _blank_masks(loss_by_feat: Callable) -> Callable:
     """RTMDet-Ins turns the masks of a batch into tensors in place."""
 
-    def loss(*args, **kwargs):
-        return loss_by_feat(
-            *(
-                [_blank(item) for item in arg]
-                if isinstance(arg, list) and arg and isinstance(arg[0], InstanceData)
-                else arg
-                for arg in args
-            ),
-            **kwargs,
-        )
+    def loss(*args: Any, **kwargs: Any) -> Any:
+        return loss_by_feat(*map(_without_masks, args), **kwargs)
 
     return loss
 
 
-def _blank(instances):
+def _without_masks(value: Any) -> Any:
+    if isinstance(value, list) and value and isinstance(value[0], InstanceData):
+        return [_blank(item) for item in value]
+    return value
+
+
+def _blank(instances: InstanceData) -> InstanceData:
     masks = instances.bboxes.new_zeros(len(instances), 1, 1)
     blank = InstanceData(bboxes=instances.bboxes, labels=instances.labels)
-    # not a field, which would have to be of the instances' length
+    # no field: its length would have to be that of the instances
     object.__setattr__(blank, 'masks', SimpleNamespace(to_tensor=lambda *args, **kwargs: masks))
     return blank

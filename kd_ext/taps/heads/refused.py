@@ -1,9 +1,13 @@
 """Heads whose regions cannot be read exactly, and why."""
 
+from __future__ import annotations
+
+from typing import Any
+
 # by class of the head, the RoI head or the detector
 REFUSED = dict(
-    AutoAssignHead='its labels are soft: each location in a box counts as '
-    'object and as background, with learnt weights',
+    AutoAssignHead='its labels are soft: each location in a box counts as object and as background, with learnt '
+    'weights',
     FreeAnchorRetinaHead='its labels are soft: each object has a bag of anchors, weighed by their likelihood',
     LADHead='its labels follow the scores of a teacher of its own',
     GARetinaHead='its frozen layer skips the locations that the first image of a batch does not use',
@@ -15,10 +19,7 @@ REFUSED = dict(
 )
 
 
-def refusal(*modules):
+def refusal(*modules: Any) -> str | None:
     """Why the head made of these modules is refused, or None."""
-    for module in modules:
-        for kind in type(module).__mro__:
-            if kind.__name__ in REFUSED:
-                return REFUSED[kind.__name__]
-    return None
+    names = (kind.__name__ for module in modules for kind in type(module).__mro__)
+    return next((REFUSED[name] for name in names if name in REFUSED), None)
