@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kd_ext.algorithms.distiller import Distiller
 from kd_ext.algorithms.plain_student import PlainStudentMixin
-from kd_ext.build.detector import build_detector
+from kd_ext.build.detector import build_detector, model_config
 from kd_ext.engine import policies
 from kd_ext.errors import check_task_loss, near_matches, type_error
 from kd_ext.registry import MODELS
@@ -56,7 +56,9 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             a list (or one by teacher's name) in place of what the checkpoint says; and ``aliases``, the teacher's
             name by the student's where the same class is called otherwise. Without it they are taken to be the
             same.
-        data_preprocessor, init_cfg: As in mmrazor's ``BaseAlgorithm``.
+        data_preprocessor (dict): For a student whose config has none, as MMEngine does with that of a whole config:
+            the student sees what it would see without distillation.
+        init_cfg (dict): As in mmrazor's ``BaseAlgorithm``.
 
     Raises:
         FileNotFoundError: The teacher's config or checkpoint is not there.
@@ -91,12 +93,15 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             )
         policies.apply()
         if not isinstance(student, BaseModel):
+            student = model_config(student, 'student')
+            if data_preprocessor is not None:  # MMEngine's Runner hands on that of the whole config
+                student = {'data_preprocessor': data_preprocessor, **student}
             student = build_detector(student, 'student')
         # the student of a seed is the same with and without distillation
         with torch.random.fork_rng(devices=[]):
             teachers = build_teachers(teacher, teacher_ckpt, allow_teacher_mismatch)
             distiller = Distiller(distill, student, teachers, map_classes(classes, teachers))
-        super().__init__(student, data_preprocessor, init_cfg, module_inplace=True)
+        super().__init__(student, None, init_cfg, module_inplace=True)
         self.distiller = distiller
         # not registered: no parameter, state, mode or copy of ours
         self.__dict__['teachers'] = teachers

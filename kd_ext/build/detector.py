@@ -73,8 +73,9 @@ def model_config(source: str | os.PathLike | dict, name: str) -> dict:
     if not distills(model):
         return model
     student = model['student']
-    if isinstance(student, dict) and '_scope_' in model:
-        student.setdefault('_scope_', model['_scope_'])
+    for key in ('_scope_', 'data_preprocessor'):
+        if isinstance(student, dict) and key in model:
+            student.setdefault(key, model[key])
     return model_config(student, name)
 
 

@@ -88,8 +88,8 @@ def teacher_source(cfg, name):
 
 
 def own_model(cfg):
-    """Model config of a config, which knows the scope of its types."""
-    return model_config(dict(model=cfg.model, default_scope=cfg.get('default_scope')), 'config')
+    """Model config of a config, with the scope of its types and its data preprocessor."""
+    return model_config({key: cfg.get(key) for key in ('model', 'default_scope', 'data_preprocessor')}, 'config')
 
 
 def load_model(model, checkpoint, role='teacher'):

@@ -1,17 +1,28 @@
 """Turns the student's batch into what the teacher was trained on."""
 
+from __future__ import annotations
+
 import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
 
 
 class InputAdapter:
     """Turns the student's batch into what the teacher was trained on.
 
-    With student ``x_S = (x - m_S) / s_S`` and teacher ``(x - m_T) / s_T`` this is one affine map a channel, after
-    a flip where the channel orders differ; padding is put back to the teacher's pad value. Where both agree the
-    batch is passed on untouched.
+    With student ``x_S = (x - m_S) / s_S`` and teacher ``(x - m_T) / s_T`` this is one affine map per channel, after
+    a flip where the channel orders differ. Padding, which both add after normalising, gets the teacher's pad value.
+    Sizes are the student's: its batch augmentations (``BatchSyncRandomResize``) and its pad size hold for both.
+    Where nothing differs the batch is passed on untouched.
+
+    Args:
+        student (BaseModel), teacher (BaseModel): Their data preprocessors are read once.
+
+    Attributes:
+        same (bool): Whether nothing differs.
     """
 
-    def __init__(self, student, teacher):
+    def __init__(self, student: BaseModel, teacher: BaseModel) -> None:
         source, target = student.data_preprocessor, teacher.data_preprocessor
         self.flip = _flips(source) != _flips(target)
         mean_s, std_s = _statistics(source)
@@ -25,10 +36,16 @@ class InputAdapter:
             not self.flip
             and bool(torch.allclose(self.scale, torch.ones(()), atol=1e-6))
             and bool(torch.allclose(self.shift, torch.zeros(()), atol=1e-6))
+            and self.pad_value == _pad_value(source)
         )
 
-    def __call__(self, inputs, data_samples=None):
-        """(B, 3, H, W) in the student's units -> in the teacher's."""
+    def __call__(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
+        """Images (B, 3, H, W) in the student's units -> in the teacher's.
+
+        Args:
+            inputs: The batch, which is left as it is.
+            data_samples: Say by ``img_shape`` where each image ends and its padding begins.
+        """
         if self.same:
             return inputs
         if self.flip:
@@ -45,15 +62,16 @@ class InputAdapter:
         return outputs
 
 
-def _flips(preprocessor):  # mmdet's name, mmseg's name
+def _flips(preprocessor: nn.Module) -> bool:  # mmdet's name, mmseg's name
     return any(getattr(preprocessor, name, False) for name in ('_channel_conversion', 'channel_conversion'))
 
 
-def _pad_value(preprocessor):  # both pad what is normalised already
+def _pad_value(preprocessor: nn.Module) -> float:
     return float(getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0)))
 
 
-def _statistics(preprocessor):
+def _statistics(preprocessor: nn.Module) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the three channels: (3,) each."""
     if not getattr(preprocessor, '_enable_normalize', False):
         return torch.zeros(3), torch.ones(3)
     mean, std = (getattr(preprocessor, name).flatten().cpu().float() for name in ('mean', 'std'))
