@@ -1,5 +1,6 @@
 from .exact_resume_hook import ExactResumeHook
 from .policies import SafeRunHook
 from .progress_hook import ProgressHook
+from .publish_hook import PublishStudentHook
 
-__all__ = ['ExactResumeHook', 'ProgressHook', 'SafeRunHook']
+__all__ = ['ExactResumeHook', 'ProgressHook', 'PublishStudentHook', 'SafeRunHook']

@@ -21,6 +21,8 @@ from mmengine import dist
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 
+from kd_ext.build.configs import distills
+from kd_ext.engine.publish_hook import PublishStudentHook
 from kd_ext.errors import expected
 
 NAME = 'interrupted.pth'
@@ -92,6 +94,8 @@ class Interruption:
 
 def train(runner, interruption):
     """``runner.train()`` that can be interrupted; see the module."""
+    if distills(runner.cfg.get('model')) and not any(isinstance(one, PublishStudentHook) for one in runner.hooks):
+        runner.register_hook(PublishStudentHook())
     hook = InterruptHook(interruption)
     runner.register_hook(hook)
     try:

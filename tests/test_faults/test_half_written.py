@@ -242,7 +242,7 @@ EPOCH_1 = {'train_cfg.max_epochs': 1}
 
 def iterations(work_dir):
     """Of the one checkpoint that is there, which has to be whole."""
-    (file,) = work_dir.glob('*.pth')
+    (file,) = work_dir.glob('epoch_*.pth')
     return torch.load(file)['meta']['iter']
 
 
