@@ -5,9 +5,9 @@ when a ``kd_ext.X`` type is first looked up.
 """
 
 from kd_ext.patches import install
-from kd_ext.recipes import distill_config, distill_entries
+from kd_ext.recipes import distill_config, distill_entries, part
 from kd_ext.version import __version__
 
 install()
 
-__all__ = ['__version__', 'distill_config', 'distill_entries']
+__all__ = ['__version__', 'distill_config', 'distill_entries', 'part']

@@ -38,12 +38,23 @@ METHODS = methods_in(PARTS)
 def _part(name: str) -> dict[str, Any]:
     from mmengine.config import Config  # imported late, as METHODS alone must be quick
 
+    return Config.fromfile(part(name))[name].to_dict()
+
+
+def part(name: str) -> str:
+    """The path of ``configs/_base_/distill/<name>.py``, for a ``_base_`` that other programs read as well.
+
+    They resolve ``'kd_ext::_base_/distill/rcka.py'`` only after kd_ext was imported, which
+    ``__import__('kd_ext').part('rcka')`` does.
+
+    Raises:
+        FileNotFoundError: There is none of that name.
+    """
     path = PARTS / f'{name}.py'
     if not path.is_file():
-        raise file_error(
-            'the configs of kd_ext', 'installed with it', f'no {path}', 'Install the package again: pip install -e .'
-        )
-    return Config.fromfile(path)[name].to_dict()
+        remedy = near_matches(name, METHODS) if METHODS else 'Install the package again: pip install -e .'
+        raise file_error('a part of kd_ext', 'one of its configs', f'no {path}', remedy)
+    return str(path)
 
 
 def distill_entries(methods: Sequence[str]) -> dict[str, dict[str, Any]]:

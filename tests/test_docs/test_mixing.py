@@ -1,12 +1,18 @@
 """The ready parts on somebody's own config, and the examples of the page."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
+import mmdet
 import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
+import kd_ext
 from kd_ext.recipes import METHODS, PARTS, distill_entries
 from tests.helpers.data_sets import ROOT
 from tests.helpers.shrunken_configs import data, distilled
@@ -57,11 +63,62 @@ def test_a_part_holds_its_entry_alone(name):
     assert float(row.split('|')[-2]) == weight
 
 
+STOCK = Path(mmdet.__file__).parent / '.mim/tools'
+EVERYWHERE = MINE.replace("'kd_ext::_base_/distill/%s.py'", "__import__('kd_ext').part('%s')")
+
+
+def stock(script, *args, cwd):
+    """Runs a tool of mmdet as it is installed."""
+    return subprocess.run(
+        [sys.executable, '-W', 'ignore', STOCK / script, *map(str, args)],
+        cwd=cwd,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=280,
+    )
+
+
+@pytest.mark.slow
+def test_a_part_in_the_tools_of_mmdet(shapes, tmp_path):
+    """By its call; by its name alone they do not know the package, and the page says so."""
+    options = [
+        '--work-dir',
+        tmp_path / 'work',
+        '--cfg-options',
+        f'train_dataloader.dataset.data_root={shapes}',
+        f'val_dataloader.dataset.data_root={shapes}',
+        f'test_dataloader.dataset.data_root={shapes}',
+        f'val_evaluator.ann_file={shapes}/annotations/instances_val.json',
+        f'test_evaluator.ann_file={shapes}/annotations/instances_val.json',
+        'train_cfg.max_epochs=1',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'val_dataloader.num_workers=0',
+        'val_dataloader.persistent_workers=False',
+    ]
+    path = tmp_path / 'mine.py'
+    path.write_text(MINE % ('rcka', 'rcka', 'rcka'))
+    done = stock('train.py', path, *options, cwd=tmp_path)
+    assert done.returncode and 'does not support to load kd_ext config' in done.stdout
+    path.write_text(EVERYWHERE % ('rcka', 'rcka', 'rcka'))
+    done = stock('train.py', path, *options, cwd=tmp_path)
+    assert done.returncode == 0 and 'distill.loss_rcka' in done.stdout, done.stdout[-3000:]
+    done = stock('test.py', path, tmp_path / 'work/epoch_1.pth', *options, cwd=tmp_path)
+    assert done.returncode == 0 and 'Epoch(test) [1/1]' in done.stdout, done.stdout[-3000:]
+
+
+def test_a_part_that_is_not_there():
+    with pytest.raises(FileNotFoundError, match='Did you mean: rcka'):
+        kd_ext.part('rckaa')
+
+
 def test_the_example_is_short():
     assert len(CONFIGS[0].splitlines()) <= 12
 
 
-@pytest.mark.parametrize('text', CONFIGS, ids=('one', 'several', 'other classes', 'several teachers'))
+@pytest.mark.parametrize('text', CONFIGS, ids=('one', 'by a call', 'several', 'other classes', 'several teachers'))
 def test_an_example_builds_and_steps(text, tmp_path):
     path = tmp_path / 'mine.py'
     path.write_text(text)
