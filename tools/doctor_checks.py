@@ -194,6 +194,21 @@ def check_opencv():
     return True, cv2.__version__, ''
 
 
+def check_torchvision():
+    version = installed_version('torchvision')
+    if version is None:
+        return True, 'not installed, and not needed: torchvision://resnet18 and the like are found without it', ''
+    remove = f'{PIP} uninstall -y torchvision'
+    try:
+        importlib.import_module('torchvision')
+    except (ImportError, RuntimeError, OSError) as error:
+        if isinstance(error, ModuleNotFoundError):
+            raise
+        # every training asks for its version, and ends there
+        return False, f'{version} does not fit torch {installed_version("torch")}: {error}', remove
+    return True, version, ''
+
+
 def check_kd_ext():
     import kd_ext
 

@@ -1,28 +1,34 @@
 """Checkpoints are read without running code from them, on every supported torch and from URLs as well.
 
+The names ``torchvision://resnet18`` work without torchvision: see :func:`torchvision_urls`.
+
 torch >= 2.6 refuses by default a file that could run code, but MMEngine reads URLs through ``torch.hub``, which
 asks for no such check. Older torch reads everything. ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`` turns the check off.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 from _compat_pickle import IMPORT_MAPPING
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Callable
 from urllib.parse import urlparse
 
+import mmengine
 import torch
 from mmengine.runner import CheckpointLoader, checkpoint
 
-from kd_ext.errors import TRUST
+from kd_ext.errors import TRUST, expected, near_matches
 from kd_ext.patches.checkpoints import REFUSES, trusted_types
 
 
 def install() -> None:
-    """Has MMEngine read local files and downloads by :func:`read`."""
+    """Has MMEngine read local files and downloads by :func:`read`, and do without torchvision."""
     checkpoint.load_url = load_url
+    if not hasattr(checkpoint.get_torchvision_models, '__wrapped__'):
+        checkpoint.get_torchvision_models = torchvision_urls(checkpoint.get_torchvision_models)
     if not REFUSES:
         CheckpointLoader.register_scheme('', _load_from_local, force=True)
 
@@ -52,6 +58,40 @@ def load_url(url: str, model_dir: str | None = None, map_location: Any = None, p
     if not os.path.exists(path):
         torch.hub.download_url_to_file(url, path, progress=progress)
     return read(path, map_location)
+
+
+def torchvision_urls(original: Callable[[], dict[str, str]]) -> Callable[[], dict[str, str]]:
+    """Has MMEngine find ``torchvision://resnet18`` where torchvision is not installed, or does not fit its torch.
+
+    MMEngine has a list of its own for such names, and uses it whatever torchvision is installed; it asks torchvision
+    only for further names, ``resnet50.imagenet1k_v2``. Without torchvision the list is used alone, and a name that
+    is not in it ends in a message that says what to install.
+    """
+
+    @functools.wraps(original)
+    def urls() -> dict[str, str]:
+        try:
+            return original()
+        except (ImportError, RuntimeError):  # RuntimeError: built for another torch
+            return _Listed(mmengine.load(os.path.join(mmengine.__path__[0], 'hub/torchvision_0.12.json')))
+
+    return urls
+
+
+class _Listed(dict):
+    def __missing__(self, name: str) -> str:
+        minor = int(torch.__version__.split('.')[1])  # torchvision 0.28 is built for torch 2.13, and so on
+        index = '' if torch.version.cuda else ' --index-url https://download.pytorch.org/whl/cpu'
+        raise ModuleNotFoundError(
+            expected(
+                f"torchvision, which knows 'torchvision://{name}',",
+                f'installed for torch {torch.__version__}',
+                'none that can be imported',
+                f"pip install --no-deps 'torchvision==0.{minor + 15}.*'{index}. Names that need none: "
+                + near_matches(name.partition('.')[0], self),
+            ),
+            name='torchvision',
+        )
 
 
 def _load_from_local(filename: str, map_location: Any = None) -> Any:

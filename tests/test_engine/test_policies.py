@@ -138,3 +138,39 @@ class TestGuardedLoading:
         with pytest.raises(pickle.UnpicklingError):
             CheckpointLoader.load_checkpoint(f'http://{evil}', 'cpu')
         assert not (tmp_path / 'made').exists()
+
+
+class TestTorchvisionNames:
+    """``torchvision://`` names up to the download, with torchvision and without."""
+
+    @pytest.fixture(params=['missing', 'built for another torch'])
+    def asked(self, request, tmp_path, monkeypatch):
+        """URLs that were asked for."""
+        policies.apply()
+        if request.param == 'missing':
+            monkeypatch.setitem(sys.modules, 'torchvision', None)
+        else:
+            (tmp_path / 'torchvision.py').write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+            monkeypatch.delitem(sys.modules, 'torchvision', raising=False)
+            monkeypatch.syspath_prepend(tmp_path)
+        urls = []
+
+        def download(url, path, **_):
+            urls.append(url)
+            torch.save(dict(a=torch.ones(1)), path)
+
+        monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
+        monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
+        return urls
+
+    @pytest.mark.parametrize('name', ['resnet18', 'resnet34', 'resnet50', 'resnet101', 'mobilenet_v2', 'vgg16'])
+    def test_names_of_configs(self, asked, name):
+        assert torch.equal(CheckpointLoader.load_checkpoint(f'torchvision://{name}', 'cpu')['a'], torch.ones(1))
+        (url,) = asked
+        assert url.startswith(f'https://download.pytorch.org/models/{name}-')
+
+    def test_other_names(self, asked):
+        wanted = f'torchvision==0.{int(torch.__version__.split(".")[1]) + 15}'
+        with pytest.raises(ModuleNotFoundError, match=f'{wanted}.*Did you mean: resnet50, ') as info:
+            CheckpointLoader.load_checkpoint('torchvision://resnet50.imagenet1k_v2', 'cpu')
+        assert is_ours(info.value) and not asked

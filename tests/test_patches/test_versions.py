@@ -272,6 +272,7 @@ POLICIES = {
     'mmengine.hooks.checkpoint_hook.CheckpointHook._save_checkpoint_with_step',
     'mmengine.hooks.checkpoint_hook.CheckpointHook._save_best_checkpoint',
     'mmengine.runner.checkpoint.load_url',
+    'mmengine.runner.checkpoint.get_torchvision_models',
     'mmengine.config.config.is_installed',
     'mmengine.hub.hub.install_package',
     'mmcv.transforms.loading.LoadImageFromFile.transform',

@@ -127,6 +127,7 @@ def test_cuda(monkeypatch, gpu, built_for, visible, ok, detail):
     'name, error, fix',
     [
         ('cv2', ImportError('libGL.so.1: cannot open'), 'headless'),
+        ('torchvision', RuntimeError('operator torchvision::nms does not exist'), 'uninstall -y torchvision'),
         ('pycocotools', ValueError('numpy.dtype size changed'), '--force-reinst'),
     ],
 )
@@ -139,6 +140,7 @@ def test_broken_binary(monkeypatch, name, error, fix):
                 raise error
 
     monkeypatch.setattr(sys, 'meta_path', [Broken, *sys.meta_path])
+    monkeypatch.setattr(checks, 'installed_version', lambda name: '0.28.0')
     for module in [key for key in sys.modules if key.split('.')[0] == name]:
         monkeypatch.delitem(sys.modules, module)
     check = dict(cv2='opencv').get(name, name)
