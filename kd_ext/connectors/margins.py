@@ -11,6 +11,10 @@ bias) and deviation s (its weight),
 Source: Heo et al., A Comprehensive Overhaul of Feature Distillation, ICCV 2019, arXiv 1904.01866.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
@@ -22,7 +26,7 @@ from kd_ext.registry import MODELS
 RARE = 1e-3
 
 
-def bn_margin(norm: nn.Module) -> Tensor:
+def bn_margin(norm: Any) -> Tensor:
     """Margins (C,) from the weight and bias of a BN.
 
     A channel that is negative with a probability of 0.001 or less gets -3 s, as in the released code. One whose
@@ -49,6 +53,11 @@ class RunningMarginConnector(nn.Module):
     Args:
         in_channel (int): C.
     """
+
+    margin: Tensor
+    square: Tensor
+    count: Tensor
+    total: Tensor
 
     def __init__(self, in_channel: int) -> None:
         super().__init__()

@@ -182,6 +182,7 @@ class NCKDLoss(nn.Module):
     """
 
     parts = ('nc1', 'nc2')  # names of the terms, for those that log them
+    least_classes = 2  # both terms compare classes with one another
 
     def __init__(
         self,

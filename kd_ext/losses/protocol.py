@@ -49,6 +49,10 @@ class DistillationLoss(Protocol):
         relates_levels: ``forward`` takes all levels at once, as two tuples.
         fits_widths: The loss compares features of any widths and sizes, so no projector and no resize are added.
         least_levels: How many levels it needs.
+        least_classes: How many classes with a class mean it needs, of those that it counts.
+        include_background: Whether label K counts as a class.
+        note: ``note(shape)`` says in a few words what the loss makes of a student's feature of this shape; it is
+            shown in the table of what learns from what.
     """
 
     loss_weight: float
@@ -56,6 +60,9 @@ class DistillationLoss(Protocol):
     relates_levels: bool = False
     fits_widths: bool = False
     least_levels: int = 1
+    least_classes: int = 1
+    include_background: bool = False
+    note: Callable[[tuple[int, ...]], str] | None = None
 
     forward: Callable[..., Tensor | dict[str, Tensor]]
 
@@ -69,7 +76,8 @@ class LossTraits(NamedTuple):
         in_second_place: Whether that is the second parameter.
         by_name: What each other parameter stands for, ``labels`` or ``class_means``.
         needs: Those of them without a default.
-        parts, relates_levels, fits_widths, least_levels: See :class:`DistillationLoss`.
+        parts, relates_levels, fits_widths, least_levels, least_classes, include_background, note: See
+            :class:`DistillationLoss`.
         setup: Facts that ``setup`` takes, and whether it cannot do without.
     """
 
@@ -83,6 +91,9 @@ class LossTraits(NamedTuple):
     fits_widths: bool
     least_levels: int
     setup: dict[str, bool]
+    least_classes: int
+    include_background: bool
+    note: Callable[[tuple[int, ...]], str] | None
 
     def asks(self, fact: str) -> bool:
         """Whether ``forward`` takes ``labels`` or ``class_means``."""
@@ -141,4 +152,7 @@ def describe_loss(loss: nn.Module, place: str = 'the loss') -> LossTraits:
         bool(getattr(loss, 'fits_widths', False)),
         int(getattr(loss, 'least_levels', 1)),
         {name: p.default is p.empty for name, p in facts.items()},
+        int(getattr(loss, 'least_classes', 1)),
+        bool(getattr(loss, 'include_background', False)),
+        getattr(loss, 'note', None),
     )

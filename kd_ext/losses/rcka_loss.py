@@ -168,6 +168,11 @@ class RCKALoss(nn.Module):
         self.center = bool(center)
         self.loss_weight = check_weight('loss_weight', loss_weight)
 
+    def note(self, shape: Sequence[int]) -> str:
+        """The patch size on a map (B, C, H, W)."""
+        patch = fitting_patch(shape[2], shape[3], self.patch_size, self.center)
+        return f'patch {patch}' if patch == self.patch_size else f'patch {patch} for {self.patch_size}'
+
     def forward(self, preds_S: Union[Tensor, Sequence[Tensor]], preds_T: Union[Tensor, Sequence[Tensor]]) -> Tensor:
         """Sums :func:`rcka_loss` over levels; a tensor is one level."""
         levels_S, levels_T = _as_levels(preds_S), _as_levels(preds_T)

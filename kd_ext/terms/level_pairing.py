@@ -4,35 +4,39 @@ A map's stride is the probe image's side over the map's, rounded to a power of t
 detector's coarsest levels and 6 x 6 of another's.
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any, Sequence, Tuple
 
 from kd_ext.build.probe import PROBE_SIZE
 from kd_ext.errors import expected, value_error
 from kd_ext.terms.match_table import Side
 
+Shape = Tuple[int, ...]
 
-def stride_of(shape):
+
+def stride_of(shape: Shape) -> int | None:
     """Stride of a probed map (B, C, H, W); None for other shapes."""
-    if len(shape) != 4:
-        return None
-    return 2 ** round(math.log2(PROBE_SIZE / shape[3]))
+    return 2 ** round(math.log2(PROBE_SIZE / shape[3])) if len(shape) == 4 else None
 
 
-def pair_levels(name, wanted, student, teacher, least=1):
+def pair_levels(
+    name: str, wanted: Any, student: Sequence[Shape], teacher: Sequence[Shape], least: int = 1
+) -> list[tuple[int, int]]:
     """Pairs of student and teacher levels.
 
     Args:
-        name (str): Of the term, for messages.
-        wanted (Sequence[int | tuple[int, int]] | None): Levels by index, the same on both sides, or pairs of a
-            student and a teacher index. With None they are paired by stride where no two levels of a side share
-            one. Where the strides of a side repeat (dilated stages) or mean nothing, or none agree, as many levels
-            on both sides are paired in order.
-        student, teacher (Sequence[torch.Size]): Shapes seen in the probe.
-        least (int): How many pairs the loss needs. A loss that needs several relates levels to one another, so it
-            gets no pairs in order whose strides are known to disagree.
+        name: Of the term, for messages.
+        wanted: Levels by index, the same on both sides, or pairs of a student and a teacher index. With None they
+            are paired by stride where no two levels of a side share one. Where the strides of a side repeat
+            (dilated stages) or mean nothing, or none agree, as many levels on both sides are paired in order.
+        student, teacher: Shapes seen in the probe.
+        least: How many pairs the loss needs. A loss that needs several relates levels to one another, so it gets no
+            pairs in order whose strides are known to disagree.
 
     Returns:
-        list[tuple[int, int]]: Student and teacher index of each pair.
+        Student and teacher index of each pair.
 
     Raises:
         ValueError: No such level, or fewer than ``least`` pairs.
@@ -46,7 +50,7 @@ def pair_levels(name, wanted, student, teacher, least=1):
     return pairs
 
 
-def _by_stride_or_order(student, teacher, least):
+def _by_stride_or_order(student: Sequence[Shape], teacher: Sequence[Shape], least: int) -> list[tuple[int, int]]:
     ours, theirs = ([stride_of(shape) for shape in shapes] for shapes in (student, teacher))
     in_order = [(level, level) for level in range(len(ours))] if len(ours) == len(theirs) else []
     known = all(None not in strides and len({*strides}) == len(strides) for strides in (ours, theirs))
@@ -58,7 +62,7 @@ def _by_stride_or_order(student, teacher, least):
     return pairs
 
 
-def _named(name, wanted, student, teacher):
+def _named(name: str, wanted: Any, student: Sequence[Shape], teacher: Sequence[Shape]) -> list[tuple[int, int]]:
     counts = len(student), len(teacher)
     if not isinstance(wanted, (tuple, list)):
         wanted = [wanted]
@@ -86,7 +90,7 @@ def _named(name, wanted, student, teacher):
     return pairs
 
 
-def _too_few(name, student, teacher, least):
+def _too_few(name: str, student: Sequence[Shape], teacher: Sequence[Shape], least: int) -> str:
     needs = 'levels that can be paired' if least == 1 else f'levels of which {least} or more can be paired'
     sides = [f"the {role}'s {_strides(shapes)}" for role, shapes in (('student', student), ('teacher', teacher))]
     return expected(
@@ -97,18 +101,18 @@ def _too_few(name, student, teacher, least):
     )
 
 
-def _strides(shapes):
+def _strides(shapes: Sequence[Shape]) -> str:
     if any(stride_of(shape) is None for shape in shapes):
         return f'shapes {[tuple(shape) for shape in shapes]}'
     return 'strides ' + ', '.join(str(stride_of(shape)) for shape in shapes)
 
 
-def side(key, level, shape):
+def side(key: str, level: int, shape: Shape) -> Side:
     """The :class:`Side` of a probed map (B, C, H, W)."""
     return Side(f'{key}[{level}]', tuple(shape[1:]), stride_of(shape))
 
 
-def unpaired(pairs, student, teacher):
+def unpaired(pairs: list[tuple[int, int]], student: Sequence[Shape], teacher: Sequence[Shape]) -> str:
     """``student 16; teacher 4, 64``: strides of what has no partner."""
     texts = []
     for role, shapes, used in (

@@ -1,7 +1,18 @@
 """What learns from what: for people, in the log and in tools/check.py."""
 
+from __future__ import annotations
+
 import io
-from typing import NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Iterator, NamedTuple
+
+from kd_ext.build.probe import PROBE_SIZE
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from kd_ext.terms.term import Term
+
+COLUMNS = ('entry', 'student', 'shape', 'stride', 'teacher', 'shape', 'stride', 'connector', 'added')
 
 
 class Side(NamedTuple):
@@ -14,18 +25,16 @@ class Side(NamedTuple):
     """
 
     where: str
-    shape: Tuple[int, ...]
-    stride: Optional[int] = None
+    shape: tuple[int, ...]
+    stride: int | None = None
 
-    @property
-    def size(self):
-        """``256x40x40``"""
-        return 'x'.join(map(str, self.shape))
-
-    def __str__(self):
+    def __str__(self) -> str:
         stride = '' if self.stride is None else f' stride {self.stride}'
-        shape = ', '.join(map(str, self.shape))
-        return f'{self.where} ({shape}){stride}'
+        return f'{self.where} ({", ".join(map(str, self.shape))}){stride}'
+
+    def cells(self, of: str = '') -> tuple[str, str, str]:
+        """The columns of one side: ``neck[0]``, ``256x40x40`` and ``8``."""
+        return self.where + (of and f' of {of}'), 'x'.join(map(str, self.shape)), str(self.stride or '-')
 
 
 class Match(NamedTuple):
@@ -34,8 +43,9 @@ class Match(NamedTuple):
     Attributes:
         entry: Key in ``distill``.
         student, teacher: Both sides.
-        connector: What brings the student's to the teacher's, in words.
-        parameters: That the connector adds.
+        connector: What brings the student's feature to the teacher's, in words.
+        parameters: Number that the connector adds.
+        note: What the loss makes of features of this shape.
         of: Name of the teacher, where there are several.
     """
 
@@ -44,14 +54,14 @@ class Match(NamedTuple):
     teacher: Side
     connector: str = ''
     parameters: int = 0
+    note: str = ''
     of: str = ''
 
-    def __str__(self):
+    def __str__(self) -> str:
         how = f', {self.connector}' if self.connector else ''
-        if self.parameters:
-            how += f' ({self.parameters:,} parameters)'
-        of = f' of {self.of}' if self.of else ''
-        return f'{self.entry}: {self.student} <- {self.teacher}{how}{of}'
+        how += f' ({self.parameters:,} parameters)' if self.parameters else ''
+        how += f', {self.note}' if self.note else ''
+        return f'{self.entry}: {self.student} <- {self.teacher}{how}' + (self.of and f' of {self.of}')
 
 
 class Matches:
@@ -60,18 +70,20 @@ class Matches:
     Iterating gives a line each.
 
     Attributes:
-        rows (list[Match]): In the order of the entries.
-        notes (list[str]): Said beneath the table.
-        added (int): Parameters that are used in training alone.
+        rows: In the order of the entries.
+        notes: Lines beneath the table.
+        added: Parameters that are used in training alone.
     """
 
-    def __init__(self):
-        self.rows, self.notes, self.added = [], [], 0
+    def __init__(self) -> None:
+        self.rows: list[Match] = []
+        self.notes: list[str] = []
+        self.added = 0
 
-    def add(self, term, shapes, of=''):
-        """Takes what a term describes, matches and notes, of a teacher."""
+    def add(self, term: Term, of: str = '') -> None:
+        """Takes the matches and notes of a term; ``of`` is its teacher, where there are several."""
         left = sum(p.numel() for p in term.parameters())
-        for item in term.describe(*shapes):
+        for item in term.describe():
             if isinstance(item, Match):
                 self.rows.append(item._replace(of=of))
                 left -= item.parameters
@@ -80,41 +92,29 @@ class Matches:
         if left:
             self.notes.append(f'{term.name}: {left:,} parameters in {type(term.loss).__name__}')
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         yield from map(str, self.rows)
         yield from self.notes
 
-    def table(self):
+    def table(self) -> Table:
         """The rows as a table of rich: 80 columns where names are short."""
         from rich.table import Table
 
-        table = Table(
-            'entry',
-            'student',
-            'shape',
-            'stride',
-            'teacher',
-            'shape',
-            'stride',
-            'connector',
-            'added',
-            box=None,
-            pad_edge=False,
-            padding=(0, 2, 0, 0),
-        )
+        noted = any(row.note for row in self.rows)
+        table = Table(*COLUMNS, *['loss'] * noted, box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for row in self.rows:
-            sides = [
-                (side.where + of, side.size, str(side.stride or '-'))
-                for side, of in ((row.student, ''), (row.teacher, f' of {row.of}' if row.of else ''))
-            ]
-            table.add_row(row.entry, *sides[0], *sides[1], row.connector or 'none', f'{row.parameters:,}')
+            cells = (*row.student.cells(), *row.teacher.cells(row.of), row.connector or 'none', f'{row.parameters:,}')
+            table.add_row(row.entry, *cells, *[row.note] * noted)
         return table
 
-    def __str__(self):
+    def __str__(self) -> str:
         from rich.console import Console
 
         # as wide as it gets: a log wraps nothing
-        console = Console(file=io.StringIO(), width=1000, color_system=None)
-        console.print(self.table())
-        rows = [line.rstrip() for line in console.file.getvalue().splitlines()]
-        return '\n'.join([*rows, *self.notes, f'{self.added:,} added parameters, in training alone'])
+        page = io.StringIO()
+        Console(file=page, width=1000, color_system=None).print(self.table())
+        rows = [line.rstrip() for line in page.getvalue().splitlines()]
+        added = f'{self.added:,} added parameters, in training alone'
+        if any(row.note for row in self.rows):
+            added += f'; shapes and patches of an image of {PROBE_SIZE} x {PROBE_SIZE}, larger images have larger ones'
+        return '\n'.join([*rows, *self.notes, added])

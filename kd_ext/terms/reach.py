@@ -18,13 +18,13 @@ def reaches_student(values: Iterable[Tensor], own: Iterable[nn.Parameter]) -> bo
         values: Scalars of a term.
         own: Parameters of connectors and losses, which learn without the student's help.
     """
-    own = {id(parameter) for parameter in own}
+    known = {id(parameter) for parameter in own}
     nodes = [value.grad_fn for value in values if value.grad_fn is not None]
     seen = {*nodes}
     while nodes:
         node = nodes.pop()
         leaf = getattr(node, 'variable', None)  # of torch's AccumulateGrad
-        if isinstance(leaf, Tensor) and id(leaf) not in own:
+        if isinstance(leaf, Tensor) and id(leaf) not in known:
             return True
         for following, _ in node.next_functions:
             if following is not None and following not in seen:

@@ -1,163 +1,148 @@
 """A term on regions: embeddings or logits, with labels and class means."""
 
-import torch
+from __future__ import annotations
+
+from logging import WARNING
+from typing import Any, Iterator, NamedTuple
+
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
 
 from kd_ext.build.modules import naming
 from kd_ext.connectors import Connector
-from kd_ext.errors import value_error
 from kd_ext.losses.precision import upcast
 from kd_ext.losses.protocol import LossTraits
-from kd_ext.terms.entry import run_loss, set_up
-from kd_ext.terms.level_term import count_bad, named_terms
+from kd_ext.taps import Reading
+from kd_ext.taps.heads import Head
+from kd_ext.teachers.class_map import ClassMap
+from kd_ext.terms.entry import set_up
 from kd_ext.terms.match_table import Match, Side
+from kd_ext.terms.term import Settings, Term
 
 FIELDS = dict(embedding='embeddings', logits='logits')
+ELSEWHERE = "Use at='embedding' or at='neck' there."
 
 
-class RegionTerm(nn.Module):
-    """Reads the same regions of both models, weighs them with a loss.
+class Heads(NamedTuple):
+    """The heads of both models, and whether the teacher's can read the student's regions."""
+
+    student: Head
+    teacher: Head
+    shared: bool
+
+    def width(self, at: str) -> int:
+        """Of what the student is compared with."""
+        return self.teacher.width if at == 'embedding' else self.teacher.num_logits
+
+
+class RegionTerm(Term):
+    """Reads the same regions of both models and weighs them with a loss.
 
     Args:
-        name (str): Key of the entry.
-        loss (nn.Module): The loss, as built.
-        traits (LossTraits): What it asks for.
-        at (str): ``'embedding'`` or ``'logits'``.
-        key (str): Of the tap.
-        student, teacher (Head): Of both models, as built.
-        shared (bool): Whether the teacher can read the student's regions.
-        width (int): Of what the student is compared with.
-        classes (ClassMap): Which logits mean the same.
-        connector (dict, optional): Projector in place of the automatic one.
+        name: Key of the entry.
+        key: Of the tap.
+        loss: The loss, as built.
+        traits: What it asks for.
+        heads: Of both models.
+        classes: Which logits mean the same.
+        settings: ``at`` is ``'embedding'`` or ``'logits'``; ``connector``, a projector in place of the automatic
+            one.
 
     Raises:
         ValueError: The loss compares regions that the teacher cannot read, or logits of another kind.
     """
 
     def __init__(
-        self, name, loss, traits: LossTraits, at, key, student, teacher, shared, width, classes, connector=None
-    ):
-        super().__init__()
-        self.name, self.key, self.at = name, key, at
-        self.loss, self.traits = loss, traits
-        self.needs_teacher = traits.teacher is not None and shared
-        if traits.teacher is not None and not shared:
-            self._without_teacher(student, teacher)
-        own = student.width if at == 'embedding' else student.num_logits
-        self.columns = None
-        if at == 'logits':
-            self._check_logits(student, teacher)
+        self,
+        name: str,
+        key: str,
+        loss: nn.Module,
+        traits: LossTraits,
+        heads: Heads,
+        classes: ClassMap,
+        settings: Settings,
+    ) -> None:
+        super().__init__(name, key, loss, traits)
+        self.at = settings.at
+        self.needs_teacher = traits.teacher is not None and heads.shared
+        if traits.teacher is not None and not heads.shared:
+            self._without_teacher(heads)
+        student, width = heads.student, heads.width(self.at)
+        own = student.width if self.at == 'embedding' else student.num_logits
+        self.columns: tuple[list[int], list[int]] | None = None
+        if self.at == 'logits':
+            self._check_logits(heads)
             if not classes.same:
                 self.columns = self._columns(student, classes)
                 own = width = len(self.columns[0])
-        set_up(
-            f'distill.{name}.at',
-            self.loss,
-            traits,
-            num_classes=student.num_classes,
-            width=width,
-            use_sigmoid=student.use_sigmoid,
-        )
-        self.connector = Connector.between((1, own), (1, width), connector, f'distill.{name}.connector')
+        place = f'distill.{name}'
+        facts = dict(num_classes=student.num_classes, width=width, use_sigmoid=student.use_sigmoid)
+        set_up(f'{place}.at', loss, traits, **facts)
+        self.connector = Connector.between((1, own), (1, width), settings.connector, f'{place}.connector')
         how = self.connector.describe((1, own), (1, width))
-        source = (
-            'the same regions' if self.needs_teacher else 'class means' if traits.asks('class_means') else 'labels'
-        )
-        if not shared and traits.asks('class_means'):
-            source = f'class means of {teacher.family} regions'
-        self.match = Match(name, Side(f'{at} of {student.family} regions', (own,)), Side(source, (width,)), *how)
+        if traits.asks('class_means') and not self.needs_teacher:
+            source = 'class means' if heads.shared else f'class means of {heads.teacher.family} regions'
+        else:
+            source = 'the same regions' if self.needs_teacher else 'labels'
+        self.match = Match(name, Side(f'{self.at} of {student.family} regions', (own,)), Side(source, (width,)), *how)
 
-    def _without_teacher(self, student, teacher):
-        pair = f'the {student.family} regions of {student.name} and the {teacher.family} regions of {teacher.name}'
+    def _without_teacher(self, heads: Heads) -> None:
+        text = ' and '.join(f'the {head.family} regions of {head.name}' for head in heads[:2])
         if not self.traits.asks('class_means'):
-            raise value_error(
-                f'distill.{self.name}',
+            raise self.error(
+                '',
                 'read where teacher and student have regions in common',
-                pair,
+                text,
                 "kd_ext.NCKDLoss and kd_ext.NDLoss work there; others at 'neck' and 'backbone' do.",
             )
-        print_log(
-            f'distill.{self.name}: {pair} have no places in common; '
-            "the norms of the class means stand in for the teacher's",
-            'current',
-            30,
-        )
+        text += " have no places in common; the norms of the class means stand in for the teacher's"
+        print_log(f'distill.{self.name}: {text}', 'current', WARNING)
 
-    def _check_logits(self, student, teacher):
-        sides = [
-            (head.num_logits - head.num_classes, 'sigmoid' if head.use_sigmoid else 'softmax')
-            for head in (student, teacher)
-        ]
-        if sides[0] != sides[1]:
-            text = [
-                f'{head.num_logits} {kind} logits of {head.num_classes} classes'
-                for head, (_, kind) in zip((student, teacher), sides)
-            ]
-            raise value_error(
-                f'distill.{self.name}',
-                'read from logits of one kind',
-                f'{text[0]} in the student and {text[1]} in the teacher',
-                "Use at='embedding' or at='neck' there.",
-            )
-        other = student.other_anchors(teacher) if self.needs_teacher else ''
+    def _check_logits(self, heads: Heads) -> None:
+        kinds = [(head.num_logits - head.num_classes, head.use_sigmoid) for head in heads[:2]]
+        if kinds[0] != kinds[1]:
+            text = []
+            for head in heads[:2]:
+                kind = 'sigmoid' if head.use_sigmoid else 'softmax'
+                text.append(f'{head.num_logits} {kind} logits of {head.num_classes} classes')
+            value = f'{text[0]} in the student and {text[1]} in the teacher'
+            raise self.error('', 'read from logits of one kind', value, ELSEWHERE)
+        other = heads.student.other_anchors(heads.teacher) if self.needs_teacher else ''
         if other:
-            raise value_error(
-                f'distill.{self.name}',
-                'read from logits of the same anchors in student and teacher',
-                f'anchors that differ: {other}',
-                "Use at='embedding' or at='neck' there.",
-            )
+            rule = 'read from logits of the same anchors in student and teacher'
+            raise self.error('', rule, f'anchors that differ: {other}', ELSEWHERE)
 
-    def _columns(self, student, classes):
+    def _columns(self, student: Head, classes: ClassMap) -> tuple[list[int], list[int]]:
         if self.traits.asks('labels'):
-            raise value_error(
-                f'distill.{self.name}',
-                'of teacher and student with the same classes, as its loss takes logits and labels',
-                classes.describe(),
-            )
+            rule = 'of teacher and student with the same classes, as its loss takes logits and labels'
+            raise self.error('', rule, classes.describe())
         return classes.columns(student.num_logits > student.num_classes)
 
-    def describe(self):
-        """The one :class:`Match`."""
+    def describe(self) -> Iterator[Match | str]:
         yield self.match
 
-    def _inputs(self, student, teacher, class_means):
-        """Student and teacher features in fp32, and the facts that a loss may ask for by name."""
-        regions = student.regions(self.key)
-        field = FIELDS[self.at]
-        preds_T = None
+    def _pair(self, student: Reading, teacher: Any) -> tuple[Tensor, Tensor | None]:
+        """Features of student and teacher to compare, in fp32."""
+        preds_S, preds_T = self.read(student)[self.at], None
         if self.needs_teacher:
-            preds_T = getattr(teacher.regions(self.key), field).detach()
-        preds_S = getattr(regions, field)
+            preds_T = getattr(teacher.regions(self.key), FIELDS[self.at]).detach()
         if self.columns is not None:
-            own, other = self.columns
-            preds_S = preds_S[:, own]
-            preds_T = None if preds_T is None else preds_T[:, other]
+            preds_S = preds_S[:, self.columns[0]]
+            preds_T = None if preds_T is None else preds_T[:, self.columns[1]]
         with naming(f'distill.{self.name}', 'read where there is what its connector takes', (preds_S, preds_T)):
             preds_S = self.connector(preds_S, preds_T)
-        return upcast((preds_S, preds_T)), dict(labels=regions.labels, class_means=class_means)
+        return upcast((preds_S, preds_T))
 
-    def forward(self, student, teacher, class_means=None):
-        """Named loss terms from the readings of both passes."""
-        pair, facts = self._inputs(student, teacher, class_means)
-        features, named = self.traits.arguments(*pair, **facts)
-        with torch.autocast(features[0].device.type, enabled=False):
-            return named_terms(self.name, run_loss(self.name, self.loss, *features, **named))
+    def forward(self, student: Reading, teacher: Any, class_means: Tensor | None = None) -> dict[str, Tensor]:
+        labels = student.regions(self.key).labels
+        features, facts = self.traits.arguments(*self._pair(student, teacher), labels=labels, class_means=class_means)
+        return self.named(self.run(*features, **facts))
 
-    def without_gradient(self, student):
-        """What this term reads of the student that has no gradient: list[str]."""
-        return [] if getattr(student.regions(self.key), FIELDS[self.at]).requires_grad else [self.at]
+    def read(self, student: Reading) -> dict[str, Tensor]:
+        return {self.at: getattr(student.regions(self.key), FIELDS[self.at])}
 
-    def fault(self, student, teacher, class_means=None):
-        """Where this term stops being finite, in words, or None."""
-        (preds_S, preds_T), facts = self._inputs(student, teacher, class_means)
-        for what, value in (
-            ("the student's regions", preds_S),
-            ("the teacher's regions", preds_T),
-            ("the teacher's class means", facts['class_means']),
-        ):
-            bad = count_bad(value) if value is not None else ''
-            if bad:
-                return f'{self.at}: {bad} of {what}'
-        return None
+    def parts(self, student: Reading, teacher: Any, class_means: Tensor | None) -> Iterator[tuple[str, Tensor]]:
+        values = (*self._pair(student, teacher), class_means)
+        for what, value in zip(("student's regions", "teacher's regions", "teacher's class means"), values):
+            if value is not None:
+                yield f'{self.at}: {{}} of the {what}', value

@@ -1,96 +1,105 @@
 """Wires region taps: heads, common places, class means, terms."""
 
+from __future__ import annotations
+
 import os
+from typing import Any
+
+from torch import nn
 
 from kd_ext.class_means.running import OnlineClassMeans
 from kd_ext.class_means.stored import StoredClassMeans, load_class_means
 from kd_ext.errors import value_error
+from kd_ext.losses.protocol import LossTraits
+from kd_ext.taps import RegionTap
 from kd_ext.taps.heads import check_settings
+from kd_ext.teachers.class_map import ClassMap
 from kd_ext.terms.entry import build_loss
-from kd_ext.terms.region_term import RegionTerm
+from kd_ext.terms.region_term import Heads, RegionTerm
+from kd_ext.terms.term import Settings
 
 ONLINE = 'online'
 
 
 class RegionWiring:
-    """Makes the terms of region taps and the class means they share.
+    """Makes the terms of region taps under one teacher, and the class means that they share.
 
     Args:
-        student, teacher (nn.Module): Probed where needed, not kept.
-        classes (ClassMap): Of the two.
-        prefix (str): Of the names of class means, where there are several teachers.
+        student, teacher: Probed where needed, not kept.
+        classes: Of the two.
+        prefix: Of the names of class means, where there are several teachers.
 
     Attributes:
-        class_means (dict[str, nn.Module]): By name in the state dict; running means under the key of their tap.
-        means_of (dict[str, str]): Name of the class means of a term.
-        online (dict[str, str]): Key of the tap of running class means, by their name.
-        own (set[str]): Those at which the teacher reads regions of its own.
-        by_class (set[str]): Terms that need the classes of both to agree.
+        class_means: By name in the state dict; running means under the key of their tap.
+        means_of: Name of the class means of a term.
+        online: Key of the tap of running class means, by their name.
+        own: Keys of taps at which the teacher reads regions of its own.
+        by_class: Terms for which the classes of both have to agree.
     """
 
-    def __init__(self, student, teacher, classes, prefix=''):
+    def __init__(self, student: nn.Module, teacher: nn.Module, classes: ClassMap, prefix: str = '') -> None:
         self.models = dict(student=student, teacher=teacher)
         self.classes, self.prefix = classes, prefix
-        self.class_means, self.means_of = {}, {}
-        self.online, self.own, self.by_class = {}, set(), set()
-        self._heads, self._files = {}, {}
+        self.class_means: dict[str, Any] = {}
+        self.means_of: dict[str, str] = {}
+        self.online: dict[str, str] = {}
+        self.own: set[str] = set()
+        self.by_class: set[str] = set()
+        self._heads: dict[str, Heads] = {}
+        self._files: dict[Any, str] = {}
 
-    def term(self, name, loss, tap, settings):
-        """The :class:`RegionTerm` of an entry.
-
-        Returns:
-            RegionTerm | None: None where the term is by class and teacher and student have no class in common.
+    def term(self, name: str, loss: dict[str, Any], tap: RegionTap, settings: Settings) -> RegionTerm | None:
+        """The :class:`RegionTerm` of an entry; None where it is by class and the models have no class in common.
 
         Raises:
             ValueError: A head is not supported, class means do not fit, or see :class:`RegionTerm`.
         """
-        student, teacher, shared = self._pair(tap)
-        at = settings['at']
-        width = teacher.width if at == 'embedding' else teacher.num_logits
-        kind = loss['type']
-        loss, traits = build_loss(name, loss)
+        heads, at = self._pair(tap), settings.at
+        built, traits = build_loss(name, loss)
         wants_means = traits.asks('class_means')
         if wants_means and at != 'embedding':
             raise value_error(f'distill.{name}.at', "'embedding', which class means are of", repr(at))
-        if not wants_means and 'class_means' in settings:
-            raise value_error(f'distill.{name}', f'without class_means, which {kind} does not take', 'class_means=')
-        source = settings.get('class_means', ONLINE)
+        if not wants_means and settings.class_means is not None:
+            rule = f'without class_means, which {loss["type"]} does not take'
+            raise value_error(f'distill.{name}', rule, 'class_means=')
+        source = ONLINE if settings.class_means is None else settings.class_means
         if not isinstance(source, (str, os.PathLike)):
             raise value_error(f'distill.{name}.class_means', f'a file, or {ONLINE!r}', repr(source))
-        own = wants_means and source == ONLINE and not shared
+        own = wants_means and source == ONLINE and not heads.shared
         if at == 'logits' or own or (wants_means and source != ONLINE):
             self.by_class.add(name)
         if at == 'logits' or own:
-            self.classes.check(student.num_classes, teacher.num_classes)
+            self.classes.check(heads.student.num_classes, heads.teacher.num_classes)
             if self.classes.disjoint:
                 return None
         if wants_means:
-            self._add_means(name, source, tap.key, student, width, shared)
-        return RegionTerm(
-            name, loss, traits, at, tap.key, student, teacher, shared, width, self.classes, settings.get('connector')
-        )
+            means = self._online(tap.key, heads) if source == ONLINE else self._stored(name, source, heads)
+            self._check_classes(name, built, traits, heads, means)
+            self.means_of[name] = means
+        return RegionTerm(name, tap.key, built, traits, heads, self.classes, settings)
 
-    def _pair(self, tap):
-        """Heads of both models, and whether they have places in common."""
+    def _pair(self, tap: RegionTap) -> Heads:
         if tap.key not in self._heads:
-            heads = {role: tap.head(model, role) for role, model in self.models.items()}
-            student, teacher = heads['student'], heads['teacher']
+            student, teacher = (tap.head(model, role) for role, model in self.models.items())
             check_settings(tap.stage, tap.levels, student, teacher)
-            self._heads[tap.key] = student, teacher, teacher.shares_places(student)
+            self._heads[tap.key] = Heads(student, teacher, teacher.shares_places(student))
         return self._heads[tap.key]
 
-    def _add_means(self, name, source, key, student, width, shared):
-        if source == ONLINE:
-            means = self.prefix + key
-            if means not in self.class_means:
-                self.class_means[means] = OnlineClassMeans(student.num_labels, width)
-            self.means_of[name] = means
-            self.online[means] = key
-            if not shared:
-                self.own.add(key)
-            return
+    def _online(self, key: str, heads: Heads) -> str:
+        """Name of the running means at a tap."""
+        means = self.prefix + key
+        if means not in self.class_means:
+            self.class_means[means] = OnlineClassMeans(heads.student.num_labels, heads.width('embedding'))
+        self.online[means] = key
+        if not heads.shared:
+            self.own.add(key)
+        return means
+
+    def _stored(self, name: str, source: Any, heads: Heads) -> str:
+        """Name of the means of a file."""
         if source not in self._files:
-            found = load_class_means(source).of_classes(student.num_classes, self.classes, source)
+            found = load_class_means(source).of_classes(heads.student.num_classes, self.classes, source)
+            width = heads.width('embedding')
             if found.shape[1] != width:
                 raise value_error(
                     f'distill.{name}.class_means',
@@ -100,4 +109,21 @@ class RegionWiring:
                 )
             self._files[source] = f'{self.prefix}file{len(self._files)}'
             self.class_means[self._files[source]] = StoredClassMeans(found)
-        self.means_of[name] = self._files[source]
+        return self._files[source]
+
+    def _check_classes(self, name: str, loss: nn.Module, traits: LossTraits, heads: Heads, means: str) -> None:
+        """That there are as many classes as the loss compares: with fewer it would be 0 for the whole training."""
+        count, background = heads.student.num_classes, heads.student.background
+        if means not in self.online:
+            known = self.class_means[means].means.abs().sum(1) > 0
+            count, background = int(known[:count].sum()), bool(known[count:].any())
+        elif not heads.shared and not self.classes.same:
+            count = len(self.classes.common)
+        found = count + (background and traits.include_background)
+        if found < traits.least_classes:
+            raise value_error(
+                f'distill.{name}',
+                f'given {traits.least_classes} or more classes with class means, as {type(loss).__name__} needs',
+                found,
+                'kd_ext.NDLoss works with one class; kd_ext.NCKDLoss does at RoI heads with include_background=True.',
+            )

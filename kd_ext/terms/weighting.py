@@ -8,9 +8,13 @@ f is the schedule's factor, b the share of the task loss that ``balance=`` asks 
 over steps and processes. c is detached.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import torch
 from mmengine.dist import all_reduce
-from torch import nn
+from torch import Tensor, nn
 
 from kd_ext.errors import is_number, value_error
 from kd_ext.losses.precision import upcast
@@ -31,15 +35,18 @@ class Weighting(nn.Module):
     that falls within fewer than ``1 / MOMENTUM`` steps stays under its share until the means follow.
 
     Args:
-        name (str): Of the entry.
-        schedule (dict, optional): See :class:`Schedule`.
-        balance (float, optional): Share of the task loss, in (0, 10).
+        name: Of the entry.
+        schedule: See :class:`Schedule`.
+        balance: Share of the task loss, in (0, 10).
 
     Raises:
         ValueError: A setting is not known or out of its range.
     """
 
-    def __init__(self, name, schedule=None, balance=None):
+    means: Tensor
+    steps: Tensor
+
+    def __init__(self, name: str, schedule: dict[str, Any] | None = None, balance: float | None = None) -> None:
         super().__init__()
         self.name, self.balance = name, balance
         self.schedule = Schedule.of(name, schedule)
@@ -57,26 +64,26 @@ class Weighting(nn.Module):
         self.register_buffer('steps', torch.zeros((), dtype=torch.long))
 
     @property
-    def on(self):
+    def on(self) -> bool:
         """Whether the term acts in the step that runs now."""
         return self.schedule.factor() > 0
 
-    def forward(self, terms, task_loss):
+    def forward(self, terms: dict[str, Tensor], task_loss: Tensor) -> dict[str, Tensor]:
         """Weighted terms, and ``factor_<name>`` where it is not always 1.
 
         Args:
-            terms (dict[str, Tensor]): Of the entry, by log key.
-            task_loss (Tensor): Of the student, a scalar.
+            terms: Of the entry, by log key.
+            task_loss: Of the student, a scalar.
         """
         if not self.shown:
             return terms
-        total = upcast(sum(terms.values()).detach())
+        total = upcast(torch.as_tensor(sum(terms.values())).detach())
         factor = torch.full_like(total, self.schedule.factor())
         if self.balance is not None:
             factor = factor * self._balanced(task_loss, total)
         return {**{key: value * factor for key, value in terms.items()}, f'factor_{self.name}': factor}
 
-    def idle(self, terms):
+    def idle(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """The same keys for terms that are off."""
         if not self.shown:
             return terms
@@ -84,7 +91,7 @@ class Weighting(nn.Module):
         return {**terms, f'factor_{self.name}': zero.detach()}
 
     @torch.no_grad()
-    def _balanced(self, task_loss, total):
+    def _balanced(self, task_loss: Tensor, total: Tensor) -> Tensor:
         """c, after this step; 0 until the term has been seen."""
         if self.training:
             pair = torch.stack([upcast(task_loss.detach()), total.abs()])
@@ -95,4 +102,4 @@ class Weighting(nn.Module):
             moved = self.means + share * (pair - self.means)
             self.means.copy_(torch.where(counts, moved, self.means))
         task, term = self.means
-        return self.balance * task / term.clamp(min=EPS)
+        return (self.balance or 0) * task / term.clamp(min=EPS)

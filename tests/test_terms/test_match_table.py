@@ -5,16 +5,17 @@ from tests.helpers import tiny_detectors as tiny
 
 REVIEW = dict(type='kd_ext.ReviewKDLoss', at='neck', mid_channels=8)
 TABLE = """
-entry  student                     shape     stride  teacher           shape     stride  connector  added
+entry  student                     shape     stride  teacher           shape     stride  connector  added  loss
 nd     embedding of dense regions  16        -       the same regions  24        -       Linear     408
-rcka   neck[0]                     16x40x40  8       neck[0]           24x40x40  8       Conv2d     408
-rcka   neck[1]                     16x20x20  16      neck[1]           24x20x20  16      Conv2d     408
-rcka   neck[2]                     16x10x10  32      neck[2]           24x10x10  32      Conv2d     408
+rcka   neck[0]                     16x40x40  8       neck[0]           24x40x40  8       Conv2d     408    patch 16
+rcka   neck[1]                     16x20x20  16      neck[1]           24x20x20  16      Conv2d     408    patch 16
+rcka   neck[2]                     16x10x10  32      neck[2]           24x10x10  32      Conv2d     408    patch 8 for 16
 same   neck[0]                     16x40x40  8       neck[0]           24x40x40  8       of rcka    0
 same   neck[1]                     16x20x20  16      neck[1]           24x20x20  16      of rcka    0
 same   neck[2]                     16x10x10  32      neck[2]           24x10x10  32      of rcka    0
-1,632 added parameters, in training alone
+1,632 added parameters, in training alone; shapes and patches of an image of 320 x 320, larger images have larger ones
 """  # noqa: E501
+PKD = dict(type='mmrazor.PKDLoss', at='neck')
 
 
 def matches(**entries):
@@ -23,10 +24,15 @@ def matches(**entries):
 
 def test_the_whole_table():
     distiller = matches(
-        rcka=tiny.rcka(), same=tiny.rcka(connector='rcka'), nd=dict(type='kd_ext.NDLoss', at='embedding')
+        rcka=tiny.rcka(patch_size=16), same=dict(PKD, connector='rcka'), nd=dict(type='kd_ext.NDLoss', at='embedding')
     )
     assert str(distiller.matches) == TABLE.strip()
     assert distiller.matches.added == 4 * (16 * 24 + 24)
+
+
+def test_without_notes_there_is_no_column_for_them():
+    first, *_, last = str(matches(pkd=PKD).matches).splitlines()
+    assert first.endswith('added') and last.endswith('in training alone')
 
 
 def test_what_a_loss_adds_itself_is_a_note():

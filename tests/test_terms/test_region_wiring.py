@@ -251,3 +251,34 @@ def test_stage_and_levels_that_mean_nothing(student, teacher, setting, match):
 def test_stage_of_a_cascade_above_a_plain_student():
     model = tiny.distill(zoo.detector('Faster R-CNN'), zoo.detector('Cascade R-CNN', 8), nd=dict(ND, stage=2))
     assert float(tiny.losses(model, zoo.batch('Faster R-CNN'))['distill.loss_nd']) > 0
+
+
+def one_class(**changes):
+    return tiny.fcos(num_classes=1, **changes), tiny.fcos(8, num_classes=1, width=24)
+
+
+def test_one_class_is_too_few_for_losses_that_compare_classes():
+    with pytest.raises(ValueError, match=r'distill\.nckd .* 2 or more classes .* got 1\. kd_ext\.NDLoss works'):
+        tiny.distill(*one_class(), nckd=NCKD)
+    with pytest.raises(ValueError, match='2 or more classes'):  # points are never background
+        tiny.distill(*one_class(), nckd=dict(NCKD, include_background=True))
+    model = tiny.distill(*one_class(), nd=ND).train()
+    assert float(tiny.losses(model, tiny.batch(num_classes=1))['distill.loss_nd']) > 0
+
+
+def test_one_class_and_the_background_are_two():
+    pair = tiny.faster_rcnn(num_classes=1), tiny.faster_rcnn(8, num_classes=1)
+    with pytest.raises(ValueError, match='2 or more classes'):
+        tiny.distill(*pair, nckd=NCKD)
+    model = tiny.distill(*pair, nckd=dict(NCKD, include_background=True)).train()
+    values = tiny.losses(model, tiny.batch(num_classes=1))
+    assert float(values['distill.loss_nckd_nc1']) > 0
+
+
+def test_class_means_of_too_few_classes(tmp_path):
+    path = tmp_path / 'means.pth'
+    means = torch.zeros(4, 24)
+    means[1] = 1
+    save_class_means(path, ClassMeans(means, None, CLASSES, dict(teacher='t.py')))
+    with pytest.raises(ValueError, match=r'distill\.x .* 2 or more classes .* got 1'):
+        tiny.distill(teacher=tiny.fcos(8, width=24), x=dict(NCKD, class_means=str(path)))
