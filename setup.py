@@ -1,19 +1,43 @@
-"""Packaging, with the configs shipped where OpenMMLab tools look for them.
+"""Packaging, with the configs where OpenMMLab's tools look for them: in ``kd_ext/.mim``.
 
-``kd_ext/.mim`` holds ``configs``, ``tools`` and the model index: copied into
-wheels and sdists, linked for editable installs (``pip install -e`` runs
-``editable_wheel``, which the usual OpenMMLab set-up overlooks).
+That folder holds ``configs``, ``tools`` and the model index: copies in a wheel, links in a checkout that is
+installed in editable mode (``pip install -e`` runs ``build_py`` in its editable mode, which the usual OpenMMLab
+set-up overlooks). Building a wheel or an sdist leaves the checkout, and so these links, as they are.
 """
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 MIM_PARTS = ('configs', 'tools', 'model-index.yml')
+# these need a checkout
+LEFT_OUT = ('__pycache__', 'quickstart.sh', 'run_tests.sh', 'setup.sh')
+
+
+class BuildWithConfigs(build_py):
+    """Adds ``kd_ext/.mim`` to what is built."""
+
+    def run(self):
+        super().run()
+        editable = getattr(self, 'editable_mode', False)
+        folder = (ROOT if editable else Path(self.build_lib)) / 'kd_ext' / '.mim'
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in MIM_PARTS:
+            source, target = ROOT / part, folder / part
+            if target.is_symlink() or target.is_file():
+                target.unlink()
+            elif target.is_dir():
+                shutil.rmtree(target)
+            if editable:
+                target.symlink_to(Path('../..') / part)
+            elif source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns(*LEFT_OUT))
+            else:
+                shutil.copyfile(source, target)
 
 
 def read_requirements(name):
@@ -21,30 +45,6 @@ def read_requirements(name):
     return [line for line in lines if line and not line.startswith(('#', '-'))]
 
 
-def add_mim_folder():
-    link = 'editable_wheel' in sys.argv or 'develop' in sys.argv
-    copy = any(arg in sys.argv for arg in ('bdist_wheel', 'sdist', 'install'))
-    if not (link or copy):
-        return
-    folder = ROOT / 'kd_ext' / '.mim'
-    folder.mkdir(exist_ok=True)
-    for part in MIM_PARTS:
-        source, target = ROOT / part, folder / part
-        if not source.exists():  # built from an sdist, which carries a copy
-            continue
-        if target.is_symlink() or target.is_file():
-            target.unlink()
-        elif target.is_dir():
-            shutil.rmtree(target)
-        if link:
-            target.symlink_to(Path('../..') / part)
-        elif source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
-        else:
-            shutil.copyfile(source, target)
-
-
-add_mim_folder()
 version = re.search(r"__version__ = '(.+)'", (ROOT / 'kd_ext' / 'version.py').read_text()).group(1)
 extras = {name: read_requirements(name) for name in ('seg', 'tests', 'lint')}
 setup(
@@ -56,7 +56,9 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.9,<3.13',
     packages=find_packages(include=['kd_ext', 'kd_ext.*']),
-    include_package_data=True,
+    package_data={'kd_ext': ['py.typed']},
+    include_package_data=False,
+    cmdclass=dict(build_py=BuildWithConfigs),
     install_requires=(read_requirements('mminstall') + read_requirements('runtime')),
     extras_require=dict(extras, all=sum(extras.values(), [])),
     zip_safe=False,

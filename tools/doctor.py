@@ -2,8 +2,9 @@
 
     python tools/doctor.py [--json]
 
-Exit status 1 if there is a problem, 0 otherwise. Only the standard library
-is imported outside of the checks, so it runs whatever is broken.
+Exit status 1 if there is a problem, 0 otherwise. It uses nothing of kd_ext and
+imports only the standard library outside of the checks, so that it runs
+whatever is broken.
 """
 
 import argparse

@@ -1,7 +1,8 @@
-"""What tools/doctor.py checks: a function each, of (fine, detail, fix).
+"""What tools/doctor.py checks: one function each, which returns (fine, detail, fix).
 
-Only the standard library is imported outside of the functions. This lies
-beside the tool and not in kd_ext, as importing that is what may be broken.
+It has to run where kd_ext cannot be imported, so it lies beside the tool and
+not in kd_ext, uses nothing of kd_ext, and imports only the standard library
+outside of the checks. The checks import what they check, kd_ext included.
 """
 
 import functools
@@ -18,8 +19,11 @@ import sys
 import tempfile
 
 MMCV = '2.1.0'
-SETUP = 'rm -f .venv/.kd_ext_ready && bash tools/setup.sh'
 PIP = f'{shlex.quote(sys.executable)} -m pip'
+if os.path.isfile(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'setup.sh')):
+    SETUP = 'rm -f .venv/.kd_ext_ready && bash tools/setup.sh'
+else:  # an installed wheel
+    SETUP = f'{PIP} install --upgrade --force-reinstall --no-deps kd_ext'
 REBUILD_MMCV = (
     f'MMCV_WITH_OPS=1 {PIP} install --force-reinstall --no-deps '
     f'--no-cache-dir --no-build-isolation --no-binary mmcv mmcv=={MMCV}'
