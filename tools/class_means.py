@@ -1,11 +1,12 @@
 """Class means of a teacher's embeddings over a data set, for ND and NCKD.
 
-    python tools/class_means.py CONFIG CHECKPOINT --out means.pth
+    python tools/class_means.py CONFIG [CHECKPOINT] --out means.pth
 
-CONFIG is the teacher's, or one that distills: then its teacher counts, and
-its data set. Which regions belong to which class is the teacher's own
-assignment, image by image, without augmentation. Ctrl-C and SIGTERM save
-what is reached; the same command goes on from there. On several processes:
+CONFIG is the teacher's, or one that distills: then its teacher counts, with
+its ``teacher_ckpt`` unless a CHECKPOINT is named, and its data set. Which
+regions belong to which class is the teacher's own assignment, image by image,
+without augmentation. Ctrl-C and SIGTERM save what is reached; the same command
+goes on from there. On several processes:
 
     python -m torch.distributed.run --nproc_per_node=8 \\
         tools/class_means.py CONFIG CHECKPOINT --out means.pth \\
@@ -46,8 +47,8 @@ def parse_args():
         '--import-json', metavar='FILE.json', help="convert the ND authors' file; a CONFIG names its classes"
     )
     args = cli.parse(parser)
-    if args.import_json is None and args.checkpoint is None:
-        parser.error('CONFIG and CHECKPOINT are required')
+    if args.import_json is None and args.config is None:
+        parser.error('CONFIG is required')
     return args
 
 

@@ -12,7 +12,7 @@ from kd_ext.class_means.job import MeanJob
 from kd_ext.class_means.stored import load_class_means, save_class_means
 from kd_ext.cli.config import load_config
 from kd_ext.cli.data_check import check_checkpoint, check_data
-from kd_ext.cli.models import load_model, teacher_source
+from kd_ext.cli.models import load_model, teacher_checkpoint, teacher_source
 from kd_ext.cli.runner import join, leave
 from kd_ext.data.labelled import LabelledData, check_classes, class_names, spread
 from kd_ext.engine.interruption import Interrupted
@@ -31,6 +31,8 @@ def class_means(args, interruption):
     """
     check_out(args.out)
     cfg = load_config(args)
+    if args.checkpoint is None:
+        args.checkpoint = teacher_checkpoint(cfg, 'Name the weights: tools/class_means.py CONFIG CHECKPOINT.')
     check_checkpoint('checkpoint', args.checkpoint)
     check_data(cfg, (args.split,))
     join(cfg)

@@ -35,14 +35,7 @@ def chosen_models(args, cfg):
         source, name = teacher_source(other, config)
         models['teacher'] = name, source, checkpoint
     elif distills(cfg.model):
-        checkpoint = cfg.model.get('teacher_ckpt')
-        if not isinstance(checkpoint, str):
-            raise value_error(
-                'model.teacher_ckpt',
-                'a path or URL',
-                repr(checkpoint),
-                'Name the teacher: --teacher CONFIG CHECKPOINT.',
-            )
+        checkpoint = teacher_checkpoint(cfg, 'Name the teacher: --teacher CONFIG CHECKPOINT.')
         source, name = teacher_source(cfg, args.config)
         models['teacher'] = name, source, checkpoint
     source = own_model(student_config(cfg))
@@ -85,6 +78,14 @@ def teacher_source(cfg, name):
         model = own_model(cfg)
     name = getattr(name, '__name__', str(name))
     return model, name if '::' in name else os.path.basename(name)
+
+
+def teacher_checkpoint(cfg, remedy):
+    """The weights that a config which distills names for its one teacher."""
+    checkpoint = cfg.model.get('teacher_ckpt')
+    if not isinstance(checkpoint, str):
+        raise value_error('model.teacher_ckpt', 'a path or URL', repr(checkpoint), remedy)
+    return checkpoint
 
 
 def own_model(cfg):

@@ -90,12 +90,21 @@ def test_config_that_distills(tool, faster, shapes, tmp_path):
     cfg = training.config(shapes, tmp_path, str(faster[1]))
     cfg.model.teacher = str(faster[0])
     cfg.dump(tmp_path / 'distilling.py')
-    outs = [tmp_path / name for name in ('a.pth', 'b.pth')]
-    tool(tmp_path / 'distilling.py', faster[1], '--out', outs[0], '--workers', 0, '--split', 'val')
-    tool(*faster, '--out', outs[1], '--workers', 0, '--split', 'val')
-    one, other = map(load_class_means, outs)
-    assert torch.equal(one.means, other.means) and one.means.any()
-    assert one.info == other.info and one.info['images'] == 4
+    distilling = tmp_path / 'distilling.py'
+    found = []
+    # the third is without weights: those that the config names
+    for files in (faster, (distilling, faster[1]), (distilling,)):
+        out = tmp_path / f'{len(found)}.pth'
+        tool(*files, '--out', out, '--workers', 0, '--split', 'val')
+        found.append(load_class_means(out))
+    assert found[0].means.any() and found[0].info['images'] == 4
+    for other in found[1:]:
+        assert torch.equal(found[0].means, other.means) and found[0].info == other.info
+
+
+def test_no_weights_to_be_had(tool, faster, tmp_path):
+    with pytest.raises(ValueError, match='teacher_ckpt.*CONFIG CHECKPOINT'):
+        tool(faster[0], '--out', tmp_path / 'means.pth')
 
 
 def test_dense_head_by_levels(tool, shapes, tmp_path):
@@ -152,10 +161,10 @@ def test_errors(tool, faster, shapes, tmp_path, capsys):
     fcos = by_hand.files(tmp_path, shapes, FCOS, 'fcos')
     with pytest.raises(ValueError, match='the weights of the teacher Fas'):
         tool(faster[0], fcos[1], '--out', out)
-    for args in ([faster[0], '--out', out], [*faster, '--out', out, '--max-images', 0]):
+    for args in (['--out', out], [*faster, '--out', out, '--max-images', 0]):
         with pytest.raises(SystemExit):
             tool(*args)
-    assert 'CHECKPOINT are required' in capsys.readouterr().err
+    assert 'CONFIG is required' in capsys.readouterr().err
     assert not out.exists()
 
 
