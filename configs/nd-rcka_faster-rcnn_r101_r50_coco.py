@@ -1,7 +1,12 @@
 # ND and RCKA together, each with its authors' weight
+# class means first:
+#   python tools/class_means.py \
+#       configs/nd-rcka_faster-rcnn_r101_r50_coco.py \
+#       --out work_dirs/faster-rcnn_r101_ms-3x_coco_means.pth
 _base_ = [
     './_base_/pairs/faster-rcnn_r101_r50_coco.py',
     './_base_/distill/nd.py',
     './_base_/recipes/rcka.py',
 ]
-model = dict(distill=dict(nd=_base_.nd, rcka=_base_.rcka))
+nd = dict(_base_.nd, class_means=_base_.class_means)
+model = dict(distill=dict(nd=nd, rcka=_base_.rcka))

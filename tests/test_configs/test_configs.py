@@ -1,6 +1,8 @@
 """Every config loads, builds and steps once."""
 
+import copy
 import functools
+import runpy
 from pathlib import Path
 
 import mmdet
@@ -12,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from kd_ext.build.probe import blank_samples
 from tests.helpers.data_sets import BCCD, ROOT
-from tests.helpers.shrunken_configs import data, distilled
+from tests.helpers.shrunken_configs import data, distilled, give_prototypes, shrink
 
 CONFIGS = sorted(path.name for path in (ROOT / 'configs').glob('*.py'))
 # their models are built and stepped in test_segmentation.py
@@ -58,6 +60,7 @@ def test_builds_and_steps_once(name):
     cfg = load(name)
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(distilled(cfg, name))
+    give_prototypes(model)
     assert model.distiller.terms.keys() == cfg.model.distill.keys()
     losses = model(**model.data_preprocessor(data(name), True), mode='loss')
     total, _ = model.parse_losses(losses)
@@ -120,7 +123,7 @@ def test_instance_segmentation_has_box_and_mask_ap(name):
 @pytest.mark.parametrize('name', [n for n in CONFIGS if '_base_/pairs/' in (ROOT / 'configs' / n).read_text()])
 def test_a_part_is_logged_under_its_own_name(name):
     parts = {path.stem for path in (ROOT / 'configs/_base_/distill').glob('*.py')}
-    assert load(name).model.distill.keys() <= parts | {'ofd'}
+    assert load(name).model.distill.keys() <= parts | {'ofd', 'dkd'}
 
 
 def test_a_teachers_weights_are_named_in_pairs_only():
@@ -130,23 +133,99 @@ def test_a_teachers_weights_are_named_in_pairs_only():
 
 
 @pytest.mark.parametrize(
-    ('name', 'inter'),
+    ('name', 'inter', 'lr'),
     [
-        ('rcka_fcos_r101_r50_coco.py', 0.0),
-        ('rcka_retinanet_x101_r50_coco.py', 0.0),
-        ('rcka_faster-rcnn_cascade-mask-x101_r50_coco.py', 1.0),
-        ('rcka_mask-rcnn_cascade-mask-x101_r50_coco.py', 1.0),
-        ('rcka_mask-rcnn_r101_r50_coco.py', 1.0),
+        ('rcka_fcos_r101_r50_coco.py', 0.0, 0.01),
+        ('rcka_fcos_r101_r50-single-scale_coco.py', 0.0, 0.01),
+        ('rcka_retinanet_x101_r50_coco.py', 0.0, 0.01),
+        ('rcka_retinanet_r101_r50_coco.py', 0.0, 0.01),
+        ('rcka_reppoints_x101_r50_coco.py', 0.0, 0.01),
+        ('rcka_gfl_r101_r50_coco.py', 1.0, 0.02),
+        ('rcka_faster-rcnn_r101_r50_coco.py', 1.0, 0.02),
+        ('rcka_faster-rcnn_cascade-mask-x101_r50_coco.py', 1.0, 0.02),
+        ('rcka_mask-rcnn_cascade-mask-x101_r50_coco.py', 1.0, 0.02),
+        ('rcka_mask-rcnn_r101_r50_coco.py', 1.0, 0.02),
     ],
 )
-def test_published_recipe(name, inter):
+def test_published_rcka(name, inter, lr):
     cfg = load(name)
     entry = cfg.model.distill.rcka
     assert entry.levels == (0, 1, 2, 3) and entry.center is False
     assert (entry.intra_weight, entry.inter_weight) == (1.0, inter)
     assert entry.loss_weight == 10.0 and cfg.train_cfg.max_epochs == 24
-    if 'fcos' in name:
-        assert cfg.optim_wrapper.optimizer.lr == 0.01
+    assert cfg.param_scheduler[1].milestones == [16, 22] and cfg.param_scheduler[1].end == 24
+    assert cfg.optim_wrapper.optimizer.lr == lr
+
+
+def test_fcos_as_released():
+    cfg = load('rcka_fcos_r101_r50-single-scale_coco.py')
+    resize = cfg.train_dataloader.dataset.pipeline[2]
+    assert (resize.type, resize.scale) == ('Resize', (1333, 800))
+    assert cfg.param_scheduler[0].type == 'LinearLR'
+    assert cfg.optim_wrapper.keys() <= {'type', 'optimizer', '_scope_'}
+    twin = load('rcka_fcos_r101_r50_coco.py').model
+    assert (twin.teacher_ckpt, twin.distill) == (cfg.model.teacher_ckpt, cfg.model.distill)
+
+
+ND = [
+    n
+    for n in CONFIGS
+    if n.startswith(('kdpp_', 'reviewkdpp_', 'dkdpp_', 'kd_', 'reviewkd_')) and n.endswith('_coco.py')
+]
+
+
+@pytest.mark.parametrize('name', ND)
+def test_published_nd(name):
+    cfg = load(name)
+    method, pair = name.split('_', 1)
+    # KD++: KL and ND; ReviewKD++: ReviewKD and ND
+    kl, nd, review, nd_review = {
+        'faster-rcnn_r101_r18_coco.py': (1.0, 1.5, 1.2, 1.5),
+        'faster-rcnn_r101_r50_coco.py': (1.0, 1.0, 1.4, 1.0),
+        'faster-rcnn_r50_mobilenet-v2_coco.py': (1.0, 1.0, 2.2, 1.5),
+    }[pair]
+    published = dict(kdpp=dict(kd=kl, nd=nd), reviewkdpp=dict(reviewkd=review, nd=nd_review), kd=dict(kd=kl))
+    weights = {key: entry.get('loss_weight') for key, entry in cfg.model.distill.items()}
+    assert weights == published.get(method, weights)
+    schedule = cfg.param_scheduler[1]
+    assert (cfg.train_cfg.max_iters, schedule.milestones) == (180000, [120000, 160000])
+    assert cfg.optim_wrapper.optimizer.lr == 0.01 and cfg.auto_scale_lr.base_batch_size == 8
+    sides = [min(scale) for scale in cfg.train_dataloader.dataset.pipeline[2].scales]
+    assert sides == [640, 672, 704, 736, 768, 800] and '_ms-3x_' in cfg.model.teacher
+
+
+@pytest.mark.parametrize('name', [n for n in CONFIGS if 'tools/class_means.py' in (ROOT / 'configs' / n).read_text()])
+def test_header_makes_the_class_means(name, monkeypatch):
+    lines = (ROOT / 'configs' / name).read_text().splitlines()
+    words = ' '.join(line.strip('# \\') for line in lines if line.startswith('#   ')).split()
+    python, tool, *args = words
+    assert python == 'python'
+    monkeypatch.setattr('sys.argv', [tool, *args])
+    parsed = runpy.run_path(str(ROOT / tool))['parse_args']()
+    cfg, other = load(name), load(Path(parsed.config).name)
+    used = {entry.class_means for entry in cfg.model.distill.values() if 'class_means' in entry}
+    assert used == {parsed.out}
+    # any config of the pair makes the same file
+    assert (other.model.teacher, other.model.teacher_ckpt) == (cfg.model.teacher, cfg.model.teacher_ckpt)
+    assert other.train_dataloader.dataset.ann_file == cfg.train_dataloader.dataset.ann_file
+
+
+def test_class_means_of_a_file_have_their_command():
+    for name in DISTILLED:
+        for entry in load(name).model.distill.values():
+            if str(entry.get('class_means', '')).endswith('.pth'):
+                assert 'tools/class_means.py' in (ROOT / 'configs' / name).read_text(), name
+
+
+def test_the_plain_config_of_nc3_reads_its_students():
+    name = 'nckd_faster-rcnn_r101_r50-nc3_coco.py'
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(distilled(load(name), name))
+        plain = MODELS.build(shrink(copy.deepcopy(load('faster-rcnn_r50-nc3_coco.py').model)))
+    give_prototypes(model)
+    plain.load_state_dict(model.student.state_dict())
+    predictor = plain.roi_head.bbox_head.fc_cls
+    assert torch.equal(predictor.class_means, model.student.roi_head.bbox_head.fc_cls.class_means)
 
 
 def test_bccd_can_be_validated(monkeypatch):
