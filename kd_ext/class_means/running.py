@@ -1,9 +1,12 @@
 """Class means of a teacher, as a running mean of what training shows."""
 
-import torch
+from __future__ import annotations
 
+import torch
+from torch import Tensor
+
+from kd_ext.class_means.stored import StoredClassMeans
 from kd_ext.losses.labelled import batch_means
-from .stored import StoredClassMeans
 
 
 class OnlineClassMeans(StoredClassMeans):
@@ -14,23 +17,21 @@ class OnlineClassMeans(StoredClassMeans):
     leave out.
 
     Args:
-        rows (int): R.
-        width (int): D.
+        rows: R.
+        width: D.
     """
 
-    online = True
-
-    def __init__(self, rows, width):
+    def __init__(self, rows: int, width: int) -> None:
         super().__init__(torch.zeros(rows, width))
         self.register_buffer('counts', torch.zeros(rows, dtype=torch.long))
 
     @torch.no_grad()
-    def update(self, embeddings, labels):
+    def update(self, embeddings: Tensor, labels: Tensor) -> None:
         """Takes in the regions of all processes; each has to call it.
 
         Args:
-            embeddings (Tensor): Of the teacher, (N, D).
-            labels (Tensor): (N,); what is no row is left out.
+            embeddings: The teacher's (N, D).
+            labels: (N,); a label that has no row is left out.
         """
         means, counts = batch_means(embeddings, labels, len(self.means))
         self.counts += counts.long()

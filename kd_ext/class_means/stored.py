@@ -1,23 +1,29 @@
-"""Class means of a teacher: their file, and the running kind.
+"""Class means of a teacher: their file, and the module that holds them.
 
 Shapes: R rows (K classes, or K + 1 with the background last), D embedding width. Rows are raw means; a class
 without any region is a row of zeros.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import pickle
 from dataclasses import dataclass, field
-from typing import List, Optional
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from kd_ext.engine.whole_files import replacing
 from kd_ext.errors import file_error, near_matches, reason, value_error
 from kd_ext.losses.checks import check_tensor
+from kd_ext.teachers.class_map import ClassMap, plain_names
+from kd_ext.teachers.identity import PREFIX, teacher_digest, teacher_name, weights_digest
 
 FORMAT = 'kd_ext class means'
+TOOL = 'tools/class_means.py CONFIG {} --out {}'
+FIELDS = ('means', 'counts', 'classes', 'info')
 
 
 @dataclass
@@ -28,137 +34,172 @@ class ClassMeans:
         means: (R, D) in fp32.
         counts: Regions of each class (R,), or None where not known.
         classes: Names of the K classes, or None where not known.
-        info: Teacher, config, head, stage, data set, library versions.
+        info: Teacher and its digests, config, head, stage, data set, library versions.
     """
 
     means: Tensor
-    counts: Optional[Tensor] = None
-    classes: Optional[List[str]] = None
+    counts: Tensor | None = None
+    classes: list[str] | None = None
     info: dict = field(default_factory=dict)
 
-    def of_classes(self, num_classes, classes, source='class_means'):
+    def of_classes(self, num_classes: int, classes: ClassMap, source: str = 'class_means') -> Tensor:
         """The rows for ``num_classes`` classes of a student.
 
         Rows are found by name where both sides name their classes, else taken as they are.
 
         Args:
-            num_classes (int): K.
-            classes (ClassMap): Knows the student's names, if anybody does.
-            source (str): For messages.
+            num_classes: K.
+            classes: With the student's names, if they are known.
+            source: For messages.
 
         Returns:
-            Tensor: (R, D); a class without a mean has a row of zeros.
+            (R, D); a class without a mean has a row of zeros.
 
         Raises:
-            ValueError: Another number of classes, or none in common.
+            ValueError: Another number of classes, none in common, or the teacher's classes in another order.
         """
         rows, width = self.means.shape
-        found = None
-        if self.classes is not None and classes.student is not None:
-            found = classes.rows(self.means, list(self.classes))
+        names = None if self.classes is None else list(self.classes)
+        found, fits = self.means, rows in (num_classes, num_classes + 1) and len(names or ()) in (0, num_classes)
+        if names is not None and classes.student is not None:
+            found = classes.rows(self.means, names)
             fits = bool(found[:num_classes].any()) and len(found) in (num_classes, num_classes + 1)
-        else:
-            fits = rows in (num_classes, num_classes + 1) and (
-                self.classes is None or len(self.classes) == num_classes
-            )
+        elif names is not None and classes.teacher is not None:
+            own, known = plain_names(names), plain_names(classes.teacher)
+            if own != known and sorted(own) == sorted(known):
+                raise value_error(
+                    f'the class means {source!r}',
+                    f"in the order of the teacher's classes ({', '.join(classes.teacher[:4])}, ...)",
+                    f'{", ".join(names[:4])}, ...',
+                    "Name the student's classes, classes=dict(student=[...]), to find them by name.",
+                )
         if not fits:
-            names = ', '.join((self.classes or [])[:4])
-            known = rows if self.classes is None else len(self.classes)
+            known = f'{rows if names is None else len(names)} classes of width {width}'
             raise value_error(
                 f'the class means {source!r}',
                 f"those of the student's {num_classes} classes",
-                f'{known} classes of width {width}' + (f' ({names}, ...)' if names else ''),
-                'Compute them with a teacher of the same data set: '
-                'tools/class_means.py CONFIG CHECKPOINT --out means.pth; or '
-                "name the student's classes, classes=dict(student=[...]), "
-                'to find them among these.',
+                known + (f' ({", ".join(names[:4])}, ...)' if names else ''),
+                f'Compute them with a teacher of the same data set: {TOOL.format("CHECKPOINT", "means.pth")}; or '
+                "name the student's classes, classes=dict(student=[...]), to find them among these.",
             )
-        return self.means if found is None else found
+        return found
+
+    def check_teacher(self, teacher: nn.Module, source: str, allowed: bool, place: str) -> None:
+        """Compares the digests in ``info`` with the teacher's checkpoint and weights.
+
+        Logs a warning where there is nothing to compare, as in an imported JSON.
+
+        Args:
+            teacher: As built.
+            source: The file, for messages.
+            allowed: Warn instead of refusing means of another teacher.
+            place: The entry, for messages.
+
+        Raises:
+            ValueError: They are another teacher's.
+        """
+        info, path = self.info, getattr(teacher, 'checkpoint', None)
+        own, name = info.get('checkpoint') or info.get('imported') or 'an unknown teacher', teacher_name(teacher)
+        if info.get('checkpoint_sha256') == teacher_digest(teacher):
+            return
+        stored = info.get('weights_sha256')
+        if stored is not None and stored == weights_digest(teacher)[:PREFIX]:
+            return
+        if stored is None and (path is None or info.get('checkpoint_sha256') is None):
+            doubt = f'it does not say of which weights, so they may not belong to the teacher ({name})'
+        elif allowed:
+            doubt = f'the teacher is another one ({name}), which allow_class_means_mismatch=True allows'
+        else:
+            raise value_error(
+                f'{place}.class_means',
+                f'of the teacher {name}',
+                f'those of {own} in {source!r}',
+                f'Make the right file: {TOOL.format(path or "CHECKPOINT", "means.pth")}. To take these all the same, '
+                'set allow_class_means_mismatch=True in the entry.',
+            )
+        print_log(f'{place}.class_means: {source!r} comes from {own}; {doubt}', 'current', 30)
 
 
-def save_class_means(path, class_means):
+def save_class_means(path: str | os.PathLike, class_means: ClassMeans) -> None:
     """Writes a file that loads without running code from it."""
-    content = dict(
-        format=FORMAT,
-        means=class_means.means.float().cpu(),
-        counts=class_means.counts,
-        classes=class_means.classes,
-        info=class_means.info,
-    )
+    content = {key: getattr(class_means, key) for key in FIELDS}
+    content.update(format=FORMAT, means=class_means.means.float().cpu())
     with replacing(path) as part:
         torch.save(content, part)
 
 
-def load_class_means(path):
-    """Reads a file of :func:`save_class_means` or the authors' JSON.
+def load_class_means(path: str | os.PathLike) -> ClassMeans:
+    """Reads a file of :func:`save_class_means` or the ND authors' JSON.
 
-    The JSON of the ND authors maps class indices to lists of D numbers; it names no classes.
-
-    Returns:
-        ClassMeans
+    The JSON maps class indices to lists of D numbers; it names no classes.
 
     Raises:
         FileNotFoundError: No such file; the message lists near matches.
-        ValueError: The file holds something else.
+        ValueError: The file holds something else, or means of no use.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         folder = os.path.dirname(path) or '.'
         names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+        near = near_matches(os.path.basename(path), names)
         raise file_error(
             'class_means',
             "a file, or 'online'",
             repr(path),
-            near_matches(os.path.basename(path), names)
-            if names
-            else f'The folder {folder!r} does not exist or is empty.',
+            near if names else f'The folder {folder!r} does not exist or is empty.',
         )
     try:
-        if path.endswith('.json'):
-            return _from_json(path)
-        content = torch.load(path, map_location='cpu', weights_only=True)
-        if content.get('format') != FORMAT:
-            raise ValueError(f'it holds {list(content)[:5]}')
-        check_tensor('means', content['means'], (2,), '(R, D)')
-        return ClassMeans(**{key: content[key] for key in ('means', 'counts', 'classes', 'info')})
+        loaded = _from_json(path) if path.endswith('.json') else _from_file(path)
     except Exception as error:
-        why = (
-            reason(error)
-            if isinstance(error, pickle.UnpicklingError)
-            else f'{type(error).__name__}: {str(error)[:300]}'
-        )
+        damaged = isinstance(error, pickle.UnpicklingError)
+        why = reason(error) if damaged else f'{type(error).__name__}: {str(error)[:300]}'
         raise value_error(
             'class_means',
             'a file of tools/class_means.py or a JSON file of lists by class index',
             f'{path!r} ({why})',
-            'Compute it again: tools/class_means.py CONFIG CHECKPOINT --out means.pth.',
+            f'Compute it again: {TOOL.format("CHECKPOINT", "means.pth")}.',
         ) from error
+    check_means(loaded.means, f'class_means in {path!r}')
+    return loaded
 
 
-def _from_json(path):
+def _from_file(path: str) -> ClassMeans:
+    content = torch.load(path, map_location='cpu', weights_only=True)
+    if content.get('format') != FORMAT:
+        raise ValueError(f'it holds {list(content)[:5]}')
+    check_tensor('means', content['means'], (2,), '(R, D)')
+    loaded = ClassMeans(**{key: content[key] for key in FIELDS})
+    if loaded.classes is not None and len(loaded.means) - len(loaded.classes) not in (0, 1):
+        raise ValueError(f'{len(loaded.means)} rows for {len(loaded.classes)} classes')
+    return loaded
+
+
+def _from_json(path: str) -> ClassMeans:
     with open(path) as file:
         content = json.load(file)
     rows = [content[str(index)] for index in range(len(content))]
     means = torch.tensor(rows, dtype=torch.float32)
-    if means.dim() != 2:
-        raise ValueError(f'rows of shape {tuple(means.shape)}')
+    check_tensor('means', means, (2,), '(R, D)')
     return ClassMeans(means, info=dict(imported=os.path.basename(path)))
+
+
+def check_means(means: Tensor, name: str = 'class_means') -> None:
+    """Raises a ``ValueError`` unless means (R, D) are finite and one of them is not zero."""
+    if means.dim() != 2 or not means.numel():
+        raise value_error(name, 'a tensor (R, D)', f'shape {tuple(means.shape)}')
+    finite = bool(means.isfinite().all())
+    if not finite or not means.any():
+        value = 'nothing but zeros' if finite else 'inf or NaN'
+        raise value_error(name, 'finite, and not all zero', value, 'Make the file again with tools/class_means.py.')
 
 
 class StoredClassMeans(nn.Module):
     """The means of a file, in a buffer.
 
     Args:
-        means (Tensor): (R, D).
+        means: (R, D).
     """
 
-    online = False
-
-    def __init__(self, means):
+    def __init__(self, means: Tensor) -> None:
         super().__init__()
         self.register_buffer('means', means.float().clone())
-
-    @property
-    def width(self):
-        """D."""
-        return self.means.shape[1]

@@ -20,7 +20,7 @@ from kd_ext.engine.whole_files import check_place
 from kd_ext.errors import file_error
 from kd_ext.taps import find_head
 from kd_ext.teachers.class_map import ClassMap
-from kd_ext.teachers.identity import PREFIX, checkpoint_digest, digest
+from kd_ext.teachers.identity import PREFIX, checkpoint_digest, digest, weights_digest
 
 
 def class_means(args, interruption):
@@ -62,7 +62,7 @@ def class_means(args, interruption):
         )
     found = job.result()
     found.classes = data.classes
-    found.info.update(_info(args, name, identity, head, data))
+    found.info.update(_info(args, name, identity, model, head, data))
     if is_main_process():
         save_class_means(args.out, found)
         show(found, args.out)
@@ -97,7 +97,7 @@ def _identity(args, source, model, data):
     )
 
 
-def _info(args, name, identity, head, data):
+def _info(args, name, identity, model, head, data):
     """What the means are of, without paths of this machine."""
     import mmcv
     import mmdet
@@ -111,6 +111,7 @@ def _info(args, name, identity, head, data):
         teacher=name,
         checkpoint=os.path.basename(args.checkpoint),
         checkpoint_sha256=identity['checkpoint'][:PREFIX],
+        weights_sha256=weights_digest(model)[:PREFIX],
         head=head.name,
         family=head.family,
         stage=getattr(head, 'stage', args.stage),

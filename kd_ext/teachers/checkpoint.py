@@ -104,7 +104,7 @@ def load_teacher(teacher, path, allow_mismatch=False, role='teacher'):
             f'{path!r} with {damaged} that are not',
             'Its training diverged: take an earlier checkpoint.',
         )
-    teacher.class_names = _class_names(meta)
+    teacher.class_names, teacher.checkpoint = _class_names(meta), path
     teacher._is_init = True  # MMEngine's init_weights leaves it alone
     return report
 

@@ -4,7 +4,10 @@ Shapes: K_S and K_T classes of student and teacher; the background is label K_S 
 softmax logits and the last row of class means that hold it.
 """
 
+from __future__ import annotations
+
 import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +20,11 @@ UNKNOWN = -1
 def _plain(name):
     """``'Dining_Table'`` and ``'diningtable'`` are one name."""
     return re.sub(r'[\s_-]', '', str(name)).lower()
+
+
+def plain_names(names: Sequence[str]) -> list[str]:
+    """Names as they are compared."""
+    return [_plain(name) for name in names]
 
 
 class ClassMap:
@@ -64,7 +72,7 @@ class ClassMap:
 
     def find(self, names, places):
         """Place of each of these names in another list, or ``UNKNOWN``."""
-        plain = [_plain(name) for name in names]
+        plain = plain_names(names)
         return torch.tensor(
             [places.get(self.aliases.get(name), places.get(name, UNKNOWN)) for name in plain], dtype=torch.long
         )
@@ -171,7 +179,7 @@ class ClassMap:
 
 def _places(whose, names):
     """Place of each plain name in a list."""
-    plain = [_plain(name) for name in names or ()]
+    plain = plain_names(names or ())
     if len(set(plain)) < len(plain):
         raise value_error(
             f'the class names of {whose}',

@@ -1,17 +1,21 @@
 """Which model a config and a checkpoint are, and what identifies it."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
 from mmengine.config import ConfigDict
+from torch import nn
 
-PREFIX = 16  # characters of a sha256 to be shown
+PREFIX = 16  # characters of a sha256 that are stored and shown
 
 
-def digest(value):
+def digest(value: Any) -> str:
     """sha256 of a config, or of anything made of dicts and lists."""
     if isinstance(value, ConfigDict):
         value = value.to_dict()
@@ -19,21 +23,37 @@ def digest(value):
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def checkpoint_digest(checkpoint, model):
+def checkpoint_digest(checkpoint: str, model: nn.Module) -> str:
     """sha256 of a checkpoint file, as ``sha256sum`` gives it.
 
-    Of one that was fetched it is that of the copy in torch's cache; where there is none either, that of the
-    weights.
+    Of a URL it is that of the copy in torch's cache; where there is no file, that of the weights.
     """
     if '://' in checkpoint:
         checkpoint = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(checkpoint).path))
+    if not os.path.isfile(checkpoint):
+        return weights_digest(model)
     total = hashlib.sha256()
-    if os.path.isfile(checkpoint):
-        with open(checkpoint, 'rb') as file:
-            for block in iter(lambda: file.read(1 << 20), b''):
-                total.update(block)
-        return total.hexdigest()
+    with open(checkpoint, 'rb') as file:
+        for block in iter(lambda: file.read(1 << 20), b''):
+            total.update(block)
+    return total.hexdigest()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """sha256 of names and values in a model's state dict, whatever file they came from."""
+    total = hashlib.sha256()
     for key, value in model.state_dict().items():
         total.update(key.encode())
         total.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b'')
     return total.hexdigest()
+
+
+def teacher_digest(teacher: nn.Module) -> str:
+    """What a teacher is known by in checkpoints: that of its file, or of the weights of one without a file."""
+    return checkpoint_digest(getattr(teacher, 'checkpoint', ''), teacher)[:PREFIX]
+
+
+def teacher_name(teacher: nn.Module) -> str:
+    """The file name of its checkpoint, or its class."""
+    path = getattr(teacher, 'checkpoint', '')
+    return os.path.basename(path) or f'a {type(teacher).__name__} without a checkpoint'

@@ -14,7 +14,7 @@ from kd_ext.errors import value_error
 from kd_ext.losses.protocol import LossTraits, describe_loss
 
 # settings that only one kind of tap gives a meaning
-OF_REGIONS = ('stage', 'class_means')
+OF_REGIONS = ('stage', 'class_means', 'allow_class_means_mismatch')
 OF_MAPS = ('level_weights', 'teacher_connector')
 WEIGHTS = ('schedule', 'balance')
 SETTINGS = ('at', 'teacher', 'levels', 'connector', *WEIGHTS, *OF_REGIONS, *OF_MAPS)

@@ -73,7 +73,11 @@ class RegionWiring:
             if self.classes.disjoint:
                 return None
         if wants_means:
-            means = self._online(tap.key, heads) if source == ONLINE else self._stored(name, source, heads)
+            allowed = settings.get('allow_class_means_mismatch', False)
+            if not isinstance(allowed, bool) or (allowed and source == ONLINE):
+                rule = 'True or False, and left out without a file of class means'
+                raise value_error(f'distill.{name}.allow_class_means_mismatch', rule, repr(allowed))
+            means = self._online(tap.key, heads) if source == ONLINE else self._stored(name, source, heads, allowed)
             self._check_classes(name, built, traits, heads, means)
             self.means_of[name] = means
         return RegionTerm(name, tap.key, built, traits, heads, self.classes, settings)
@@ -95,10 +99,12 @@ class RegionWiring:
             self.own.add(key)
         return means
 
-    def _stored(self, name: str, source: Any, heads: Heads) -> str:
+    def _stored(self, name: str, source: Any, heads: Heads, allowed: bool) -> str:
         """Name of the means of a file."""
+        loaded = load_class_means(source)
+        loaded.check_teacher(self.models['teacher'], source, allowed, f'distill.{name}')
         if source not in self._files:
-            found = load_class_means(source).of_classes(heads.student.num_classes, self.classes, source)
+            found = loaded.of_classes(heads.student.num_classes, self.classes, source)
             width = heads.width('embedding')
             if found.shape[1] != width:
                 raise value_error(

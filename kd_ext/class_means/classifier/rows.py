@@ -6,6 +6,7 @@ from typing import Optional, Tuple
 import torch
 from torch import Tensor
 
+from kd_ext.class_means.stored import check_means, load_class_means
 from kd_ext.errors import expected, value_error
 from kd_ext.losses.checks import check_count
 
@@ -52,8 +53,6 @@ def find_class_rows(source, num_logits: int, width: Optional[int], background: b
 
 def _from_file(path, num_logits, background):
     """The rows that a classifier with C logits takes from a file."""
-    from kd_ext.class_means.stored import load_class_means
-
     loaded = load_class_means(path)
     means = _checked(loaded.means)
     if loaded.classes is None:
@@ -90,15 +89,6 @@ def _from_tensor(source, num_logits):
     return means
 
 
-def _checked(means):
-    if means.dim() != 2 or not means.numel():
-        raise value_error('class_means', 'a tensor (R, D)', f'shape {tuple(means.shape)}')
-    means = means.detach().cpu().float()
-    if not means.isfinite().all() or not means.any():
-        raise value_error(
-            'class_means',
-            'finite, and not all zero',
-            'nothing but zeros' if means.isfinite().all() else 'inf or NaN',
-            'Make the file again with tools/class_means.py.',
-        )
-    return means
+def _checked(means: Tensor) -> Tensor:
+    check_means(means)
+    return means.detach().cpu().float()
