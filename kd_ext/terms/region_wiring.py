@@ -73,7 +73,7 @@ class RegionWiring:
             if self.classes.disjoint:
                 return None
         if wants_means:
-            allowed = settings.get('allow_class_means_mismatch', False)
+            allowed = settings.allow_class_means_mismatch or False
             if not isinstance(allowed, bool) or (allowed and source == ONLINE):
                 rule = 'True or False, and left out without a file of class means'
                 raise value_error(f'distill.{name}.allow_class_means_mismatch', rule, repr(allowed))

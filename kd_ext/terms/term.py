@@ -27,6 +27,7 @@ class Settings:
     balance: Any = None
     stage: Any = None
     class_means: Any = None
+    allow_class_means_mismatch: Any = None
     level_weights: Any = None
     teacher_connector: Any = None
 
