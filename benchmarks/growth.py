@@ -20,8 +20,8 @@ from rich.table import Table
 
 from benchmarks.growth_model import LINES, MAKERS, VALUES, amount, judge, make_run
 from benchmarks.growth_plot import draw
+from benchmarks.timing import interleave, machine, peak_memory
 from kd_ext.engine.whole_files import write_text
-from kd_ext.preflight.timing import interleave, machine, peak_memory
 
 CLOCKS = dict(wall=time.perf_counter, cpu=time.process_time)
 

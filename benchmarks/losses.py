@@ -16,8 +16,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.loss_cases import CASES
+from benchmarks.timing import interleave, machine, peak_memory, summarise
 from kd_ext.engine.whole_files import write_text
-from kd_ext.preflight.timing import interleave, machine, peak_memory, summarise
 
 UNIT = 'mse'
 

@@ -30,8 +30,10 @@ from rich.table import Table
 from benchmarks.step_cost import StepCost, memory_bound, overhead
 from benchmarks.step_model import PRESETS, generated_batch, load_model
 from benchmarks.step_rivals import pkd_rivals
-from kd_ext import cli
-from kd_ext.preflight.timing import interleave, machine, peak_memory, summarise
+from benchmarks.timing import interleave, machine, peak_memory, summarise
+from kd_ext.cli.arguments import positive
+from kd_ext.cli.config import load_config
+from kd_ext.cli.errors import run
 
 CLOCKS = dict(wall=time.perf_counter, cpu=time.process_time)
 
@@ -51,12 +53,12 @@ def parse_args(argv=None):
     parser.add_argument(
         '--size', type=_size, default=(800, 1333), metavar='HxW', help='of the images (default: 800x1333)'
     )
-    parser.add_argument('--batch', type=cli.positive, default=1, help='images (default: %(default)s)')
+    parser.add_argument('--batch', type=positive, default=1, help='images (default: %(default)s)')
     parser.add_argument(
-        '--repeats', type=cli.positive, default=7, help='timed runs of each candidate (default: %(default)s)'
+        '--repeats', type=positive, default=7, help='timed runs of each candidate (default: %(default)s)'
     )
     parser.add_argument(
-        '--threads', type=cli.positive, default=torch.get_num_threads(), help='CPU threads (default: %(default)s)'
+        '--threads', type=positive, default=torch.get_num_threads(), help='CPU threads (default: %(default)s)'
     )
     parser.add_argument(
         '--clock',
@@ -83,7 +85,7 @@ def _size(text):
 def load(config, args):
     """The model of a command-line config."""
     name, methods = PRESETS.get(config, (config, None))
-    cfg = cli.load_config(argparse.Namespace(config=name, cfg_options=args.cfg_options, launcher='none'))
+    cfg = load_config(name, args.cfg_options)
     return load_model(cfg, args.distill or methods, args.teacher)
 
 
@@ -183,4 +185,4 @@ def main():
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    run(main)

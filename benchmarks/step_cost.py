@@ -11,7 +11,7 @@ from typing import Callable, Dict
 import torch
 from torch import nn
 
-from kd_ext.preflight.timing import quartiles
+from benchmarks.timing import quartiles
 
 PARTS = 'student', 'teacher', 'distilled'
 BACKBONE = 'backbone', 'pre_relu'

@@ -1,26 +1,46 @@
-"""Options of the tools, with the names that mmdet's tools gave them."""
+"""Options that several tools have, with the names that mmdet's tools gave them."""
+
+from __future__ import annotations
 
 import argparse
 import os
+from typing import Any, Sequence
 
 from mmengine.config import DictAction
 
-from kd_ext.errors import expected
+from kd_ext.errors import expected, value_error
+
+# what each launcher sets in the environment of the processes that it starts
+LAUNCHERS = dict(
+    none=(),
+    pytorch=('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
+    slurm=('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
+    mpi=('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE', 'OMPI_COMM_WORLD_LOCAL_RANK'),
+)
 
 
-def add_shared_options(parser):
-    """Adds what training and testing have in common."""
-    add_config_options(parser)
-    parser.add_argument(
-        '--work-dir',
-        help='folder for logs and results (default: work_dir of the config, else work_dirs/<name of the config>)',
-    )
+class _Settings(DictAction):
+    """``KEY=VALUE ...``; a word without ``=`` ends the tool with its usage."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for text in values:
+            if not text.partition('=')[0].strip() or '=' not in text:
+                parser.error(expected(f'a setting of {option_string}', 'KEY=VALUE', repr(text)))
+        super().__call__(parser, namespace, values, option_string)
 
 
-def add_config_options(parser, **config):
-    """Adds the config, its changes and the launcher.
+def tool_parser(doc: str | None, prog: str | None = None) -> argparse.ArgumentParser:
+    """A parser whose help shows ``doc`` as it is written."""
+    formatter = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(prog=prog, description=doc, formatter_class=formatter)
 
-    ``config`` is for ``add_argument`` of the config.
+
+def add_config_options(parser: argparse.ArgumentParser, **config: Any) -> None:
+    """Adds the config, the settings that change it, and the launcher.
+
+    Args:
+        parser: Of a tool.
+        config: Keyword arguments of ``add_argument`` for the config.
     """
     parser.add_argument(
         'config',
@@ -30,25 +50,43 @@ def add_config_options(parser, **config):
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=_Settings,
         metavar='KEY=VALUE',
-        help='settings that replace those of the config; lists as '
-        'key="[a,b]" or key=a,b, nested as key="[(a,b),(c,d)]", in quotes '
-        'and without spaces',
+        help='settings that replace those of the config; lists as key="[a,b]" or key=a,b, nested as '
+        'key="[(a,b),(c,d)]", in quotes and without spaces',
     )
     parser.add_argument(
-        '--launcher',
-        choices=('none', 'pytorch', 'slurm', 'mpi'),
-        default='none',
-        help='what started the processes (default: %(default)s)',
+        '--launcher', choices=LAUNCHERS, default='none', help='what started the processes (default: %(default)s)'
     )
-    # torch.distributed.launch passes --local-rank from torch 2.0 on,
-    # --local_rank before
+    # torch.distributed.launch passes --local-rank from torch 2.0 on, --local_rank before
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
 
 
-def add_analysis_options(parser):
-    """Adds what the tools of tools/analysis have in common."""
+def add_work_dir(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--work-dir``."""
+    parser.add_argument(
+        '--work-dir',
+        help='folder for logs and results (default: work_dir of the config, else work_dirs/<name of the config>)',
+    )
+
+
+def add_distill_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what turns any detector's config into one that distills."""
+    from kd_ext.recipes import METHODS
+
+    group = parser.add_argument_group('distillation', 'makes the detector of CONFIG the student')
+    group.add_argument('--teacher', metavar='CONFIG', help="path or pkg::name of the teacher's config")
+    group.add_argument('--teacher-ckpt', metavar='WEIGHTS', help="path or URL of the teacher's checkpoint")
+    group.add_argument(
+        '--distill',
+        nargs='+',
+        metavar='METHOD[:FACTOR]',
+        help=f'one or more of {", ".join(METHODS)}; the factor multiplies the usual weight (default: rcka)',
+    )
+
+
+def add_analysis_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what the two analysis tools have in common."""
     add_config_options(parser)
     parser.add_argument('checkpoint', help='path or URL of the checkpoint')
     parser.add_argument(
@@ -60,15 +98,14 @@ def add_analysis_options(parser):
     parser.add_argument(
         '--out',
         metavar='FOLDER',
-        help='folder for the figure and the '
-        'numbers (default: work_dir of the config, else work_dirs/<name of '
-        'the config>)',
+        help='folder for the figure and the numbers (default: work_dir of the config, else work_dirs/<name of the '
+        'config>)',
     )
     add_image_options(parser, ('train', 'val', 'test'), 'val')
 
 
-def add_image_options(parser, splits, split):
-    """Adds which images to read, ``split`` by default, and how."""
+def add_image_options(parser: argparse.ArgumentParser, splits: Sequence[str], split: str) -> None:
+    """Adds which images to read, of ``split`` by default, and by how many processes."""
     parser.add_argument('--split', choices=splits, default=split, help='images to use (default: %(default)s)')
     parser.add_argument(
         '--max-images',
@@ -85,21 +122,33 @@ def add_image_options(parser, splits, split):
     )
 
 
-def add_head_options(parser):
-    """Adds where the regions of a detector are read."""
+def add_head_options(parser: argparse.ArgumentParser) -> None:
+    """Adds which head of a detector to read."""
     parser.add_argument('--stage', type=int, help='stage of a cascade (default: the first)')
     parser.add_argument('--levels', type=int, nargs='+', metavar='LEVEL', help='levels of a dense head (default: all)')
 
 
-def positive(text):
+def positive(text: str) -> int:
     """The ``type`` of an option that counts something."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(expected('the value', 'a whole number of at least 1', repr(text)))
     return int(text)
 
 
-def parse(parser, argv=None):
-    """Parses the command line and tells MMEngine the local rank."""
+def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line and tells MMEngine the local rank.
+
+    Raises:
+        ValueError: ``--launcher`` names one that did not start this process.
+    """
     args = parser.parse_args(argv)
+    missing = [name for name in LAUNCHERS[args.launcher] if name not in os.environ]
+    if missing:
+        raise value_error(
+            '--launcher',
+            f'{args.launcher!r} only in a process that it started',
+            f'no {", ".join(missing)} in the environment',
+            'Start several processes with tools/dist_train.sh or tools/slurm_train.sh; for one leave --launcher out.',
+        )
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args

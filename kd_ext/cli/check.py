@@ -1,31 +1,50 @@
-"""tools/check.py: the preflight of a config, with an exit status."""
+"""Looks at a distillation before hours are spent on it.
 
+    kd_ext check CONFIG                       (or: python tools/check.py CONFIG)
+    kd_ext check CONFIG --teacher CONFIG --teacher-ckpt WEIGHTS \\
+        --distill rcka nd
+
+Compares the class lists; scores the teacher on a few labelled images against
+the same network untrained and under other normalisations; shows what is
+matched with what, each term's value, share and gradient in one step, and the
+cost of a step. Exit status 1 where training would be pointless.
+"""
+
+from __future__ import annotations
+
+import argparse
 import logging
 import os
 import sys
+from typing import Sequence
 
 import torch
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
-from rich.console import Console
+from mmengine.runner import Runner
 
 from kd_ext.build.configs import distills, type_name
 from kd_ext.build.probe import is_segmentor
+from kd_ext.cli.arguments import add_config_options, add_distill_options, add_work_dir, parse, positive, tool_parser
+from kd_ext.cli.config import training_config
 from kd_ext.cli.data_check import check_data
-from kd_ext.cli.errors import rank
+from kd_ext.cli.errors import console, rank, tool
 from kd_ext.errors import value_error
-from kd_ext.preflight import Preflight
+from kd_ext.preflight import Finding, Preflight
 from kd_ext.preflight.step_check import build
 from kd_ext.preflight.stopwatch import Stopwatch
 
 
-def check(cfg, images, size):
-    """Runs the preflight; the process ends with 1 where it found a reason not to train.
+@tool
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """The tool: runs the preflight; the process ends with 1 where it found a reason not to train.
 
     Raises:
         ValueError: The config does not distill.
     """
+    args = parse_args(argv, prog)
+    cfg = training_config(args)
     if not distills(cfg.model):
         raise value_error(
             'config',
@@ -33,22 +52,34 @@ def check(cfg, images, size):
             f'a plain {type_name(cfg.model)}',
             'Add --teacher CONFIG --teacher-ckpt WEIGHTS --distill METHOD.',
         )
-    check_data(cfg, ('train',))
-    # its own report says what matters
-    quiet()
+    check_data(cfg, ('train', 'val'))
+    quiet()  # its own report says what matters
     leave_busy_cores()
     watch = Stopwatch()
     with watch.part('building the models'):
         model = build(cfg).to(get_device())
-    findings = Preflight(cfg, model, images, size, watch).run()
-    fatal = show(findings)
-    sys.exit(1 if fatal else 0)
+    sys.exit(1 if show(Preflight(cfg, model, args.images, args.size, watch, console()).run()) else 0)
 
 
-def look(runner):
-    """The short form of :func:`check`, as warnings, before a training.
+def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
+    """The arguments of the tool."""
+    parser = tool_parser(__doc__, prog)
+    add_config_options(parser)
+    add_work_dir(parser)
+    add_distill_options(parser)
+    parser.add_argument(
+        '--images', type=positive, default=6, metavar='N', help='images to look at (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--size', type=positive, default=320, metavar='PIXELS', help='their longer side (default: %(default)s)'
+    )
+    return parse(parser, argv)
 
-    On the first process; a plain detector, a resumed training and a segmentor of mmseg are left alone.
+
+def look(runner: Runner) -> None:
+    """The short form of the check, as warnings, before a training.
+
+    On the first process. A plain detector, a resumed training and a segmentor of mmseg are left alone.
     """
     model = runner.model
     model = model.module if is_model_wrapper(model) else model
@@ -56,15 +87,13 @@ def look(runner):
         return
     watch = Stopwatch()
     findings = Preflight(runner.cfg, model, images=2).short()
-    for finding in findings:
-        runner.logger.warning(finding.text)
-    runner.logger.info(
-        f'short check, {watch.total:.1f} s: '
-        + ('see above; tools/check.py says more' if findings else 'the teacher knows these images')
-    )
+    for finding in sorted(findings, key=lambda one: not one.fatal):
+        runner.logger.warning(f'{"stop" if finding.fatal else "look"}: {finding.text}')
+    verdict = 'nothing found' if not findings else f'{_verdict(findings)} kd_ext check says more'
+    runner.logger.info(f'short check, {watch.total:.1f} s: {verdict}')
 
 
-def leave_busy_cores():
+def leave_busy_cores() -> None:
     """Computes on cores that nobody else uses, on at least one.
 
     Threads that wait for one another on a busy core take several times as long as a single one.
@@ -73,19 +102,25 @@ def leave_busy_cores():
     torch.set_num_threads(max(1, min(torch.get_num_threads(), free)))
 
 
-def quiet():
-    """Leaves warnings and errors of MMEngine's log alone."""
+def quiet() -> None:
+    """Keeps only warnings and errors of MMEngine's log."""
     logger = MMLogger.get_current_instance()
     for one in (logger, *logger.handlers):
         one.setLevel(logging.WARNING)
 
 
-def show(findings):
+def show(findings: Sequence[Finding]) -> bool:
     """Prints findings, the fatal ones first: whether there is one."""
-    console = Console()
+    out = console()
     for finding in sorted(findings, key=lambda one: not one.fatal):
         mark = '[bold red]stop[/]' if finding.fatal else '[yellow]look[/]'
-        console.print(f'{mark}  {finding.text}', highlight=False)
+        out.print(mark, end='  ')
+        out.print(finding.text, highlight=False, markup=False)
     fatal = any(finding.fatal for finding in findings)
-    console.print('[bold red]Training this would be pointless.[/]' if fatal else '[green]Ready to train.[/]')
+    out.print(_verdict(findings), style='bold red' if fatal else 'green')
     return fatal
+
+
+def _verdict(findings: Sequence[Finding]) -> str:
+    fatal = any(finding.fatal for finding in findings)
+    return 'Training this would be pointless.' if fatal else 'Ready to train.'

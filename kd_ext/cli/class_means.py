@@ -1,21 +1,45 @@
-"""What ``tools/class_means.py`` does, from its arguments to the file."""
+"""Class means of a teacher's embeddings over a data set, for ND and NCKD.
 
+    kd_ext means CONFIG [CHECKPOINT] --out means.pth
+    (or: python tools/class_means.py CONFIG [CHECKPOINT] --out means.pth)
+
+CONFIG is the teacher's, or one that distills: then its teacher counts, with
+its ``teacher_ckpt`` unless a CHECKPOINT is named, and its data set. Which
+regions belong to which class is the teacher's own assignment, image by image,
+without augmentation. Ctrl-C and SIGTERM save what is reached; the same command
+goes on from there. On several processes:
+
+    python -m torch.distributed.run --nproc_per_node=8 \\
+        tools/class_means.py CONFIG CHECKPOINT --out means.pth \\
+        --launcher pytorch
+
+The ND authors' JSON becomes such a file with
+
+    kd_ext means [CONFIG] --import-json FILE --out means.pth
+"""
+
+from __future__ import annotations
+
+import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any, Sequence
 
 from mmengine.dist import get_world_size, is_main_process
-from rich.console import Console
+from mmengine.model import BaseModel
 from rich.table import Table
 
 from kd_ext.class_means.job import MeanJob
 from kd_ext.class_means.stored import load_class_means, save_class_means
+from kd_ext.cli.arguments import add_config_options, add_head_options, add_image_options, parse, positive, tool_parser
 from kd_ext.cli.config import load_config
 from kd_ext.cli.data_check import check_checkpoint, check_data
+from kd_ext.cli.errors import console, tool
 from kd_ext.cli.models import load_model, teacher_checkpoint, teacher_source
 from kd_ext.cli.runner import join, leave
 from kd_ext.data.labelled import LabelledData, check_classes, class_names, spread
-from kd_ext.engine.interruption import Interrupted
+from kd_ext.engine.interruption import Interrupted, Interruption
 from kd_ext.engine.whole_files import check_place
 from kd_ext.errors import file_error
 from kd_ext.taps import find_head
@@ -23,16 +47,54 @@ from kd_ext.teachers.class_map import ClassMap
 from kd_ext.teachers.identity import PREFIX, checkpoint_digest, digest, weights_digest
 
 
-def class_means(args, interruption):
+@tool
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """The tool: computes the file, or converts the ND authors'."""
+    args = parse_args(argv, prog)
+    interruption = Interruption('the state so far')
+    check_out(args.out)
+    if args.import_json is not None:
+        import_json(args)
+    else:
+        class_means(args, interruption)
+
+
+def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
+    """The arguments of the tool."""
+    parser = tool_parser(__doc__, prog)
+    add_config_options(parser, nargs='?')
+    parser.add_argument('checkpoint', nargs='?', help="path or URL of the teacher's weights")
+    parser.add_argument('--out', required=True, metavar='FILE.pth', help='file to write')
+    add_image_options(parser, ('train', 'val'), 'train')
+    add_head_options(parser)
+    parser.add_argument(
+        '--save-every',
+        type=positive,
+        default=500,
+        metavar='N',
+        help='images of a process between two saved states (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--fresh', action='store_true', help='start anew, without what an interrupted call has reached'
+    )
+    parser.add_argument(
+        '--import-json', metavar='FILE.json', help="convert the ND authors' file; a CONFIG names its classes"
+    )
+    args = parse(parser, argv)
+    if args.import_json is None and args.config is None:
+        parser.error('CONFIG is required')
+    return args
+
+
+def class_means(args: argparse.Namespace, interruption: Interruption) -> None:
     """Computes and writes the file; several processes call it alike.
 
     Raises:
         Interrupted: By a signal, after what was reached was saved.
     """
-    check_out(args.out)
-    cfg = load_config(args)
+    cfg = load_config(args.config, args.cfg_options, args.launcher)
     if args.checkpoint is None:
-        args.checkpoint = teacher_checkpoint(cfg, 'Name the weights: tools/class_means.py CONFIG CHECKPOINT.')
+        args.checkpoint = teacher_checkpoint(cfg, 'Name the weights: kd_ext means CONFIG CHECKPOINT.')
     check_checkpoint('checkpoint', args.checkpoint)
     check_data(cfg, (args.split,))
     join(cfg)
@@ -70,8 +132,8 @@ def class_means(args, interruption):
     leave()
 
 
-def check_out(out):
-    """That the file to write has a folder.
+def check_out(out: str) -> None:
+    """Checks that the file to write has a folder.
 
     Raises:
         FileNotFoundError: It has none.
@@ -85,7 +147,7 @@ def check_out(out):
     check_place(out, '--out')
 
 
-def _identity(args, source, model, data):
+def _identity(args: argparse.Namespace, source: dict, model: BaseModel, data: LabelledData) -> dict[str, str]:
     """What partial results have to have in common."""
     return dict(
         teacher=digest(source),
@@ -97,8 +159,10 @@ def _identity(args, source, model, data):
     )
 
 
-def _info(args, name, identity, model, head, data):
-    """What the means are of, without paths of this machine."""
+def _info(
+    args: argparse.Namespace, name: str, identity: dict[str, str], model: BaseModel, head: Any, data: LabelledData
+) -> dict[str, Any]:
+    """Teacher, head and data of the means, without paths of this machine."""
     import mmcv
     import mmdet
     import mmengine
@@ -124,16 +188,15 @@ def _info(args, name, identity, model, head, data):
     )
 
 
-def import_json(args):
+def import_json(args: argparse.Namespace) -> None:
     """Rewrites the ND authors' JSON; a config names its classes.
 
     Raises:
         ValueError: The JSON is none, or has other classes than the config.
     """
-    check_out(args.out)
     found = load_class_means(args.import_json)
     if args.config is not None:
-        classes = class_names(load_config(args), args.split)
+        classes = class_names(load_config(args.config, args.cfg_options, args.launcher), args.split)
         if classes:
             found.of_classes(len(classes), ClassMap(), args.import_json)
             found.classes = classes
@@ -142,7 +205,7 @@ def import_json(args):
     show(found, args.out)
 
 
-def show(found, path):
+def show(found: Any, path: str) -> None:
     """Prints a table of the classes; warns of those without a region."""
     rows = len(found.means)
     names = list(found.classes or map(str, range(rows)))
@@ -154,7 +217,7 @@ def show(found, path):
     norms = found.means.norm(dim=1)
     for name, count, norm in zip(names, counts, norms):
         table.add_row(name, count, f'{norm:.4g}')
-    Console().print(table)
+    console().print(table)
     unseen = [name for name, norm in zip(names, norms) if norm == 0]
     if unseen:
         print(

@@ -1,48 +1,146 @@
 """From the command line to the config of a run."""
 
-import importlib.util
+from __future__ import annotations
+
+import argparse
+import importlib
 import os
+import tempfile
+from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from kd_ext.build.configs import find_config
+from kd_ext.build.configs import distills, find_config, read_config
 from kd_ext.build.extras import require_extra
-from kd_ext.errors import expected
+from kd_ext.cli.data_check import check_checkpoint
+from kd_ext.errors import expected, file_error, value_error
+from kd_ext.recipes import distill_config
 
-# settings of the algorithm, which a plain detector's model has none of
+# settings that a plain detector's model has none of, so they are for what --teacher makes of it
 DISTILLS = tuple(f'model.{key}' for key in ('student', 'teacher', 'distill', 'classes', 'allow_teacher_mismatch'))
 
 
-def load_config(args):
-    """The config that the shared options describe, as mmdet's tools do.
+def load_config(
+    name: str, options: dict[str, Any] | None = None, launcher: str = 'none', work_dir: str | None = None
+) -> Config:
+    """The config that the shared options describe, as mmdet's tools read it.
+
+    Relative paths of ``student``, ``teacher`` and ``teacher_ckpt`` are looked up in the working directory, then in
+    the folder of the config.
+
+    Args:
+        name: Path or ``pkg::name``.
+        options: ``--cfg-options``.
+        launcher: ``--launcher``.
+        work_dir: ``--work-dir``.
 
     Raises:
         FileNotFoundError: No such config; the message lists near matches.
         ModuleNotFoundError: It is for an extra that is not installed.
+        ValueError: The config cannot be read, or an option does not fit it.
     """
-    path = find_config(args.config)
-    cfg = Config.fromfile(path)
+    path = find_config(name)
+    cfg = read_config(name)
     require_extra(cfg.get('default_scope'))
-    cfg.launcher = args.launcher
-    later = distill_settings(args)
-    cfg.merge_from_dict({key: value for key, value in (args.cfg_options or {}).items() if key not in later})
-    if getattr(args, 'work_dir', None) is not None:
-        cfg.work_dir = args.work_dir
+    cfg.launcher = launcher
+    merge_options(cfg, options or {})
+    if work_dir is not None:
+        cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = os.path.join('work_dirs', path.stem)
+    if distills(cfg.get('model')):
+        for key in ('student', 'teacher', 'teacher_ckpt'):
+            if cfg.model.get(key):
+                cfg.model[key] = _found(cfg.model[key], path.parent.resolve())
     return cfg
 
 
-def distill_settings(args):
-    """Those ``--cfg-options`` that are for what ``--teacher`` makes of a plain detector's config:
-    ``model.distill.rcka.levels=...``."""
-    if not getattr(args, 'teacher', None):
-        return {}
-    return {key: value for key, value in (args.cfg_options or {}).items() if key.startswith(DISTILLS)}
+def _found(value: Any, folder: Path) -> Any:
+    """A relative path that only the config's folder holds, made absolute; of several teachers each."""
+    if isinstance(value, dict) and not {'type', 'model'} & set(value):
+        return {name: _found(one, folder) for name, one in value.items()}
+    if isinstance(value, str) and '::' not in value and not os.path.exists(value) and (folder / value).is_file():
+        return str(folder / value)
+    return value
 
 
-def enable_amp(cfg):
+def merge_options(cfg: Config, options: dict[str, Any]) -> None:
+    """Merges ``--cfg-options`` into a config.
+
+    Raises:
+        ValueError: A key does not fit the config: an index where there is no list, a key below a number.
+    """
+    for key, value in options.items():
+        try:
+            cfg.merge_from_dict({key: value})
+        except (TypeError, KeyError, IndexError, AttributeError) as error:
+            text = str(error.args[0]) if error.args else str(error)
+            raise value_error(
+                '--cfg-options', 'settings that the config can take', f'{key}={value} ({text})'
+            ) from error
+
+
+def training_config(args: argparse.Namespace) -> Config:
+    """The config of ``train`` and ``check``, with ``--teacher``, ``--teacher-ckpt`` and ``--distill`` applied.
+
+    ``--cfg-options`` change the plain config, except those that only a distillation has
+    (``model.distill.rcka.levels``): they change what is made of it. A distillation gets a work dir of its own unless
+    ``--work-dir`` is given.
+
+    Raises:
+        ValueError: An option without the others that it needs.
+        FileNotFoundError: The teacher's config or checkpoint is not there.
+    """
+    options = args.cfg_options or {}
+    later = {key: value for key, value in options.items() if args.teacher and key.startswith(DISTILLS)}
+    options = {key: value for key, value in options.items() if key not in later}
+    cfg = load_config(args.config, options, args.launcher, args.work_dir)
+    if not (args.teacher or args.teacher_ckpt or args.distill):
+        return cfg
+    for value, option in ((args.teacher, '--teacher'), (args.teacher_ckpt, '--teacher-ckpt')):
+        if not value:
+            raise value_error(
+                option,
+                'given as well',
+                'none',
+                'A distillation takes --teacher CONFIG --teacher-ckpt WEIGHTS [--distill METHOD ...].',
+            )
+    find_config(args.teacher, '--teacher')
+    check_checkpoint('--teacher-ckpt', args.teacher_ckpt)
+    weights = args.teacher_ckpt
+    if os.path.exists(weights):  # the dumped config may be used elsewhere
+        weights = os.path.abspath(weights)
+    methods = args.distill or ['rcka']
+    distill_config(cfg, args.teacher, weights, methods)
+    merge_options(cfg, later)
+    if args.work_dir is None:
+        names = '-'.join(method.partition(':')[0] for method in methods)
+        folder = Path(cfg.work_dir)
+        cfg.work_dir = str(folder.with_name(f'{names}_{folder.name}'))
+    return cfg
+
+
+def make_folder(path: str, name: str = 'work_dir') -> Path:
+    """Makes a folder for results, with its parents.
+
+    Raises:
+        FileNotFoundError: It cannot be made or written to; the message says why.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise file_error(
+            name, 'a folder that can be written to', f'{path!r} ({reason})', 'Choose another with --work-dir or --out.'
+        ) from error
+    return Path(path)
+
+
+def enable_amp(cfg: Config) -> None:
     """Mixed precision: float16 on a GPU, bfloat16 on a CPU."""
     if cfg.get('optim_wrapper') is None:
         raise KeyError(
@@ -68,7 +166,7 @@ def enable_amp(cfg):
     importlib.import_module('kd_ext.engine.amp')
 
 
-def enable_lr_scaling(cfg):
+def enable_lr_scaling(cfg: Config) -> None:
     """Scales the learning rate by the real batch size."""
     scaling = cfg.get('auto_scale_lr') or {}
     if not {'enable', 'base_batch_size'} <= set(scaling):

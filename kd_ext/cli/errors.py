@@ -1,21 +1,37 @@
 """Errors written for people reach them as a message, not as a traceback."""
 
+from __future__ import annotations
+
+import functools
 import os
 import pickle
 import signal
 import sys
 import time
+from typing import Any, Callable
+
+from rich.console import Console
 
 from kd_ext.engine import policies
 from kd_ext.engine.interruption import Interrupted
 from kd_ext.engine.resume import rank
-from kd_ext.errors import is_ours, refusal
+from kd_ext.errors import expected, is_ours, refusal
 
 RED, RESET = '\033[31m', '\033[0m'
 HINT = '(KD_EXT_TRACEBACK=1 shows where it was raised)'
 
 
-def run(main):
+def tool(main: Callable[..., Any]) -> Callable[..., None]:
+    """Decorates the ``main`` of a tool with :func:`run`."""
+
+    @functools.wraps(main)
+    def reporting(*args: Any, **kwargs: Any) -> None:
+        run(lambda: main(*args, **kwargs))
+
+    return reporting
+
+
+def run(main: Callable[[], Any]) -> None:
     """Calls ``main`` under :mod:`kd_ext.engine.policies`; ends the process with a fitting exit status.
 
     An error with a text of :mod:`kd_ext.errors` gives a short message on stderr and status 1, and so does a
@@ -25,6 +41,7 @@ def run(main):
     policies.apply()
     try:
         main()
+        sys.stdout.flush()
     except Interrupted as stop:
         if rank() == 0:
             print(f'\n{stop}', file=sys.stderr)
@@ -41,15 +58,37 @@ def run(main):
         sys.exit(1)
 
 
-def message(error):
+def message(error: BaseException) -> str | None:
     """What to tell in place of a traceback, or None."""
     if isinstance(error, pickle.UnpicklingError):
         return refusal('the checkpoint', error)
     # str of a KeyError would be the repr of its text
-    return str(error.args[0]) if is_ours(error) else None
+    if is_ours(error):
+        return str(error.args[0])
+    if isinstance(error, OSError) and error.filename is None and not _writes(sys.stdout):
+        # what has no file name was printed
+        return expected('standard output', 'writable', str(error), 'Is the disk full, or the pipe closed?')
+    return None
 
 
-def wait_for_rank_0(seconds=5):
+def _writes(stream: Any) -> bool:
+    try:
+        stream.write('\n')
+        stream.flush()
+    except OSError:
+        # else Python would try again at exit, and fail with a traceback
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return False
+    return True
+
+
+def console() -> Console:
+    """A console on stdout; 80 columns wide where COLUMNS leaves no room for a table (MPI and cron set it to 0)."""
+    columns = os.environ.get('COLUMNS', '')
+    return Console(width=80 if columns.isdigit() and int(columns) < 40 else None)
+
+
+def wait_for_rank_0(seconds: float = 5) -> None:
     """Leaves it to rank 0 to report what happens on every rank.
 
     A launcher ends all processes when the first has failed, so the others get past this only with an error that
@@ -60,5 +99,5 @@ def wait_for_rank_0(seconds=5):
         time.sleep(seconds)
 
 
-def _red(text):
+def _red(text: str) -> str:
     return f'{RED}{text}{RESET}' if sys.stderr.isatty() else text

@@ -1,28 +1,43 @@
-"""What ``tools/analysis/lipschitz.py`` does, from its arguments on."""
+"""Spectral norms between backbone stages: what LipschitzLoss matches.
 
-import json
-from pathlib import Path
+    kd_ext lipschitz CONFIG CHECKPOINT
+    (or: python tools/analysis/lipschitz.py CONFIG CHECKPOINT)
 
+CONFIG is a detector's or a segmentor's, or one that distills: then
+CHECKPOINT is the student's, and its teacher is measured beside it, on stages
+that are paired by stride as in training. Another teacher: --teacher CONFIG
+CHECKPOINT. Images go through the validation's transforms, and stages are
+those of the backbone, without connectors. Writes lipschitz.png and
+lipschitz.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Sequence
+
+from mmengine.config import Config
 from mmengine.dist import is_main_process
-from rich.console import Console
 
 from kd_ext.analysis.spectra.figures import draw_spectra, gaps_of, spectra_table
 from kd_ext.analysis.spectra.job import SpectraJob
-from kd_ext.build.configs import distills
+from kd_ext.build.configs import distills, type_name
+from kd_ext.cli.arguments import add_analysis_options, parse, positive, tool_parser
 from kd_ext.cli.config import load_config
 from kd_ext.cli.data_check import check_data
-from kd_ext.cli.models import chosen_models, identity, load_model
+from kd_ext.cli.errors import console, tool
+from kd_ext.cli.models import chosen_models, identity, load_model, write_results
 from kd_ext.cli.runner import join, leave
 from kd_ext.data.images import SplitImages, spread
-from kd_ext.engine.whole_files import write_text
 
 NAME = 'lipschitz'
-LOSS = 'LipschitzLoss'
 
 
-def lipschitz(args):
-    """Measures, prints, plots and writes; several processes call it alike."""
-    cfg = load_config(args)
+@tool
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """The tool: measures, prints, plots and writes; several processes call it alike."""
+    args = parse_args(argv, prog)
+    cfg = load_config(args.config, args.cfg_options, args.launcher)
     chosen = chosen_models(args, cfg)
     check_data(cfg, (args.split,))
     join(cfg)
@@ -31,37 +46,59 @@ def lipschitz(args):
     models = {role: load_model(source, checkpoint, role) for role, (_, source, checkpoint) in chosen.items()}
     spectra = job.run(models)
     if is_main_process():
-        folder = Path(args.out or cfg.work_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        Console().print(spectra_table(spectra))
-        write(
-            folder,
-            spectra,
-            {role: identity(name, checkpoint, models[role]) for role, (name, _, checkpoint) in chosen.items()},
-            dict(split=args.split, images=len(job.indices), num_iters=args.iterations),
+        console().print(spectra_table(spectra))
+        content = dict(
+            split=args.split,
+            images=len(job.indices),
+            num_iters=args.iterations,
+            relative_gap=gaps_of(spectra),
+            models={
+                role: dict(
+                    identity(name, checkpoint, models[role]),
+                    widths=spectra[role].widths,
+                    strides=spectra[role].strides,
+                    sigma=spectra[role].numbers(),
+                )
+                for role, (name, _, checkpoint) in chosen.items()
+            },
         )
+        write_results(args.out or cfg.work_dir, NAME, lambda path: draw_spectra(spectra, path), content)
     leave()
 
 
-def _levels(args, cfg):
-    """Those of the command line, else those that the training pairs."""
+def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
+    """The arguments of the tool."""
+    parser = tool_parser(__doc__, prog)
+    add_analysis_options(parser)
+    parser.add_argument(
+        '--iterations',
+        type=positive,
+        default=30,
+        metavar='N',
+        help='steps of the power iteration, at most; the loss takes 10 (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--levels',
+        nargs='+',
+        type=level,
+        metavar='LEVEL',
+        help='stages to compare, as 1 2 3, or as 0:1 1:2 of student and teacher (default: by stride)',
+    )
+    return parse(parser, argv)
+
+
+def level(text: str) -> int | tuple[int, ...]:
+    """``1``, or ``1:2`` for a student and a teacher level."""
+    parts = text.split(':')
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f'Expected a level to be a number, or two as in 0:1, but got {text!r}.')
+    numbers = tuple(map(int, parts))
+    return numbers if len(numbers) == 2 else numbers[0]
+
+
+def _levels(args: argparse.Namespace, cfg: Config) -> Any:
+    """The levels of the command line, else those that the config's LipschitzLoss pairs."""
     if args.levels is not None or args.teacher or not distills(cfg.model):
         return args.levels
-    return next(
-        (entry.get('levels') for entry in cfg.model.distill.values() if str(entry.get('type')).endswith(LOSS)), None
-    )
-
-
-def write(folder, spectra, about, settings):
-    """Writes lipschitz.png and .json into a folder."""
-    draw_spectra(spectra, folder / f'{NAME}.png')
-    content = dict(
-        settings,
-        relative_gap=gaps_of(spectra),
-        models={
-            role: dict(about[role], widths=measured.widths, strides=measured.strides, sigma=measured.numbers())
-            for role, measured in spectra.items()
-        },
-    )
-    write_text(folder / f'{NAME}.json', json.dumps(content, indent=1) + '\n')
-    print(f'wrote {folder}/{NAME}.png and .json')
+    entries = [entry for entry in cfg.model.distill.values() if type_name(entry) == 'LipschitzLoss']
+    return entries[0].get('levels') if entries else None

@@ -1,30 +1,43 @@
-"""What ``tools/analysis/neural_collapse.py`` does, from its arguments on."""
+"""How far a detector's embeddings have collapsed: NC1, NC2, NC3.
 
-import json
-from pathlib import Path
+    kd_ext neural-collapse CONFIG CHECKPOINT
+    (or: python tools/analysis/neural_collapse.py CONFIG CHECKPOINT)
+
+CONFIG is a detector's, or one that distills: then CHECKPOINT is the
+student's, and its teacher is measured beside it. Another teacher:
+--teacher CONFIG CHECKPOINT. Images go through the validation's transforms;
+regions and labels are each detector's own assignment. Writes
+neural_collapse.png and neural_collapse.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Sequence
 
 from mmengine.dist import is_main_process
-from rich.console import Console
 from rich.table import Table
 
 from kd_ext.analysis.neural_collapse.figures import collapse_table, draw_collapse
 from kd_ext.analysis.neural_collapse.job import CollapseJob
+from kd_ext.cli.arguments import add_analysis_options, add_head_options, parse, tool_parser
 from kd_ext.cli.config import load_config
 from kd_ext.cli.data_check import check_data
-from kd_ext.cli.models import chosen_models, identity, load_model
+from kd_ext.cli.errors import console, tool
+from kd_ext.cli.models import chosen_models, identity, load_model, write_results
 from kd_ext.cli.runner import join, leave
 from kd_ext.data.labelled import LabelledData, spread
-from kd_ext.engine.whole_files import write_text
 from kd_ext.taps import find_head
 
 NAME = 'neural_collapse'
-# more classes than these make a matrix no terminal shows
-MOST_COLUMNS = 12
+COLUMN = 9  # characters of a column of the matrix, at least
 
 
-def neural_collapse(args):
-    """Measures, prints, plots and writes; several processes call it alike."""
-    cfg = load_config(args)
+@tool
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
+    """The tool: measures, prints, plots and writes; several processes call it alike."""
+    args = parse_args(argv, prog)
+    cfg = load_config(args.config, args.cfg_options, args.launcher)
     chosen = chosen_models(args, cfg)
     check_data(cfg, (args.split,))
     join(cfg)
@@ -42,59 +55,60 @@ def neural_collapse(args):
     for role, (name, source, checkpoint) in chosen.items():
         model = load_model(source, checkpoint, role)
         measures[role] = job.run(model, role)
-        about[role] = _about(name, checkpoint, model, args)
+        head = find_head(model, 'model', args.stage, args.levels)
+        about[role] = dict(identity(name, checkpoint, model), head=head.name, family=head.family, width=head.width)
     if is_main_process():
-        folder = Path(args.out or cfg.work_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         show(measures)
-        write(
-            folder,
-            measures,
-            about,
-            dict(split=args.split, images=len(job.indices), background=args.background, min_regions=args.min_regions),
+        content = dict(
+            split=args.split,
+            images=len(job.indices),
+            background=args.background,
+            min_regions=args.min_regions,
+            models={role: dict(about[role], **_numbers(measured)) for role, measured in measures.items()},
         )
+        write_results(args.out or cfg.work_dir, NAME, lambda path: draw_collapse(measures, path), content)
     leave()
 
 
-def _about(name, checkpoint, model, args):
-    head = find_head(model, 'model', args.stage, args.levels)
-    return dict(identity(name, checkpoint, model), head=head.name, family=head.family, width=head.width)
+def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
+    """The arguments of the tool."""
+    parser = tool_parser(__doc__, prog)
+    add_analysis_options(parser)
+    add_head_options(parser)
+    parser.add_argument('--background', action='store_true', help='count the background as a class, in RoI heads')
+    parser.add_argument(
+        '--min-regions',
+        type=int,
+        default=1,
+        metavar='N',
+        help='leave classes with fewer regions out (default: %(default)s)',
+    )
+    return parse(parser, argv)
 
 
-def show(measures):
-    """Prints the measures and, of few classes, the cosine matrices."""
-    console = Console()
-    console.print(collapse_table(measures))
+def _numbers(measured: Any) -> dict[str, Any]:
+    return dict(
+        measured.numbers(),
+        class_names=measured.classes,
+        counts=measured.counts.tolist(),
+        norms=measured.norms.tolist(),
+        cosines=measured.cosines.tolist(),
+    )
+
+
+def show(measures: dict[str, Any]) -> None:
+    """Prints the measures and, where the terminal is wide enough, the cosine matrices."""
+    out = console()
+    out.print(collapse_table(measures))
     for role, measured in measures.items():
-        if len(measured.classes) <= MOST_COLUMNS:
-            console.print(_matrix(role, measured))
+        if (len(measured.classes) + 2) * COLUMN <= out.width:
+            out.print(_matrix(role, measured))
 
 
-def _matrix(role, measured):
+def _matrix(role: str, measured: Any) -> Table:
     table = Table('', title=f'{role}: cosines of centred class means, and norms of the class means')
     for name in (*measured.classes, 'norm'):
-        table.add_column(name, justify='right')
+        table.add_column(name, justify='right', overflow='fold')
     for name, row, norm in zip(measured.classes, measured.cosines, measured.norms):
         table.add_row(name, *(f'{value:.2f}' for value in row), f'{norm:.3g}')
     return table
-
-
-def write(folder, measures, about, settings):
-    """Writes neural_collapse.png and .json into a folder."""
-    draw_collapse(measures, folder / f'{NAME}.png')
-    content = dict(
-        settings,
-        models={
-            role: dict(
-                about[role],
-                **measured.numbers(),
-                class_names=measured.classes,
-                counts=measured.counts.tolist(),
-                norms=measured.norms.tolist(),
-                cosines=measured.cosines.tolist(),
-            )
-            for role, measured in measures.items()
-        },
-    )
-    write_text(folder / f'{NAME}.json', json.dumps(content, indent=1) + '\n')
-    print(f'wrote {folder}/{NAME}.png and .json')

@@ -1,13 +1,16 @@
-"""Builds the runner of a config."""
+"""Builds the runner of a config, and joins the processes of a launcher."""
+
+from __future__ import annotations
 
 import torch.distributed
 from mmengine import dist
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 
-def build_runner(cfg):
+def build_runner(cfg: Config) -> Runner:
     """The runner; ``runner_type`` in the config names another class."""
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
@@ -19,7 +22,7 @@ def build_runner(cfg):
     return RUNNERS.build(cfg)
 
 
-def join(cfg):
+def join(cfg: Config) -> None:
     """Joins the launcher's processes, for a tool that has no runner."""
     if cfg.launcher == 'pytorch' and get_device() == 'cpu':
         join_on_cpus(cfg)
@@ -28,7 +31,7 @@ def join(cfg):
         dist.init_dist(cfg.launcher, **options)
 
 
-def leave():
+def leave() -> None:
     """Ends what :func:`join` began; all processes have to call it."""
     if dist.is_distributed():
         # a rank that goes while gloo's threads still run is aborted by them
@@ -36,8 +39,8 @@ def leave():
         torch.distributed.destroy_process_group()
 
 
-def join_on_cpus(cfg):
-    """Several processes without GPUs, where MMEngine asks for one each."""
+def join_on_cpus(cfg: Config) -> None:
+    """Several processes without GPUs, where MMEngine asks for one GPU each."""
     if not dist.is_distributed():
         torch.distributed.init_process_group('gloo')
     cfg.setdefault(

@@ -89,7 +89,7 @@ class SplitImages(Dataset):
         """Builds the data sets of these configs, which :meth:`__getitem__` reads one after the other."""
         self.split, self.configs = split, configs
         with data_scope(cfg):
-            self.parts = [DATASETS.build(part) for part in configs]
+            self.parts = [_built(part, f'{split}_dataloader') for part in configs]
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
@@ -109,6 +109,20 @@ class SplitImages(Dataset):
         """The file of an image, for messages."""
         part, inside = self._find(index)
         return part.get_data_info(inside).get('img_path')
+
+
+def _built(cfg: dict, key: str) -> Any:
+    try:
+        return DATASETS.build(cfg)
+    except ValueError as error:
+        if 'at least one array' not in str(error):  # NumPy's words for a list of images that is empty
+            raise
+        raise value_error(
+            key,
+            'a data set with images',
+            'none that its classes and filters keep',
+            'Correct ann_file, metainfo.classes and filter_cfg.',
+        ) from error
 
 
 def spread(total: int, count: int | None = None) -> list[int]:

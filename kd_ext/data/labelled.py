@@ -126,10 +126,14 @@ class LabelledData(SplitImages):
             )
         return classes[0]
 
+    def annotated(self, index: int) -> bool:
+        """Whether an image has annotations, as far as the data set's list says."""
+        part, inside = self._find(index)
+        return bool(part.get_data_info(inside).get('instances'))
+
     def _check_labels(self) -> None:
-        for part in self.parts:
-            if any(part.get_data_info(index).get('instances') for index in range(len(part))):
-                return
+        if any(map(self.annotated, range(len(self)))):
+            return
         raise value_error(
             f'{self.split}_dataloader',
             'a data set with annotated images',

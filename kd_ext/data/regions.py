@@ -4,12 +4,16 @@ An image's regions depend on model and image alone: not on what came before, nor
 workers.
 """
 
+from __future__ import annotations
+
 import contextlib
 import random
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 import torch
 from mmengine.logging import MessageHub
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from kd_ext.taps import run_own_loss
@@ -19,7 +23,7 @@ LATE_EPOCH = 10**6
 
 
 class _Picked(Dataset):
-    def __init__(self, data, indices):
+    def __init__(self, data: Dataset, indices: Sequence[int]) -> None:
         self.data, self.indices = data, indices
 
     def __len__(self):
@@ -30,18 +34,20 @@ class _Picked(Dataset):
         return index, self.data[index]
 
 
-def stream_regions(model, head, data, indices, workers=0, preprocess=None):
+def stream_regions(
+    model: nn.Module, head: Any, data: Dataset, indices: Sequence[int], workers: int = 0, preprocess: Any = None
+) -> Iterator[tuple[int, Any]]:
     """Yields each index with its :class:`Regions`, in order.
 
     Regions are None for an image that the pipeline leaves out, or that has no box where only boxes have regions.
 
     Args:
-        model (nn.Module): Detector in eval mode; see :func:`undisturbed`.
-        head (Head): Of ``find_head``.
-        data (LabelledData): Read in worker processes, if any.
-        indices (Sequence[int]): Of images.
-        workers (int): Number of them.
-        preprocess (nn.Module): In place of the model's own preprocessor.
+        model: Detector in eval mode; see :func:`undisturbed`.
+        head: The head of ``find_head``.
+        data: A LabelledData.
+        indices: Of images.
+        workers: Number of processes that read images.
+        preprocess: In place of the model's own preprocessor.
     """
     preprocess = preprocess or model.data_preprocessor
     for index, sample in stream_samples(data, indices, workers):
@@ -49,7 +55,7 @@ def stream_regions(model, head, data, indices, workers=0, preprocess=None):
         yield index, (own_regions(model, head, sample, index, preprocess) if wanted else None)
 
 
-def stream_samples(data, indices, workers=0):
+def stream_samples(data: Dataset, indices: Sequence[int], workers: int = 0) -> Iterator[tuple[int, Any]]:
     """Yields each index with what ``data`` has there, in order."""
     # a loader draws a seed from torch's own generator if it has none; spawning workers would import everything in
     # each of them
@@ -63,11 +69,11 @@ def stream_samples(data, indices, workers=0):
     )
 
 
-def _same(sample):
+def _same(sample: Any) -> Any:
     return sample
 
 
-def own_regions(model, head, sample, seed, preprocess):
+def own_regions(model: nn.Module, head: Any, sample: dict, seed: int, preprocess: nn.Module) -> Any:
     """The regions of one image; what is random in it follows from ``seed``."""
     device = next(model.parameters()).device
     with _seeded(seed, device), alone(), _late(), _without_history(model):
@@ -75,20 +81,30 @@ def own_regions(model, head, sample, seed, preprocess):
         return run_own_loss(model, head, batch['inputs'], batch['data_samples'])
 
 
-def _prepared(preprocess, sample):
-    """As in training, where masks are padded, but without augmentation."""
+def _prepared(preprocess: Any, sample: dict) -> dict:
+    with unaugmented(preprocess):
+        return preprocess({key: [value] for key, value in sample.items()}, True)
+
+
+@contextlib.contextmanager
+def unaugmented(preprocess: Any) -> Iterator[None]:
+    """Context in which a data preprocessor pads as in training, masks too, but does not augment.
+
+    Augmentations of batches keep state: BatchSyncRandomResize asks for the iteration, and goes on with the size that
+    it drew.
+    """
     augments = getattr(preprocess, 'batch_augments', None)
     if augments is not None:
         preprocess.batch_augments = None
     try:
-        return preprocess({key: [value] for key, value in sample.items()}, True)
+        yield
     finally:
         if augments is not None:
             preprocess.batch_augments = augments
 
 
 @contextlib.contextmanager
-def undisturbed(model):
+def undisturbed(model: nn.Module) -> Iterator[None]:
     """Eval mode inside; afterwards modes and buffers as they were.
 
     Some losses keep running numbers in buffers.
@@ -124,7 +140,7 @@ def _seeded(seed, device):
 
 
 @contextlib.contextmanager
-def alone():
+def alone() -> Iterator[None]:
     """Losses sum up over processes, which need not have as many images.
 
     They all ask torch whether there are others.
@@ -141,7 +157,7 @@ def alone():
 
 
 @contextlib.contextmanager
-def _late():
+def _late() -> Iterator[None]:
     hub = MessageHub.get_current_instance()
     known = hub.get_info('epoch') is not None
     if not known:

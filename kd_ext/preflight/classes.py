@@ -1,19 +1,47 @@
-"""Class lists of teacher and student, compared by name."""
+"""Classes of the data, of the student's heads and of the teacher, compared."""
 
+from __future__ import annotations
+
+from typing import Iterable, Sequence
+
+from torch import nn
+
+from kd_ext.errors import value_error
 from kd_ext.preflight.finding import Finding
 from kd_ext.teachers.class_map import ClassMap
 
 
-def compare_classes(names, mapped, by_class):
+def check_num_classes(model: nn.Module, names: Sequence[str]) -> None:
+    """Checks that a detector's heads have a class for each of the data's.
+
+    Args:
+        model: The plain detector.
+        names: Classes of the training data.
+
+    Raises:
+        ValueError: A head has fewer; a label beyond them would end the training in an IndexError.
+    """
+    for place, module in model.named_modules():
+        parts = place.split('.')
+        if 'bbox_head' not in parts[-2:] or any(part.startswith('teacher') for part in parts):
+            continue
+        count = getattr(module, 'num_classes', None)
+        if isinstance(count, int) and count < len(names):
+            raise value_error(
+                f'num_classes of {place}',
+                f"at least {len(names)}, the number of the training data's classes",
+                str(count),
+                f'Set it to {len(names)}, or leave classes out with metainfo=dict(classes=...) of the data set.',
+            )
+
+
+def compare_classes(names: Sequence[str], mapped: ClassMap, by_class: Iterable[str]) -> list[Finding]:
     """What differing class lists mean for the terms in use.
 
     Args:
-        names (list[str]): Of the training data.
-        mapped (ClassMap): Of student and teacher, as the model has it.
-        by_class (Iterable[str]): Terms that compare class by class.
-
-    Returns:
-        list[Finding]
+        names: Classes of the training data.
+        mapped: From the student's classes to the teacher's, as the model has it.
+        by_class: Names of the terms that compare class by class.
     """
     if mapped.teacher is None:
         return [
@@ -24,7 +52,7 @@ def compare_classes(names, mapped, by_class):
     if mapped.student is not None and mapped.student != list(names):
         return [
             Finding(
-                True, (f'classes.student is not what the training data has: {_few(mapped.student)} and {_few(names)}.')
+                True, f'classes.student is not what the training data has: {_few(mapped.student)} and {_few(names)}.'
             )
         ]
     actual = data_map(names, mapped)
@@ -40,21 +68,18 @@ def compare_classes(names, mapped, by_class):
         return [
             Finding(
                 True,
-                (
-                    f'{text}. {" and ".join(by_class)} compare class by class: give '
-                    'the model classes=dict(student=[...]) to map them by name, as '
-                    'tools/train.py --distill does, or take a teacher of these '
-                    "classes, or terms at 'neck' and 'backbone' alone."
-                ),
+                f'{text}. {" and ".join(by_class)} compare class by class: give the model '
+                'classes=dict(student=[...]) to map them by name, as kd_ext train --distill does, or take a teacher '
+                "of these classes, or terms at 'neck' and 'backbone' alone.",
             )
         ]
-    return [Finding(False, f'{text}. The terms in use do not mind.')]
+    return [Finding(False, f'{text}. The terms in use do not compare classes.')]
 
 
-def data_map(names, mapped):
+def data_map(names: Sequence[str], mapped: ClassMap) -> ClassMap:
     """The :class:`ClassMap` from the classes of the data to the teacher's."""
     return ClassMap(names or None, mapped.teacher, None if mapped.student is None else mapped.aliases)
 
 
-def _few(names):
+def _few(names: Sequence[str]) -> str:
     return f'{", ".join(names[:4])}{", ..." if names[4:] else ""} ({len(names)})'

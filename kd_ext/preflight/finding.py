@@ -1,13 +1,15 @@
-"""One thing that the preflight has to say."""
+"""What a check of the preflight has to say."""
+
+from __future__ import annotations
 
 from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """``fatal`` findings make a training pointless; others are worth a look.
+    """A message to the user.
 
     Attributes:
-        fatal: Whether the training should not be started.
+        fatal: Whether training would be pointless; otherwise it is a warning.
         text: What was found, and what to do about it.
     """
 

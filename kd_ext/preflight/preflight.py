@@ -1,13 +1,23 @@
 """The checks in order, and how they are shown."""
 
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any, Iterable, Iterator, Sequence
+
 import torch
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
+from kd_ext.build.configs import type_name
 from kd_ext.data.labelled import LabelledData, class_names, spread
 from kd_ext.data.regions import undisturbed
-from kd_ext.preflight.classes import compare_classes, data_map
+from kd_ext.data.unwrap import unwrap
+from kd_ext.errors import is_ours, value_error
+from kd_ext.preflight.classes import check_num_classes, compare_classes, data_map
 from kd_ext.preflight.finding import Finding
 from kd_ext.preflight.step_check import StepCheck
 from kd_ext.preflight.stopwatch import Stopwatch
@@ -21,157 +31,198 @@ class Preflight:
     """Looks at a distillation before it runs.
 
     Args:
-        cfg (Config): Of the training.
-        model (DetectionDistill): Built from it.
-        images (int): How many to look at, of the validation's where there are any.
-        size (int): Their longer side; smaller is faster.
-        watch (Stopwatch, optional): Of what went before.
+        cfg: Of the training.
+        model: The DetectionDistill built from it.
+        images: How many to look at: of the validation if it has annotated ones, else of the training.
+        size: Their longer side; smaller is faster.
+        watch: Has timed what went before.
+        console: To print on.
+
+    Raises:
+        ValueError: No image has annotations, or a head has fewer classes than the data.
     """
 
-    def __init__(self, cfg, model, images=IMAGES, size=320, watch=None):
+    def __init__(
+        self,
+        cfg: Config,
+        model: Any,
+        images: int = IMAGES,
+        size: int = 320,
+        watch: Stopwatch | None = None,
+        console: Console | None = None,
+    ) -> None:
         self.cfg, self.model = cfg, model
         self.watch = watch or Stopwatch()
-        self.console = Console()
+        self.console = console or Console()
+        self.names = class_names(cfg)
+        check_num_classes(model.student, self.names)
         with self.watch.part('reading the images'):
-            self._read(images, size)
-
-    def _read(self, images, size):
-        cfg = self.cfg
-        split = 'val' if cfg.get('val_dataloader') else 'train'
-        data = LabelledData(_resized(cfg, size), split)
-        samples = []
-        for index in spread(len(data), 4 * images):
-            sample = data[index]
-            if sample is not None and len(sample['data_samples'].gt_instances):
-                samples.append(sample)
-            if len(samples) == images:
-                break
+            samples = self._read(images, size)
         self.batches = [pseudo_collate([sample]) for sample in samples]
-        self.joined = pseudo_collate(samples[:2])
+        self.joined = pseudo_collate((samples * 2)[:2])
 
-    def classes(self):
-        """list[Finding] on the class lists."""
-        distiller, names = self.model.distiller, class_names(self.cfg)
-        return [
+    def _read(self, images: int, size: int) -> list[dict]:
+        cfg = _resized(self.cfg, size)
+        for split in ('val', 'train'):
+            if not cfg.get(f'{split}_dataloader'):
+                continue
+            try:
+                data = LabelledData(cfg, split)
+            except ValueError as error:
+                if split == 'train' or not is_ours(error):
+                    raise
+                continue
+            first = spread(len(data), 4 * images)
+            samples: list[dict] = []
+            for index in (*first, *sorted(set(range(len(data))) - set(first))):
+                sample = data[index] if data.annotated(index) else None
+                if sample is not None and len(sample['data_samples'].gt_instances):
+                    samples.append(sample)
+                if len(samples) == images:
+                    break
+            if samples:
+                return samples
+        raise value_error(
+            'train_dataloader.dataset',
+            'a data set with annotated images',
+            'none that its pipeline keeps',
+            'Correct ann_file, metainfo.classes and the filters of the pipeline.',
+        )
+
+    def classes(self) -> list[Finding]:
+        """Findings on the class lists."""
+        distiller = self.model.distiller
+        found = [
             finding
             for name, mapped in distiller.classes.items()
             for finding in compare_classes(
-                names, mapped, [term for term in distiller.by_class if distiller.teacher_of[term] == name]
+                self.names, mapped, [term for term in distiller.by_class if distiller.teacher_of[term] == name]
             )
         ]
+        lonely = [name for name, term in distiller.terms.items() if type(term.loss).__name__ == 'NCKDLoss']
+        if lonely and len(self.names) == 1:
+            found.append(
+                Finding(
+                    True,
+                    f'{" and ".join(lonely)} relates classes to one another, and the data has one class '
+                    f'({self.names[0]}): all its terms stay 0. NCKD needs two classes; take another method.',
+                )
+            )
+        return found
 
-    def sizes(self):
-        """list[Finding] on a teacher smaller than its student."""
+    def sizes(self) -> list[Finding]:
+        """Findings on a teacher smaller than its student."""
         count = _parameters(self.model.student)
         return [
             Finding(
                 False,
-                (
-                    f'The {_named(name)} has {_parameters(teacher):,} parameters and '
-                    f'the student {count:,}: are they swapped?'
-                ),
+                f'The {_named(name)} has {_parameters(teacher):,} parameters and the student {count:,}: are they '
+                'swapped?',
             )
             for name, teacher in self.model.teachers.items()
             if _parameters(teacher) < count
         ]
 
-    def teachers(self, thorough=True):
-        """The :class:`TeacherScore` of each teacher: dict."""
+    def teachers(self, thorough: bool = True) -> dict[str, TeacherScore]:
+        """The :class:`TeacherScore` of each teacher, by name."""
         scores = {}
         for name, teacher in self.model.teachers.items():
-            classes = data_map(class_names(self.cfg), self.model.distiller.classes[name])
+            classes = data_map(self.names, self.model.distiller.classes[name])
             with undisturbed(teacher):
                 scores[name] = TeacherScore(self.model, name, self.batches, classes, thorough)
         return scores
 
-    def step(self):
-        """The :class:`StepCheck` on two of them."""
+    def step(self) -> StepCheck:
+        """The :class:`StepCheck` on two of the images."""
         with undisturbed(self.model):
             self.model.train()
             return StepCheck(self.model, self.joined)
 
-    def short(self):
-        """The checks that take seconds: list[Finding]."""
+    def short(self) -> list[Finding]:
+        """The checks that take seconds."""
         return [*self.classes(), *self.sizes(), *_findings(self.teachers(thorough=False).values())]
 
-    def run(self):
-        """All checks, shown on the way: list[Finding]."""
+    def run(self) -> list[Finding]:
+        """All checks, shown on the way."""
         findings = [*self.classes(), *self.sizes()]
         self.console.print(f'matches\n{self.model.distiller.matches}\n', markup=False, highlight=False, soft_wrap=True)
         with self.watch.part("the teacher's own loss"):
             scores = self.teachers()
         for name, score in scores.items():
-            self.console.print(
-                _table(
-                    f"the {_named(name)}'s own loss on {len(score.batches)} images",
-                    ('inputs', 'loss'),
-                    ((kind, f'{loss:.3f}') for kind, loss in score.rows()),
-                )
+            self._show(
+                f"the {_named(name)}'s own loss on {len(score.batches)} images",
+                ('inputs', 'loss'),
+                ((kind, f'{loss:.3f}') for kind, loss in score.rows()),
             )
         with self.watch.part('the terms of a step'):
             step = self.step()
-        self.console.print(
-            _table(
-                'one step',
-                ('', 'value', 'share', 'gradient norm'),
-                ((name, f'{value:.4f}', f'{share:.1%}', f'{norm:.3g}') for name, value, share, norm in step.rows()),
-            )
+        self._show(
+            'one step',
+            ('', 'value', 'share', 'gradient norm'),
+            ((name, f'{value:.4f}', f'{share:.1%}', f'{norm:.3g}') for name, value, share, norm in step.rows()),
         )
         with self.watch.part('the cost of a step'):
             costs = step.costs()
-        self.console.print(
-            _table(
-                'a step of two small images',
-                ('', f'seconds{_threads()}', 'MiB'),
-                (
-                    (name, f'{seconds:.2f}', '' if memory is None else f'{memory:.0f}')
-                    for name, (seconds, memory) in costs.items()
-                ),
-            )
+        self._show(
+            'a step of two small images',
+            ('', f'seconds{_threads()}', 'MiB'),
+            (
+                (name, f'{seconds:.2f}', '' if memory is None else f'{memory:.0f}')
+                for name, (seconds, memory) in costs.items()
+            ),
         )
-        self.console.print(
-            _table('this check', ('', 'seconds'), ((part, f'{seconds:.1f}') for part, seconds in self.watch.rows()))
-        )
+        self._show('this check', ('', 'seconds'), ((part, f'{seconds:.1f}') for part, seconds in self.watch.rows()))
         return [*findings, *_findings(scores.values()), *step.findings()]
 
+    def _show(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        table = Table(title=title)
+        for index, column in enumerate(columns):
+            table.add_column(column, justify='right' if index else 'left', overflow='fold')
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
 
-def _findings(checks):
+
+def _findings(checks: Iterable[Any]) -> list[Finding]:
     return [finding for check in checks for finding in check.findings()]
 
 
-def _named(teacher):
+def _named(teacher: str) -> str:
     """``teacher``, or ``teacher big`` where there are several."""
     return 'teacher' if teacher == ONE else f'teacher {teacher}'
 
 
-def _threads():
+def _threads() -> str:
     """``, 2 threads`` on a CPU."""
     count = torch.get_num_threads()
     return '' if torch.cuda.is_available() else (f', {count} thread{"s" * (count > 1)}')
 
 
-def _parameters(model):
+def _parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def _resized(cfg, size):
-    """The config with every Resize of its test pipeline at ``size``."""
-    cfg = cfg.copy()
+def _resized(cfg: Config, size: int) -> Config:
+    """A copy of the config whose validation and test pipelines resize to ``size`` at most."""
+    cfg = deepcopy(cfg)
+    pipelines = [cfg.get('test_pipeline') or ()]
     for split in ('val', 'test'):
-        dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}
-        for step in dataset.get('pipeline') or ():
-            if str(step.get('type')).endswith('Resize') and 'scale' in step:
-                scale = step['scale']
-                larger = max(scale) if isinstance(scale, (list, tuple)) else (scale)
-                if larger > size:
-                    step['scale'] = (size, size)
+        dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
+        pipelines += [part.pipeline for part in unwrap(dataset)]
+    for step in (step for pipeline in pipelines for step in _steps(pipeline)):
+        if type_name(step).endswith('Resize') and 'scale' in step:
+            scale = step['scale']
+            larger = max(scale) if isinstance(scale, (list, tuple)) else scale
+            if larger > size:
+                step['scale'] = (size, size)
     return cfg
 
 
-def _table(title, columns, rows):
-    table = Table(title=title)
-    for index, column in enumerate(columns):
-        table.add_column(column, justify='right' if index else 'left', overflow='fold')
-    for row in rows:
-        table.add_row(*row)
-    return table
+def _steps(pipeline: Any) -> Iterator[dict]:
+    """The transforms of a pipeline, and those inside of TestTimeAug and the like."""
+    for step in pipeline if isinstance(pipeline, (list, tuple)) else ():
+        if isinstance(step, dict):
+            yield step
+            yield from _steps(step.get('transforms'))
+        else:
+            yield from _steps(step)

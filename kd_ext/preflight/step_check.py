@@ -1,10 +1,17 @@
 """One step of distillation, looked at closely."""
 
+from __future__ import annotations
+
+import functools
 import math
+from typing import Any, Iterator
 
 import torch
+from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
+from kd_ext.data.regions import unaugmented
+from kd_ext.errors import is_ours, value_error
 from kd_ext.preflight.finding import Finding
 from kd_ext.preflight.timing import cost
 
@@ -15,14 +22,18 @@ class StepCheck:
     """Values, shares and gradients of all terms in one training step.
 
     Args:
-        model (DetectionDistill): In training mode.
-        batch (dict): Collated, not preprocessed.
+        model: A DetectionDistill in training mode.
+        batch: Collated, not preprocessed.
+
+    Raises:
+        ValueError: The student fails on the batch without distillation, too.
     """
 
-    def __init__(self, model, batch):
+    def __init__(self, model: Any, batch: dict) -> None:
         self.model = model
-        self.batch = model.data_preprocessor(batch, True)
-        losses = model(**self.batch, mode='loss')
+        with unaugmented(model.data_preprocessor):
+            self.batch = model.data_preprocessor(batch, True)
+        losses = self._losses()
         self.total = float(model.parse_losses(losses)[0].detach())
         self.terms = {
             key[len('distill.loss_') :]: value for key, value in losses.items() if key.startswith('distill.loss_')
@@ -34,14 +45,34 @@ class StepCheck:
         self.gradients = {name: _norm(value, parameters) for name, value in self.terms.items()}
         self.values = {name: float(value.detach()) for name, value in self.terms.items()}
 
-    def rows(self):
+    def _losses(self) -> dict:
+        try:
+            return self.model(**self.batch, mode='loss')
+        except Exception as error:
+            if not is_ours(error):
+                self._try_student()
+            raise
+
+    def _try_student(self) -> None:
+        student = self.model.student
+        try:
+            student(**self.batch, mode='loss')
+        except Exception as error:
+            raise value_error(
+                f'the student {type(student).__name__}',
+                'a detector that trains on these images without distillation',
+                f'{type(error).__name__}: {error}',
+                'Correct model.student or its data: train the plain detector first.',
+            ) from error
+
+    def rows(self) -> Iterator[tuple[str, float, float, float]]:
         """``(term, value, share, gradient norm)`` for a table."""
         yield 'task loss', self.task, self.task / self.total, self.task_gradient
         for name, value in self.values.items():
             yield name, value, value / self.total, self.gradients[name]
 
-    def findings(self):
-        """list[Finding]"""
+    def findings(self) -> list[Finding]:
+        """What is wrong with the terms."""
         found = []
         for name, value in self.values.items():
             share, gradient = value / self.total, self.gradients[name]
@@ -85,27 +116,27 @@ class StepCheck:
                 )
         return found
 
-    def _weight(self, name):
-        """loss_weight of the entry that a term, or a part of it, is of."""
+    def _weight(self, name: str) -> float | None:
+        """loss_weight of the entry that a term, or a part of one, belongs to."""
         terms = self.model.distiller.terms
         entry = max((one for one in terms if f'{name}_'.startswith(f'{one}_')), key=len)
         return getattr(terms[entry].loss, 'loss_weight', None)
 
-    def costs(self):
+    def costs(self) -> dict[str, tuple[float, float | None]]:
         """Seconds and MiB of one step, of the student alone and distilled."""
 
-        def step(model, batch):
+        def step(model: Any, batch: dict) -> None:
             losses = model(**batch, mode='loss')
             model.parse_losses(losses)[0].backward()
             model.zero_grad(set_to_none=True)
 
         return {
-            name: cost(lambda model=model: step(model, self.batch))
+            name: cost(functools.partial(step, model, self.batch))
             for name, model in (('student alone', self.model.student), ('distilled', self.model))
         }
 
 
-def _norm(value, parameters):
+def _norm(value: torch.Tensor, parameters: list[torch.Tensor]) -> float:
     """Norm of the gradient of ``value`` in all ``parameters``."""
     if not value.requires_grad:
         return 0.0
@@ -114,7 +145,7 @@ def _norm(value, parameters):
     return float(torch.stack(norms).norm()) if norms else 0.0
 
 
-def build(cfg):
+def build(cfg: Config) -> Any:
     """The model of a config, as the runner would build it."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(cfg.model)

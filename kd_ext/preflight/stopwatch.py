@@ -1,7 +1,10 @@
-"""What the parts of a check cost."""
+"""Seconds that the parts of a check take."""
+
+from __future__ import annotations
 
 import contextlib
 import time
+from typing import Iterator
 
 
 class Stopwatch:
@@ -11,12 +14,12 @@ class Stopwatch:
         seconds (dict[str, float]): By part.
     """
 
-    def __init__(self):
-        self.seconds = {}
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
         self._start = time.perf_counter()
 
     @contextlib.contextmanager
-    def part(self, name):
+    def part(self, name: str) -> Iterator[None]:
         """Context whose seconds count as those of ``name``."""
         start = time.perf_counter()
         try:
@@ -25,11 +28,11 @@ class Stopwatch:
             self.seconds[name] = time.perf_counter() - start
 
     @property
-    def total(self):
+    def total(self) -> float:
         """Seconds since the watch was made."""
         return time.perf_counter() - self._start
 
-    def rows(self):
+    def rows(self) -> Iterator[tuple[str, float]]:
         """``(part, seconds)`` for a table, the total last."""
         yield from self.seconds.items()
         yield 'in all', self.total

@@ -5,18 +5,23 @@ other usual normalisations. A teacher that is no better than chance, or is bette
 loaded or configured wrongly.
 """
 
+from __future__ import annotations
+
 import copy
 import time
 from types import SimpleNamespace
+from typing import Any, Iterator, Sequence
 
 import torch
 from mmengine.registry import MODELS
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kd_ext.data.regions import alone
+from kd_ext.data.regions import alone, unaugmented
 from kd_ext.preflight.finding import Finding
 from kd_ext.taps.heads import own_loss_mode
 from kd_ext.teachers.build import initialise
+from kd_ext.teachers.class_map import ClassMap
 from kd_ext.teachers.inputs import InputAdapter
 
 RGB = [123.675, 116.28, 103.53]
@@ -39,27 +44,36 @@ class TeacherScore:
     """Losses of a teacher on a few images: as configured, and otherwise.
 
     Args:
-        model (DetectionDistill): With its teachers loaded.
-        name (str): Of the teacher to look at.
-        batches (list[dict]): Of one image each, collated, not preprocessed.
-        classes (ClassMap): Of the images' labels and the teacher.
-        thorough (bool): Whether to try other normalisations too.
-        seconds (float): No further image is begun after these.
+        model: A DetectionDistill with its teachers loaded.
+        name: The teacher to look at.
+        batches: One image each, collated, not preprocessed.
+        classes: From the images' labels to the teacher's.
+        thorough: Whether to try other normalisations too.
+        seconds: No further image is begun after these.
 
     Attributes:
         batches (list[dict]): Those that were looked at, preprocessed.
     """
 
-    def __init__(self, model, name, batches, classes, thorough=True, seconds=SECONDS):
+    def __init__(
+        self,
+        model: Any,
+        name: str,
+        batches: Sequence[dict],
+        classes: ClassMap,
+        thorough: bool = True,
+        seconds: float = SECONDS,
+    ) -> None:
         self.student, self.teacher = model.student, model.teachers[name]
-        self.batches = []
+        self.batches: list[dict] = []
         for batch in batches:
-            batch = model.data_preprocessor(batch, True)
+            with unaugmented(model.data_preprocessor):
+                batch = model.data_preprocessor(batch, True)
             samples = classes.to_teacher(batch['data_samples'])
             if len(samples[0].gt_instances):
                 self.batches.append(dict(batch, data_samples=samples))
         self.configured = self.untrained = torch.zeros(0)
-        self.others = {}
+        self.others: dict[str, Any] = {}
         if not self.batches:
             return
         used = model.adapters[name]
@@ -73,7 +87,7 @@ class TeacherScore:
         self.configured, self.untrained, *others = losses
         self.others.update(zip(self.others, others))
 
-    def _adapter(self, mean, std, bgr_to_rgb):
+    def _adapter(self, mean: list[float], std: list[float], bgr_to_rgb: bool) -> InputAdapter:
         own = self.teacher.data_preprocessor
         other = MODELS.build(
             dict(
@@ -86,18 +100,18 @@ class TeacherScore:
         )
         return InputAdapter(self.student, SimpleNamespace(data_preprocessor=other))
 
-    def _is_configured(self, adapter, used):
+    def _is_configured(self, adapter: InputAdapter, used: InputAdapter) -> bool:
         return adapter.flip == used.flip and bool(
             torch.allclose(adapter.scale, used.scale, rtol=1e-2)
             and torch.allclose(adapter.shift, used.shift, atol=1e-1)
         )
 
-    def _losses(self, forms, end):
+    def _losses(self, forms: list, end: float) -> Tensor:
         """The loss of each image in each form: (forms, images).
 
         Image by image, so that all forms have seen the same ones at the end.
         """
-        losses = []
+        losses: list[Tensor] = []
         for batch in self.batches:
             if len(losses) >= LEAST and time.perf_counter() > end:
                 break
@@ -105,8 +119,8 @@ class TeacherScore:
         self.batches = self.batches[: len(losses)]
         return torch.stack(losses, 1).double().cpu()
 
-    def findings(self):
-        """list[Finding]"""
+    def findings(self) -> list[Finding]:
+        """What is wrong with the teacher, or with what it is fed."""
         found = []
         if not self.batches:
             return [
@@ -147,7 +161,7 @@ class TeacherScore:
             )
         return found
 
-    def rows(self):
+    def rows(self) -> Iterator[tuple[str, float]]:
         """``(name, mean loss)`` for a table."""
         if not self.batches:
             return
@@ -158,7 +172,7 @@ class TeacherScore:
 
 
 @torch.no_grad()
-def _loss(model, adapter, batch):
+def _loss(model: Any, adapter: InputAdapter, batch: dict) -> Tensor:
     """The whole loss of a detector on one image, in eval mode."""
     heads = [model.bbox_head] if hasattr(model, 'bbox_head') else []
     inputs = adapter(batch['inputs'], batch['data_samples'])
@@ -169,7 +183,7 @@ def _loss(model, adapter, batch):
     return model.parse_losses(parts)[0]
 
 
-def _untrained(teacher):
+def _untrained(teacher: nn.Module) -> nn.Module:
     """The same network with new weights, BN on the statistics of the images.
 
     Its running statistics would be those of other weights, or none.

@@ -1,56 +1,20 @@
-"""Timing of candidates side by side, and what the numbers were taken on."""
+"""Seconds and memory of a single run."""
+
+from __future__ import annotations
 
 import ctypes
-import os
-import platform
 import re
-import statistics
 import time
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Any, Callable
 
 import torch
 
 STATUS = Path('/proc/self/status')
-MEMORY = (
-    'Peak resident memory of the process during one run above what it '
-    'held before (VmHWM after a reset, in MiB): temporaries and the '
-    "student's gradient count, the inputs do not."
-)
 
 
-def interleave(
-    candidates: Dict[str, Callable[[], None]],
-    repeats: int,
-    slow: Dict[str, int],
-    progress=None,
-    clock=time.perf_counter,
-) -> Dict[str, List[float]]:
-    """Seconds of every run of every candidate.
-
-    Each repeat runs all candidates one after the other, so that whatever else happens on the machine meets all of
-    them; the first one moves on by one each time. Each turn is two runs, and the second is timed: the first would
-    pay for the pages and caches that the candidate before left. ``slow`` names those that run in fewer repeats,
-    after all others and once: they take gigabytes, and what the allocator keeps of those makes every later
-    candidate, mse most of all, faster than in a training. ``clock=time.process_time`` counts the seconds of all
-    threads of this process, which others on the machine disturb less.
-    """
-    names = [name for name in candidates if name not in slow]
-    times = {name: [] for name in candidates}
-    for repeat in range(repeats):
-        first = repeat % len(names)
-        for name in names[first:] + names[:first]:
-            candidates[name]()
-            times[name].append(_seconds(candidates[name], clock))
-        if progress is not None:
-            progress()
-    for name, runs in slow.items():
-        if name in candidates:
-            times[name] = [_seconds(candidates[name], clock) for _ in range(runs)]
-    return times
-
-
-def _seconds(run, clock=time.perf_counter):
+def seconds(run: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds of one run, with all that it has left to a GPU."""
     _synchronise()
     start = clock()
     run()
@@ -58,39 +22,13 @@ def _seconds(run, clock=time.perf_counter):
     return clock() - start
 
 
-def _synchronise():
+def _synchronise() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
-def summarise(times: Dict[str, List[float]], unit: str) -> Dict[str, dict]:
-    """Median, quartiles, and the ratio to ``unit`` in the same repeat."""
-    rows = {}
-    for name, values in times.items():
-        ratios = [value / one for value, one in zip(values, times[unit])]
-        low, high = quartiles(values)
-        rows[name] = dict(
-            runs=len(values),
-            median_ms=1e3 * statistics.median(values),
-            quartile_low_ms=1e3 * low,
-            quartile_high_ms=1e3 * high,
-            min_ms=1e3 * min(values),
-            ratio=statistics.median(ratios),
-            ratio_quartiles=list(quartiles(ratios)),
-        )
-    return rows
-
-
-def quartiles(values):
-    """Lower and upper quartile; of one value it twice."""
-    if len(values) < 2:
-        return values[0], values[0]
-    low, _, high = statistics.quantiles(values, n=4, method='inclusive')
-    return low, high
-
-
-def peak_memory(run: Callable[[], None]) -> Optional[float]:
-    """Memory one run takes on top, in MiB; see ``MEMORY``.
+def peak_memory(run: Callable[[], Any]) -> float | None:
+    """Memory one run takes on top, in MiB; temporaries and gradients count, inputs do not.
 
     On a GPU it is the allocator's own peak. None where neither can be read.
     """
@@ -110,33 +48,13 @@ def peak_memory(run: Callable[[], None]) -> Optional[float]:
     return (_status('VmHWM') - before) / 2**10
 
 
-def cost(run: Callable[[], None]) -> Tuple[float, Optional[float]]:
+def cost(run: Callable[[], Any]) -> tuple[float, float | None]:
     """Seconds and :func:`peak_memory` of a single run."""
-    times = []
-    memory = peak_memory(lambda: times.append(_seconds(run)))
+    times: list[float] = []
+    memory = peak_memory(lambda: times.append(seconds(run)))
     return times[0], memory
 
 
-def _status(key):
-    return int(re.search(rf'{key}:\s+(\d+) kB', STATUS.read_text()).group(1))
-
-
-def machine() -> dict:
-    """What a reader needs to judge the numbers."""
-    cpu = platform.processor()
-    info = Path('/proc/cpuinfo')
-    if info.exists():
-        match = re.search(r'model name\s*: (.+)', info.read_text())
-        cpu = match.group(1) if match else cpu
-    return dict(
-        cpu=cpu,
-        cores=os.cpu_count(),
-        threads=torch.get_num_threads(),
-        gpu=(torch.cuda.get_device_name() if torch.cuda.is_available() else None),
-        load_average=round(os.getloadavg()[0], 2),
-        torch=torch.__version__,
-        python=platform.python_version(),
-        system=platform.platform(),
-        blas='MKL' if torch.backends.mkl.is_available() else 'other',
-        memory=MEMORY,
-    )
+def _status(key: str) -> int:
+    found = re.search(rf'{key}:\s+(\d+) kB', STATUS.read_text())
+    return int(found[1]) if found else 0

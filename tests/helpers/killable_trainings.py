@@ -15,7 +15,7 @@ _CONTEXT.set_forkserver_preload(
     [
         'kd_ext',
         'kd_ext.algorithms',
-        'kd_ext.cli',
+        'kd_ext.cli.train',
         'kd_ext.losses',
         'kd_ext.connectors',
         'mmdet.datasets',
@@ -49,7 +49,7 @@ def apart(function, *args, timeout=120):
 def _run(output, function, *args):
     import torch
 
-    from kd_ext.cli import run
+    from kd_ext.cli.errors import run
 
     output = os.open(output, os.O_WRONLY)
     for stream in (1, 2):
@@ -67,7 +67,9 @@ def go_on(config, kill_at=None, delay=0.0):
     from mmengine.config import Config
     from mmengine.hooks import Hook
 
-    from kd_ext import cli
+    from kd_ext.cli.runner import build_runner
+    from kd_ext.engine.interruption import Interruption, train
+    from kd_ext.engine.resume import choose_checkpoint
 
     timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL))
 
@@ -82,10 +84,10 @@ def go_on(config, kill_at=None, delay=0.0):
 
     cfg = Config.fromfile(config)
     cfg.merge_from_dict(dict(launcher='none', resume=True, load_from=None))
-    cli.choose_checkpoint(cfg)
-    runner = cli.build_runner(cfg)
+    choose_checkpoint(cfg)
+    runner = build_runner(cfg)
     runner.register_hook(Kill())
-    cli.train(runner, cli.Interruption())
+    train(runner, Interruption())
 
 
 def go_on_dying(config, name):

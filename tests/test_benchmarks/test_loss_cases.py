@@ -4,10 +4,10 @@ from torch.testing import assert_close
 
 from benchmarks.loss_cases import CASES
 from benchmarks.loss_rivals import formed_lipschitz_loss, loop_nd_loss, loop_rcka_loss, svd_lipschitz_loss
+from benchmarks.timing import interleave, machine, peak_memory, summarise
 from kd_ext.losses.lipschitz_loss import lipschitz_loss
 from kd_ext.losses.nd_loss import nd_loss
 from kd_ext.losses.rcka_loss import rcka_loss
-from kd_ext.preflight.timing import interleave, machine, peak_memory, summarise
 
 
 def test_rivals_compute_the_same():

@@ -1,15 +1,14 @@
 """Without mmsegmentation: all else works, and what names it says so."""
 
-import argparse
 import sys
 
 import pytest
 from mmengine.config import Config
 from mmengine.hub import get_config
 
-from kd_ext import cli
 from kd_ext.build.configs import find_config
 from kd_ext.build.extras import require_extra
+from kd_ext.cli.config import load_config
 from tests.helpers.tiny_detectors import build, distill, fcos
 
 TEXT = (
@@ -71,9 +70,8 @@ def test_what_names_mmseg(without, monkeypatch, read):
 def test_default_scope_of_a_run(without, tmp_path):
     path = tmp_path / 'config.py'
     path.write_text("default_scope = 'mmseg'\nmodel = dict()\n")
-    args = argparse.Namespace(config=str(path), launcher='none', cfg_options=None, work_dir=None)
     with without('mmseg', 'ftfy', 'regex'):
-        cli.load_config(args)
+        load_config(str(path))
 
 
 def test_detectors_need_no_extra(without):

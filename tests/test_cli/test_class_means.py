@@ -1,6 +1,5 @@
 """tools/class_means.py, from the command line to the file."""
 
-import importlib.util
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ import torch
 from torch.testing import assert_close
 
 from kd_ext.class_means.stored import load_class_means
+from kd_ext.cli import class_means
 from kd_ext.teachers.class_map import ClassMap
 from tests.helpers import class_means_by_hand as by_hand
 from tests.helpers import short_trainings as training
@@ -24,17 +24,13 @@ FCOS, FASTER = tiny.fcos(num_classes=6), tiny.faster_rcnn(num_classes=6)
 
 
 @pytest.fixture
-def tool(monkeypatch):
+def tool():
     """Calls the tool's ``main`` in this process."""
-    spec = importlib.util.spec_from_file_location('class_means_tool', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
     handlers = {one: signal.getsignal(one) for one in signals}
 
     def call(*args):
-        monkeypatch.setattr(sys, 'argv', ['x', *map(str, args)])
-        module.main()
+        class_means.main.__wrapped__([*map(str, args)])
 
     yield call
     for signum, handler in handlers.items():

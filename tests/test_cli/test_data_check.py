@@ -7,8 +7,8 @@ import sys
 import pytest
 from mmengine.config import Config
 
-from kd_ext import cli
 from kd_ext.cli import errors
+from kd_ext.cli.data_check import check_checkpoint, check_data
 from kd_ext.engine.interruption import SIGNALS
 from kd_ext.errors import expected
 from tests.helpers.data_sets import ROOT
@@ -30,7 +30,7 @@ def dataset(root, **changes):
 
 
 def check(data_of_train, **others):
-    cli.check_data(Config(dict(train_dataloader=dict(dataset=data_of_train), **others)), ('train', 'val'))
+    check_data(Config(dict(train_dataloader=dict(dataset=data_of_train), **others)), ('train', 'val'))
 
 
 def problems(*args, **kwargs):
@@ -48,7 +48,7 @@ def test_all_there(data):
         dataset('not/there', ann_file=f'{data}/annotations/train.json', data_prefix=dict(img=f'{data}/images'))
     )  # root is unused
     check(dict(type='Own'))
-    cli.check_data(Config(dict(val_dataloader=None)), ('train', 'val'))
+    check_data(Config(dict(val_dataloader=None)), ('train', 'val'))
 
 
 @pytest.mark.parametrize(
@@ -129,11 +129,11 @@ def test_all_problems_at_once(data):
 def test_checkpoint(tmp_path):
     (tmp_path / 'epoch_12.pth').touch()
     for good in (None, str(tmp_path / 'epoch_12.pth'), 'https://host/a.pth', 'torchvision://resnet50'):
-        cli.check_checkpoint('checkpoint', good)
+        check_checkpoint('checkpoint', good)
     with pytest.raises(FileNotFoundError, match=r'Did you mean: epoch_12.pth'):
-        cli.check_checkpoint('checkpoint', str(tmp_path / 'epoch_2.pth'))
+        check_checkpoint('checkpoint', str(tmp_path / 'epoch_2.pth'))
     with pytest.raises(FileNotFoundError, match='There is no checkpoint in'):
-        cli.check_checkpoint('--resume', str(tmp_path / 'none/epoch_2.pth'))
+        check_checkpoint('--resume', str(tmp_path / 'none/epoch_2.pth'))
 
 
 @pytest.fixture

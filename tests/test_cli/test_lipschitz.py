@@ -1,18 +1,17 @@
 """tools/analysis/lipschitz.py, from the command line to its files."""
 
-import importlib.util
 import json
-import sys
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from kd_ext.cli import lipschitz
 from tests.helpers import class_means_by_hand as by_hand
 from tests.helpers import short_trainings as training
 from tests.helpers import tiny_detectors as tiny
-from tests.helpers.data_sets import COCO128, ROOT
+from tests.helpers.data_sets import COCO128
 
 FCOS = tiny.fcos(num_classes=6)
 FASTER = tiny.faster_rcnn(8, num_classes=6)
@@ -21,15 +20,11 @@ STAGES, ALL = (1, 2, 3), (0, 1, 2, 3)
 
 
 @pytest.fixture
-def tool(monkeypatch):
+def tool():
     """Calls the tool's ``main``; what it wrote."""
-    spec = importlib.util.spec_from_file_location('lipschitz_tool', ROOT / 'tools/analysis/lipschitz.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def call(out, *args):
-        monkeypatch.setattr(sys, 'argv', ['x', *map(str, args), '--out', str(out), '--workers', '0'])
-        module.main()
+        lipschitz.main.__wrapped__([*map(str, args), '--out', str(out), '--workers', '0'])
         picture = (out / 'lipschitz.png').read_bytes()
         assert picture.startswith(b'\x89PNG')
         assert 5_000 < len(picture) < 100_000

@@ -1,32 +1,26 @@
 """tools/analysis/neural_collapse.py, from the command line to its files."""
 
-import importlib.util
 import json
-import sys
 
 import pytest
 import torch
 
 from kd_ext.analysis.neural_collapse import measure
 from kd_ext.class_means.moments import Moments
+from kd_ext.cli import neural_collapse
 from tests.helpers import class_means_by_hand as by_hand
 from tests.helpers import short_trainings as training
 from tests.helpers import tiny_detectors as tiny
-from tests.helpers.data_sets import ROOT
 
 FCOS, FASTER = tiny.fcos(num_classes=6), tiny.faster_rcnn(num_classes=6)
 
 
 @pytest.fixture
-def tool(monkeypatch):
+def tool():
     """Calls the tool's ``main``; what it wrote."""
-    spec = importlib.util.spec_from_file_location('neural_collapse_tool', ROOT / 'tools/analysis/neural_collapse.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def call(out, *args):
-        monkeypatch.setattr(sys, 'argv', ['x', *map(str, args), '--out', str(out), '--workers', '0'])
-        module.main()
+        neural_collapse.main.__wrapped__([*map(str, args), '--out', str(out), '--workers', '0'])
         picture = (out / 'neural_collapse.png').read_bytes()
         assert picture.startswith(b'\x89PNG') and len(picture) > 10_000
         return json.loads((out / 'neural_collapse.json').read_text())

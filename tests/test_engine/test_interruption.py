@@ -13,8 +13,8 @@ from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from kd_ext import cli
 from kd_ext.engine import interruption as interrupt
+from kd_ext.engine.interruption import Interruption, train
 
 EPOCH = 5  # iterations
 
@@ -61,7 +61,7 @@ class Seen(Hook):
 @pytest.fixture
 def interruption():
     handlers = {one: signal.getsignal(one) for one in (*interrupt.SIGNALS, signal.SIGCHLD)}
-    yield cli.Interruption()
+    yield Interruption()
     for signum, handler in handlers.items():
         signal.signal(signum, handler)
 
@@ -101,7 +101,7 @@ def runner(work_dir, seen, by_epoch=True, hooks=(), **kwargs):
 def interrupted(interruption, tmp_path, *args, **kwargs):
     one = runner(tmp_path, *args, **kwargs)
     with pytest.raises(interrupt.Interrupted, match='--resume') as info:
-        cli.train(one, interruption)
+        train(one, interruption)
     checkpoint = torch.load(tmp_path / 'interrupted.pth')
     assert (tmp_path / 'last_checkpoint').read_text() == str(tmp_path / 'interrupted.pth')
     assert not list(tmp_path.glob('*.part'))
@@ -176,7 +176,7 @@ def test_parameter_groups_get_their_rates_back(interruption, tmp_path):
     one = runner(tmp_path, seen)
     one.optim_wrapper['paramwise_cfg'] = dict(bias_lr_mult=2.0)
     with pytest.raises(interrupt.Interrupted):
-        cli.train(one, interruption)
+        train(one, interruption)
     optimizer = torch.load(tmp_path / 'interrupted.pth')['optimizer']
     rates = [group['lr'] for group in optimizer['param_groups']]
     assert rates == pytest.approx([seen.rates[EPOCH], 2 * seen.rates[EPOCH]])
@@ -203,13 +203,13 @@ def test_dead_worker_after_a_signal(interruption, tmp_path, monkeypatch):
 
     monkeypatch.setattr(one, 'train', train)
     with pytest.raises(interrupt.Interrupted):
-        cli.train(one, interruption)
+        train(one, interruption)
     meta = torch.load(tmp_path / 'interrupted.pth')['meta']
     assert (meta['epoch'], meta['iter']) == (0, 0)
 
 
 def test_no_signal_no_file(interruption, tmp_path):
-    cli.train(runner(tmp_path, Seen()), interruption)
+    train(runner(tmp_path, Seen()), interruption)
     assert not (tmp_path / 'interrupted.pth').exists()
 
 

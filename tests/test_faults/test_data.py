@@ -8,7 +8,7 @@ import torch
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 
-from kd_ext import cli
+from kd_ext.cli.data_check import check_data
 from kd_ext.engine import policies
 from kd_ext.errors import is_ours
 from tests.helpers.killable_trainings import apart, go_on, go_on_without_worker
@@ -84,7 +84,7 @@ def test_annotations_that_cannot_be_read(data, tmp_path, change, fault):
     change(data / TRAIN)
     cfg = Config.fromfile(write(tmp_path, data))
     with pytest.raises(FileNotFoundError) as info:
-        cli.check_data(cfg, ('train', 'val'))
+        check_data(cfg, ('train', 'val'))
     assert is_ours(info.value)
     assert str(info.value).startswith(
         f"Expected train_dataloader.dataset.ann_file to be a file with annotations, but got '{data}/{TRAIN}' ({fault}"

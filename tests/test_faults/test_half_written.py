@@ -8,8 +8,8 @@ import torch
 from mmengine.config import Config
 from mmengine.fileio import LocalBackend
 
-from kd_ext.cli import choose_checkpoint
 from kd_ext.engine import policies, whole_checkpoints
+from kd_ext.engine.resume import choose_checkpoint
 from kd_ext.engine.whole_files import check_place, replacing, write_text
 from kd_ext.errors import is_ours
 from tests.helpers.killable_trainings import KILLED, apart, go_on, go_on_dying, go_on_limited

@@ -1,13 +1,15 @@
 """Plausible mistakes, each with the whole of what a user reads."""
 
-import argparse
 import re
 
 import pytest
 import torch
 from mmengine.config import Config
 
-from kd_ext import cli, distill_config, distill_entries
+from kd_ext import distill_config, distill_entries
+from kd_ext.cli import train
+from kd_ext.cli.config import training_config
+from kd_ext.cli.errors import message
 from kd_ext.recipes import METHODS
 from kd_ext.teachers.build import build_teacher
 from tests.helpers import detector_zoo as zoo
@@ -29,7 +31,7 @@ def told(call, *args, **kwargs):
     """The text of the error that a call ends in."""
     with pytest.raises((ValueError, TypeError, FileNotFoundError)) as info:
         call(*args, **kwargs)
-    return cli.errors.message(info.value)
+    return message(info.value)
 
 
 @pytest.fixture(scope='module')
@@ -84,11 +86,7 @@ def test_methods(methods, text):
 
 def command_line(*argv):
     """What tools/train.py makes of its arguments: the config."""
-    parser = argparse.ArgumentParser()
-    cli.add_shared_options(parser)
-    cli.add_distill_options(parser)
-    args = cli.parse(parser, [str(arg) for arg in (CONFIG, *argv)])
-    return cli.apply_distill_options(cli.load_config(args), args)
+    return training_config(train.parse_args([str(arg) for arg in (CONFIG, *argv)], None))
 
 
 def test_options_of_the_plain_config_and_of_the_distillation(tmp_path):

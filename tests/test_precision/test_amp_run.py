@@ -7,7 +7,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from kd_ext import cli
+from kd_ext.cli.config import enable_amp
 from kd_ext.recipes import distill_entries
 from tests.helpers import short_trainings as training
 from tests.helpers.tiny_detectors import build
@@ -27,7 +27,7 @@ class Terms(Hook):
 def test_trains(shapes, tmp_path):
     cfg = training.config(shapes, tmp_path / 'work', training.save_teacher(tmp_path), epochs=1)
     cfg.model.distill = distill_entries(['rcka', 'reviewkd', 'lipschitz', 'kd++', 'nckd'])
-    cli.enable_amp(cfg)
+    enable_amp(cfg)
     runner, terms = Runner.from_cfg(cfg), Terms()
     runner.register_hook(terms)
     runner.train()

@@ -117,7 +117,7 @@ def test_other_classes(shapes, trained, tmp_path, classes, fatal, text):
     assert 'kl compare class by class' in found[0].text
     cfg = config(shapes, tmp_path, path, rcka=tiny.rcka(), nd=dict(type='kd_ext.NDLoss', at='embedding'))
     found = Preflight(cfg, tiny.build(cfg.model), images=1).classes()
-    assert not found[0].fatal and 'do not mind' in found[0].text
+    assert not found[0].fatal and 'do not compare classes' in found[0].text
     cfg.model.classes = dict(student=class_names(cfg))
     found = Preflight(cfg, tiny.build(cfg.model), images=1).run()
     texts = [

@@ -1,0 +1,4 @@
+from kd_ext.cli.command import main
+
+if __name__ == '__main__':
+    main()
