@@ -23,8 +23,6 @@ from typing import Sequence
 
 from mmengine.runner import Runner
 
-from kd_ext.build.configs import distills
-from kd_ext.build.detector import student_config
 from kd_ext.cli.arguments import add_config_options, add_distill_options, add_work_dir, parse, tool_parser
 from kd_ext.cli.check import look
 from kd_ext.cli.config import enable_amp, enable_lr_scaling, make_folder, training_config
@@ -60,8 +58,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     if rank() == 0:
         warn_of_another_run(folder, bool(cfg.get('resume')))
     runner = build_runner(cfg)
-    if rank() == 0 and distills(cfg.model):
-        student_config(cfg).dump(folder / 'student.py')
     if not args.skip_check:
         look(runner)
     check_batches(runner)

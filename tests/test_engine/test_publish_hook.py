@@ -10,7 +10,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from kd_ext import cli
+from kd_ext.cli.runner import build_runner
+from kd_ext.engine.interruption import Interruption, train
 from kd_ext.engine.publish_hook import plain_config, publish
 from tests.helpers.short_trainings import STUDENT, config, save_teacher
 
@@ -46,8 +47,8 @@ def trained(shapes, tmp_path_factory):
     )
     cfg.launcher = 'none'
     cfg.custom_imports = dict(imports=['kd_ext.engine.amp'])
-    runner = cli.build_runner(cfg)
-    cli.train(runner, cli.Interruption())
+    runner = build_runner(cfg)
+    train(runner, Interruption())
     return folder / 'work'
 
 
