@@ -12,13 +12,26 @@ The alignment of the transposes needs no D x D matrix, because :math:`\langle X^
 XY^T\rVert_F^2` and :math:`\lVert X^TX\rVert_F = \lVert XX^T\rVert_F`. So the loss is a function of P x P products
 alone, and its gradient in X is :math:`A X + B Y` with two P x P matrices A and B.
 
+With :math:`\hat K = K / \lVert K\rVert_F` and its rows :math:`\hat k_i`, the loss is a squared distance, and bounds
+the maximum mean discrepancy (MMD, linear kernel) of the two sets of rows:
+
+.. math::
+    1 - CKA(X, Y) = \tfrac{1}{2} \lVert\hat K_X - \hat K_Y\rVert_F^2
+        \ge \tfrac{P}{2} \Big\lVert\frac{1}{P}\sum_i \hat k_{X,i} - \frac{1}{P}\sum_i \hat k_{Y,i}\Big\rVert^2
+
+(With centring the rows have mean 0, so the bound says something for ``center=False`` alone.)
+
 Source: Kornblith et al., Similarity of Neural Network Representations Revisited, ICML 2019, arXiv 1905.00414.
 """
 
-from typing import Callable, List, NamedTuple, Tuple
+from __future__ import annotations
+
+from typing import Any, Callable, List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor
+
+from kd_ext.losses.precision import differentiable_once
 
 EPS = 1e-6
 
@@ -30,7 +43,7 @@ class Task(NamedTuple):
     columns: float
     center: bool
 
-    def views(self) -> List['Task']:
+    def views(self) -> list[Task]:
         """Tasks that need one set of products each.
 
         Rows and columns share theirs, unless each is centred its own way.
@@ -44,7 +57,7 @@ class Task(NamedTuple):
 Terms = List[Tuple[Tensor, Tensor]]
 
 
-def _centered(rows, task):
+def _centered(rows: Tensor, task: Task) -> tuple[Tensor, Tensor | float]:
     """Rows without their mean, and the energy that went with it, (C,).
 
     Columns are compared after each row's mean is taken out. Rows lose one mean per problem, which changes nothing
@@ -57,11 +70,11 @@ def _centered(rows, task):
     return rows - mean, lost
 
 
-def _scaled_gram(rows, lost):
+def _scaled_gram(rows: Tensor, lost: Tensor | float) -> tuple[Tensor, Tensor]:
     """a^2 X X^T of trace 1, and a of (C, 1, 1).
 
-    a is 0, which switches a problem off, where the root mean square of X is below EPS, or is rounding noise beside
-    the mean that was taken out.
+    a is 0, which switches a problem off, where the root mean square of X is below EPS, or no more than the rounding
+    errors of the mean that was taken out.
     """
     gram = rows @ rows.mT
     trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -70,19 +83,19 @@ def _scaled_gram(rows, lost):
     return gram.mul_(scale.square()), scale
 
 
-def _center_gram(gram):
+def _center_gram(gram: Tensor) -> Tensor:
     """H K H without forming H."""
     mean = gram.mean(-1, keepdim=True)
     return gram - mean - mean.mT + mean.mean(-2, keepdim=True)
 
 
-def _inverse_norm(gram):
+def _inverse_norm(gram: Tensor) -> Tensor:
     """1 / ||K||_F of (C, 1, 1); 0, as in ``_scaled_gram``, without signal."""
     norm = gram.flatten(1).norm(dim=1)[:, None, None]
     return torch.where(norm > EPS, norm, torch.inf).reciprocal()
 
 
-def _of_rows(gram_x, gram_y, center):
+def _of_rows(gram_x: Tensor, gram_y: Tensor, center: bool) -> tuple[Tensor, Tensor]:
     """CKA of the rows, and its gradient in gram_x."""
     if center:
         gram_x, gram_y = _center_gram(gram_x), _center_gram(gram_y)
@@ -92,19 +105,21 @@ def _of_rows(gram_x, gram_y, center):
     return value.sum(), (unit_y - value * unit_x).mul_(inverse)
 
 
-def _of_columns(gram_x, gram_y, cross):
+def _of_columns(gram_x: Tensor, gram_y: Tensor, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """CKA of the columns, and its gradients in gram_x and in X Y^T."""
     inverse = _inverse_norm(gram_x)
     both = inverse * _inverse_norm(gram_y)
     value = cross.square().sum((-2, -1), keepdim=True) * both
-    return (value.sum(), gram_x * (-value * inverse.square()), cross * (2 * both))
+    return value.sum(), gram_x * (-value * inverse.square()), cross * (2 * both)
 
 
-def _view_loss(x, y, task):
+def _view_loss(x: Tensor, y: Tensor, task: Task) -> tuple[Tensor, Terms]:
     """Value of one view and the terms of its gradient."""
     (x, lost_x), (y, lost_y) = _centered(x, task), _centered(y, task)
     (gram_x, a), (gram_y, b) = _scaled_gram(x, lost_x), _scaled_gram(y, lost_y)
-    loss, slope_x, terms = 0.0, 0.0, []
+    loss: Any = 0.0
+    slope_x: Any = 0.0
+    terms: Terms = []
     if task.rows:
         value, slope = _of_rows(gram_x, gram_y, task.center)
         loss = loss + task.rows * (len(x) - value)
@@ -120,7 +135,7 @@ def _view_loss(x, y, task):
     return loss, [(slope_x * (2 * a.square()), x), *terms]
 
 
-def alignment_loss(x: Tensor, y: Tensor, task: Task) -> Tuple[Tensor, Terms]:
+def alignment_loss(x: Tensor, y: Tensor, task: Task) -> tuple[Tensor, Terms]:
     """Sum over C problems of w (1 - CKA), and the terms of its gradient.
 
     Args:
@@ -129,7 +144,7 @@ def alignment_loss(x: Tensor, y: Tensor, task: Task) -> Tuple[Tensor, Terms]:
         task: Weights and centring.
     """
     values, terms = zip(*(_view_loss(x, y, view) for view in task.views()))
-    return sum(values), sum(terms, [])
+    return torch.stack(values).sum(), [term for view in terms for term in view]
 
 
 def alignment_grad(terms: Terms) -> Tensor:
@@ -149,24 +164,28 @@ class AlignmentLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, preds_S: Tensor, preds_T: Tensor, to_rows: Callable[[Tensor], Tensor], step: int, task: Task):
+    def forward(
+        ctx: Any, preds_S: Tensor, preds_T: Tensor, to_rows: Callable[[Tensor], Tensor], step: int, task: Task
+    ) -> Tensor:
         ctx.args = to_rows, step, task
         ctx.save_for_backward(preds_S, preds_T)
-        total, ctx.grads = _value_and_grads(preds_S, preds_T, *ctx.args, ctx.needs_input_grad[0])
+        total, ctx.grads = _value_and_grads(preds_S, preds_T, ctx.needs_input_grad[0], *ctx.args)
         return total
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
+    @differentiable_once
+    def backward(ctx: Any, grad: Tensor) -> tuple:
         grads, ctx.grads = ctx.grads, None
-        if grads is None:  # a second time, through a graph that was retained
+        if grads is None:  # a second backward, through a retained graph
             preds_S, preds_T = ctx.saved_tensors
             with torch.autocast(grad.device.type, enabled=False):
-                _, grads = _value_and_grads(preds_S, preds_T, *ctx.args, True)
+                _, grads = _value_and_grads(preds_S, preds_T, True, *ctx.args)
         return grads.mul_(grad), None, None, None, None
 
 
-def _value_and_grads(preds_S, preds_T, to_rows, step, task, want_grads):
+def _value_and_grads(
+    preds_S: Tensor, preds_T: Tensor, want_grads: bool, to_rows: Callable[[Tensor], Tensor], step: int, task: Task
+) -> tuple[Tensor, Tensor | None]:
     total = preds_S.new_zeros(())
     grads = torch.empty_like(preds_S) if want_grads else None
     for start in range(0, preds_S.shape[1], step):
@@ -176,6 +195,6 @@ def _value_and_grads(preds_S, preds_T, to_rows, step, task, want_grads):
             rows = to_rows(student)
         value, terms = alignment_loss(rows.detach(), to_rows(preds_T[:, part]), task)
         total += value
-        if want_grads:
+        if grads is not None:
             (grads[:, part],) = torch.autograd.grad(rows, student, alignment_grad(terms))
     return total, grads

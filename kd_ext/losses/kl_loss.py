@@ -14,27 +14,19 @@ computes the softmax form too; this one stays in fp32 under AMP, gives a zero th
 mean over nothing is nan), and has the sigmoid form.
 """
 
-from typing import Optional, Union
+from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce, get_world_size
 from torch import Tensor, nn
 
-from kd_ext.errors import is_number, value_error
-from kd_ext.losses.checks import check_pair, check_weight
+from kd_ext.losses.checks import check_flag, check_pair, check_temperature, check_weight
 from kd_ext.losses.precision import full_precision
 from kd_ext.registry import MODELS
 
 
-def check_temperature(value):
-    """A finite number > 0."""
-    if not is_number(value) or value <= 0:
-        raise value_error('tau', 'a finite number > 0', repr(value))
-    return float(value)
-
-
-def _binary_terms(preds_S, preds_T):
+def _binary_terms(preds_S: Tensor, preds_T: Tensor) -> Tensor:
     """KL of both outcomes of every class: (N, K)."""
     # log(1 - sigmoid(x)) is logsigmoid(-x), finite for any x
     yes, no = F.logsigmoid(preds_T), F.logsigmoid(-preds_T)
@@ -47,20 +39,20 @@ def kl_logits_loss(
     preds_T: Tensor,
     tau: float = 1.0,
     use_sigmoid: bool = False,
-    avg_factor: Union[float, Tensor, None] = None,
+    avg_factor: float | Tensor | None = None,
 ) -> Tensor:
     """T^2 KL(teacher || student) of logits; see the module's formula.
 
     Args:
-        preds_S: Student logits (N, K); the gradient goes here only.
-        preds_T: Teacher logits (N, K), detached.
+        preds_S: Student logits (N, K); only they get a gradient.
+        preds_T: Teacher logits (N, K).
         tau: Temperature T > 0. T^2 keeps the size of the gradient.
         use_sigmoid: For heads that score each class by a sigmoid.
         avg_factor: Divisor in place of N, e.g. its mean over processes.
 
     Returns:
-        Scalar >= 0, summed over classes, mean over the N rows; 0 where both give the same probabilities. No rows
-        give a zero that is still in the graph.
+        Scalar >= 0 up to rounding errors, summed over classes, mean over the N rows; 0 where both give the same
+        probabilities. Without rows, a zero that is still in the graph.
 
     Raises:
         TypeError: Not two tensors.
@@ -90,23 +82,22 @@ class LogitKLLoss(nn.Module):
     """:func:`kl_logits_loss` times a weight.
 
     Args:
-        tau (float): Temperature.
-        use_sigmoid (bool, optional): For heads that score each class by a sigmoid; None takes what the detector's
-            head does, or False.
-        loss_weight (float): Factor on the whole.
+        tau: Temperature.
+        use_sigmoid: For heads that score each class by a sigmoid; None takes what the detector's head does, or False.
+        loss_weight: Factor on the whole.
 
     Raises:
-        ValueError: ``tau`` is not positive, or the weight is negative.
+        ValueError: ``tau`` is not positive, the weight is negative, or ``use_sigmoid`` is neither True nor False.
     """
 
-    def __init__(self, tau: float = 1.0, use_sigmoid: Optional[bool] = None, loss_weight: float = 1.0) -> None:
+    def __init__(self, tau: float = 1.0, use_sigmoid: bool | None = None, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.tau = check_temperature(tau)
-        self.use_sigmoid = use_sigmoid
+        self.use_sigmoid = None if use_sigmoid is None else check_flag('use_sigmoid', use_sigmoid)
         self.loss_weight = check_weight('loss_weight', loss_weight)
 
     def setup(self, use_sigmoid: bool) -> None:
-        """Takes over how the detector's head scores, unless it was given."""
+        """Takes from the detector's head how it scores, unless the config says so."""
         if self.use_sigmoid is None:
             self.use_sigmoid = bool(use_sigmoid)
 

@@ -1,10 +1,10 @@
-"""Labelled embeddings: what ND and NCKD have in common.
+"""Labelled embeddings: what ND and NCKD share.
 
 Shapes: N regions, D embedding width, R rows of class means; label k is row k. A label without a row, or whose row
 is zero (a class never seen), is left out.
 """
 
-from typing import Tuple, Union
+from __future__ import annotations
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
@@ -18,10 +18,10 @@ EPS = 1e-6
 NO_LABELS = (torch.bool, torch.complex64, torch.complex128)
 
 
-def check_labelled(preds_S, labels, class_means):
+def check_labelled(preds_S: Tensor, labels: Tensor, class_means: Tensor) -> None:
     """Embeddings (N, D), a label for each, and class means of width D.
 
-    Label values are not looked at: that would wait for the GPU. Whatever has no class mean is left out instead.
+    The values of labels are not checked, as that would wait for the GPU. Labels without a class mean are left out.
     """
     check_tensor('preds_S', preds_S, (2,), '(N, D)')
     check_tensor('class_means', class_means, (2,), '(R, D)')
@@ -42,8 +42,8 @@ def check_labelled(preds_S, labels, class_means):
         )
 
 
-def known_rows(labels: Tensor, known: Tensor) -> Tuple[Tensor, Tensor]:
-    """Which labels (N,) are a known class, and all clamped to 0 .. R-1.
+def known_rows(labels: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Which labels (N,) are a known class, and all labels clamped to 0 .. R-1.
 
     ``known`` (R,) says which classes count.
     """
@@ -51,55 +51,35 @@ def known_rows(labels: Tensor, known: Tensor) -> Tuple[Tensor, Tensor]:
     return (index == labels) & known[index], index
 
 
-class _Directions(torch.autograd.Function):
-    """Rows times ``1 / ||row||``, or 0 where the norm is at most ``floor``.
-
-    With d a direction its gradient is (G - <G, d> d) / ||row||: three passes over the rows and no more kept than
-    d.
-    """
-
-    @staticmethod
-    def forward(ctx, rows, floor):
-        norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-        scale = torch.where(norms > floor, 1 / norms.clamp(min=EPS), 0.0)
-        out = rows * scale
-        ctx.save_for_backward(out, scale)
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        out, scale = ctx.saved_tensors
-        along = (grad * out).sum(-1, keepdim=True)
-        return torch.addcmul(grad, out, along, value=-1).mul_(scale), None
+def inverse(norms: Tensor, floor: float | Tensor = EPS) -> Tensor:
+    """1 / norms, and 0 without a gradient where a norm is at most ``floor``."""
+    return torch.where(norms > floor, 1 / norms.clamp(min=EPS), 0.0)
 
 
-def directions(rows: Tensor, floor: Union[float, Tensor] = EPS) -> Tensor:
-    """Rows of length 1; a row no longer than ``floor`` becomes zero.
+def directions(rows: Tensor, floor: float | Tensor = EPS) -> Tensor:
+    """Rows of length 1. A row no longer than ``floor`` has no direction: it becomes zero, without a gradient."""
+    return rows * inverse(torch.linalg.vector_norm(rows, dim=-1, keepdim=True), floor)
 
-    Such a row has no direction, and no gradient.
-    """
-    return _Directions.apply(rows, floor)
+
+def _class_index(labels: Tensor, rows: int) -> Tensor:
+    """Labels (N,), with ``rows`` for all that are no class."""
+    return torch.where((labels >= 0) & (labels < rows), labels, rows).long()
 
 
 def class_counts(labels: Tensor, rows: int) -> Tensor:
     """Number of regions of each class (rows,); other labels do not count."""
-    index = torch.where((labels >= 0) & (labels < rows), labels, rows).long()
     counts = torch.zeros(rows + 1, device=labels.device)
-    return counts.index_add_(0, index, torch.ones_like(index, dtype=counts.dtype))[:-1]
+    return counts.index_add_(0, _class_index(labels, rows), torch.ones_like(labels, dtype=counts.dtype))[:-1]
 
 
 @full_precision
-def class_sums(preds_S: Tensor, labels: Tensor, rows: int) -> Tuple[Tensor, Tensor]:
+def class_sums(preds_S: Tensor, labels: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """Sum of the embeddings (rows, D) and their number (rows,) by class."""
-    # all that is no class goes to one more row
-    index = torch.where((labels >= 0) & (labels < rows), labels, rows).long()
-    sums = preds_S.new_zeros(rows + 1, preds_S.shape[1])
-    counts = preds_S.new_zeros(rows + 1)
-    return (sums.index_add(0, index, preds_S)[:-1], counts.index_add(0, index, torch.ones_like(preds_S[:, 0]))[:-1])
+    sums = preds_S.new_zeros(rows + 1, preds_S.shape[1]).index_add(0, _class_index(labels, rows), preds_S)
+    return sums[:-1], class_counts(labels, rows).to(preds_S.dtype)
 
 
-def batch_means(preds_S: Tensor, labels: Tensor, rows: int) -> Tuple[Tensor, Tensor]:
+def batch_means(preds_S: Tensor, labels: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     """Class means (rows, D) and counts (rows,) of all processes' regions.
 
     The values are equal on every process. The gradient goes to this process's regions, times the number of

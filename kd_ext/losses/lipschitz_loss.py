@@ -17,22 +17,30 @@ Source: Shang et al., Lipschitz Continuity Guided Knowledge Distillation, ICCV 2
 to the released code, which has no gradient, are on the page ``docs/methods/lipschitz.md``.
 """
 
-from typing import Optional, Sequence, Tuple
+from __future__ import annotations
+
+from typing import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from kd_ext.errors import type_error, value_error
-from kd_ext.losses.checks import check_count, check_levels, check_weight
+from kd_ext.losses.checks import as_levels, check_count, check_flag, check_weight
 from kd_ext.losses.precision import full_precision
 from kd_ext.losses.spectral import EPS, stage_sigmas
 from kd_ext.registry import MODELS
 
 
 @full_precision
-def _lipschitz_loss(preds_S, preds_T, num_iters, relative, weights):
+def _lipschitz_loss(
+    preds_S: Sequence[Tensor],
+    preds_T: Sequence[Tensor],
+    num_iters: int | None,
+    relative: bool,
+    weights: Sequence[float],
+) -> Tensor:
     if any(maps.numel() == 0 for maps in (*preds_S, *preds_T)):
-        return sum(maps.sum() for maps in preds_S) * 0
+        return torch.stack([maps.sum() for maps in preds_S]).sum() * 0
     with torch.no_grad():
         target = stage_sigmas([maps.detach() for maps in preds_T], num_iters)
     error = stage_sigmas(preds_S, num_iters) - target
@@ -44,22 +52,22 @@ def _lipschitz_loss(preds_S, preds_T, num_iters, relative, weights):
 def lipschitz_loss(
     preds_S: Sequence[Tensor],
     preds_T: Sequence[Tensor],
-    num_iters: int = 10,
+    num_iters: int | None = 10,
     relative: bool = False,
-    stage_weights: Optional[Sequence[float]] = None,
+    stage_weights: Sequence[float] | None = None,
 ) -> Tensor:
     """Lipschitz matching loss; see the module's formula.
 
     Args:
         preds_S: Student stages, (B, C_k, H_k, W_k) each, n >= 2 of them.
-        preds_T: As many teacher stages of the same images, detached; widths and sizes may differ from the
-            student's.
-        num_iters: Steps of the power iteration, at most.
+        preds_T: As many teacher stages of the same images; widths and sizes may differ from the student's.
+        num_iters: Steps of the power iteration, at most; None for as many as the gradient needs, see
+            :func:`~kd_ext.losses.spectral.stage_sigmas`.
         relative: Divide each difference by the teacher's sigma.
         stage_weights: n - 1 weights in place of 2^-(n-k).
 
     Returns:
-        Scalar >= 0; 0 for equal stages. No images give a zero that is still in the graph.
+        Scalar >= 0; 0 for equal stages. Without images, a zero that is still in the graph.
 
     Raises:
         TypeError: No tuple of tensors.
@@ -79,7 +87,7 @@ def lipschitz_loss(
     return _lipschitz_loss(preds_S, preds_T, num_iters, relative, stage_weights)
 
 
-def _check_stages(preds_S, preds_T):
+def _check_stages(preds_S: Sequence[Tensor], preds_T: Sequence[Tensor]) -> None:
     for name, stages in (('preds_S', preds_S), ('preds_T', preds_T)):
         if not isinstance(stages, (tuple, list)) or not all(isinstance(maps, Tensor) for maps in stages):
             raise type_error(
@@ -93,7 +101,7 @@ def _check_stages(preds_S, preds_T):
                 raise value_error(
                     f'{name}[{k}]', 'floating point (B, C_k, H_k, W_k)', f'{maps.dtype} of shape {tuple(maps.shape)}'
                 )
-    check_levels(preds_S, preds_T)
+    as_levels(preds_S, preds_T)
     if len(preds_S) < 2:
         raise value_error('preds_S', 'at least 2 stages', len(preds_S), 'The loss relates neighbouring stages.')
     batches = {len(maps) for maps in (*preds_S, *preds_T)}
@@ -101,7 +109,7 @@ def _check_stages(preds_S, preds_T):
         raise value_error('all stages', 'of one batch size', sorted(batches))
 
 
-def _check_weights(stage_weights, pairs):
+def _check_weights(stage_weights: Sequence[float], pairs: int) -> None:
     if len(stage_weights) != pairs:
         raise value_error('stage_weights', f'{pairs} numbers, one per pair of stages', f'{len(stage_weights)}')
 
@@ -114,14 +122,15 @@ class LipschitzLoss(nn.Module):
     (``connector=``).
 
     Args:
-        num_iters (int): Steps of the power iteration, at most.
-        loss_weight (float): Factor on the whole.
-        relative (bool): Compare relative to the teacher's values, which makes the weight independent of the
-            features' magnitude.
-        stage_weights (Sequence[float], optional): n - 1 weights in place of 2^-(n-k).
+        num_iters: Steps of the power iteration, at most; None for as many as the gradient needs.
+        loss_weight: Factor on the whole.
+        relative: Compare relative to the teacher's values, which makes the weight independent of the features'
+            magnitude.
+        stage_weights: n - 1 weights in place of 2^-(n-k).
 
     Raises:
-        ValueError: A weight is negative or no number, or ``num_iters`` is no whole number >= 1.
+        ValueError: A weight is negative or no number, ``relative`` is neither True nor False, or ``num_iters`` is
+            neither None nor a whole number >= 1.
     """
 
     relates_levels = True
@@ -130,26 +139,22 @@ class LipschitzLoss(nn.Module):
 
     def __init__(
         self,
-        num_iters: int = 10,
+        num_iters: int | None = 10,
         loss_weight: float = 1.0,
         relative: bool = False,
-        stage_weights: Optional[Sequence[float]] = None,
+        stage_weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.num_iters = check_count('num_iters', num_iters)
+        self.num_iters = None if num_iters is None else check_count('num_iters', num_iters)
         self.loss_weight = check_weight('loss_weight', loss_weight)
-        self.relative = bool(relative)
-        self.stage_weights = (
-            stage_weights
-            if stage_weights is None
-            else [check_weight('stage_weights', weight) for weight in stage_weights]
-        )
+        self.relative = check_flag('relative', relative)
+        self.stage_weights = stage_weights and [check_weight('stage_weights', weight) for weight in stage_weights]
 
     def setup(self, num_levels: int) -> None:
         """Checks the weights for n = ``num_levels`` before any training."""
         if self.stage_weights is not None:
             _check_weights(self.stage_weights, num_levels - 1)
 
-    def forward(self, preds_S: Tuple[Tensor, ...], preds_T: Tuple[Tensor, ...]) -> Tensor:
+    def forward(self, preds_S: Sequence[Tensor], preds_T: Sequence[Tensor]) -> Tensor:
         """Weighted :func:`lipschitz_loss`."""
         return self.loss_weight * lipschitz_loss(preds_S, preds_T, self.num_iters, self.relative, self.stage_weights)

@@ -21,34 +21,40 @@ formulas are OUR reading of the paper's components. NCKD also abbreviates "non-t
 distillation", one half of DKD (CVPR 2022), which is something else.
 """
 
-from typing import Dict, Optional, Union
+from __future__ import annotations
 
 import torch
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from kd_ext.errors import expected, value_error
-from kd_ext.losses.checks import check_count, check_tensor, check_weight
-from kd_ext.losses.kl_loss import check_temperature
+from kd_ext.losses.checks import (
+    check_count,
+    check_flag,
+    check_some_weight,
+    check_temperature,
+    check_tensor,
+    check_weight,
+)
 from kd_ext.losses.labelled import EPS, batch_means, check_labelled, directions, known_rows
 from kd_ext.losses.precision import full_precision, upcast
 from kd_ext.registry import MODELS
 
 
-def _known(class_means):
+def _known(class_means: Tensor) -> Tensor:
     return torch.linalg.vector_norm(class_means, dim=1) > EPS
 
 
-def _centre(class_means, known):
+def _centre(class_means: Tensor, known: Tensor) -> Tensor:
     """g, the mean over known classes: (1, D)."""
     total = (class_means * known[:, None]).sum(0, keepdim=True)
     return total / known.sum().clamp(min=1)
 
 
-def _class_directions(class_means, known, centre):
+def _class_directions(class_means: Tensor, known: Tensor, centre: Tensor) -> Tensor:
     """Normalised (centred) class means (R, D), zero where not known."""
     scale = torch.linalg.vector_norm(class_means, dim=1, keepdim=True)
-    # a class at the centre is left with rounding errors, of no direction
+    # of a class at the centre only rounding errors are left, which are no direction
     floor = EPS * scale.detach().clamp(min=1)
     return directions((class_means - centre) * known[:, None], floor)
 
@@ -60,7 +66,7 @@ def nc1_loss(
     class_means: Tensor,
     tau: float = 0.1,
     center: bool = True,
-    avg_factor: Union[float, Tensor, None] = None,
+    avg_factor: float | Tensor | None = None,
 ) -> Tensor:
     """Prototype alignment: NC1 of the module's formulas.
 
@@ -68,15 +74,15 @@ def nc1_loss(
         preds_S: Student embeddings (N, D), in the teacher's width.
         labels: Class of each region (N,). Labels without a class mean (ignored, never seen, or not in
             ``class_means``) are left out.
-        class_means: Raw teacher means (R, D), detached. Leave the background out with ``class_means[:K]``.
+        class_means: Raw teacher means (R, D). Leave the background out with ``class_means[:K]``.
         tau: Temperature > 0 of the softmax over the known classes.
         center: Take g, the mean of the known class means, from both.
         avg_factor: Divisor in place of the number of counted regions.
 
     Returns:
-        Scalar >= 0, mean over counted regions. Even perfect alignment has a positive floor, e.g. log(1 + (K-1)
-        exp(-K / (K-1) / tau)) for an ETF, but for a single class, where it is 0. No region gives a zero that is
-        still in the graph.
+        Scalar >= 0, mean over counted regions. Even perfect alignment has a positive floor, log(1 + (K-1)
+        exp(-K / (K-1) / tau)) for an ETF; with a single class it is 0. Without regions, a zero that is still in
+        the graph.
 
     Raises:
         TypeError: An embedding or mean is no tensor.
@@ -114,7 +120,7 @@ def nc2_loss(student_means: Tensor, class_means: Tensor, center: bool = True) ->
 
     Args:
         student_means: Raw student means (R, D_S).
-        class_means: Raw teacher means (R, D_T), detached.
+        class_means: Raw teacher means (R, D_T).
         center: Centre before normalising.
 
     Returns:
@@ -164,25 +170,27 @@ class NCKDLoss(nn.Module):
     joined batch; so every process has to call it in every step, without regions too.
 
     Args:
-        tau (float): Temperature of NC1. At 0.1 perfect alignment with 80 classes in an ETF costs 0.003, so the
+        tau: Temperature of NC1. At 0.1 perfect alignment with 80 classes in an ETF costs 0.003, so the
             loss can be learned down to nearly nothing; at 1.0 it would stay at 3.4 whatever is learned, and far
             below 0.1 the nearest class alone would decide.
-        nc1_weight (float): Weight of NC1.
-        nc2_weight (float): Weight of NC2; its gradient is about ``momentum`` times that of means over the batch
+        nc1_weight: Weight of NC1; 0 switches it off, and it is neither computed nor logged.
+        nc2_weight: Weight of NC2, likewise; its gradient is about ``momentum`` times that of means over the batch
             alone.
-        center (bool): Take the mean over classes out first.
-        include_background (bool): Whether label K is a class as well.
-        momentum (float): Least share of the current batch, in (0, 1].
-        num_classes (int, optional): K, with ``width``; without the two :meth:`setup` is to be called.
-        width (int, optional): D.
-        loss_weight (float): Factor on both terms.
+        center: Take the mean over classes out first.
+        include_background: Whether label K is a class as well.
+        momentum: Least share of the current batch, in (0, 1].
+        num_classes: K, given with ``width``; without them :meth:`setup` has to be called.
+        width: D.
+        loss_weight: Factor on both terms.
 
     Raises:
-        ValueError: A setting is out of its range.
+        ValueError: A setting is out of its range, or both terms are off. (NC3 acts through the student's classifier,
+            ``kd_ext.PrototypeClassifier``, with or without this loss.)
     """
 
-    parts = ('nc1', 'nc2')  # names of the terms, for those that log them
     least_classes = 2  # both terms compare classes with one another
+    student_means: Tensor | None
+    student_counts: Tensor | None
 
     def __init__(
         self,
@@ -192,29 +200,32 @@ class NCKDLoss(nn.Module):
         center: bool = True,
         include_background: bool = False,
         momentum: float = 0.1,
-        num_classes: Optional[int] = None,
-        width: Optional[int] = None,
+        num_classes: int | None = None,
+        width: int | None = None,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.tau = check_temperature(tau)
         self.nc1_weight = check_weight('nc1_weight', nc1_weight)
         self.nc2_weight = check_weight('nc2_weight', nc2_weight)
-        self.center = bool(center)
-        self.include_background = bool(include_background)
+        check_some_weight(nc1_weight=nc1_weight, nc2_weight=nc2_weight)
+        self.parts = tuple(name for name, weight in (('nc1', nc1_weight), ('nc2', nc2_weight)) if weight)
+        self.center = check_flag('center', center)
+        self.include_background = check_flag('include_background', include_background)
         self.momentum = check_weight('momentum', momentum)
         if not 0 < self.momentum <= 1:
             raise value_error('momentum', 'in (0, 1]', repr(momentum))
         self.loss_weight = check_weight('loss_weight', loss_weight)
         self.register_buffer('student_means', None)
         self.register_buffer('student_counts', None)
-        if (num_classes is None) != (width is None):
+        if num_classes is None and width is None:
+            return
+        if num_classes is None or width is None:
             raise value_error('num_classes and width', 'both given or both left out', f'{num_classes} and {width}')
-        if num_classes is not None:
-            self.setup(num_classes, width)
+        self.setup(num_classes, width)
 
     def setup(self, num_classes: int, width: int) -> None:
-        """Makes the buffers, before checkpoints are read; again is fine."""
+        """Makes the buffers, before checkpoints are read; further calls with the same numbers change nothing."""
         shape = (check_count('num_classes', num_classes) + self.include_background, check_count('width', width))
         if self.student_means is None:
             self.student_means = torch.zeros(shape)
@@ -227,8 +238,8 @@ class NCKDLoss(nn.Module):
                 'Leave out num_classes and width of kd_ext.NCKDLoss: they are found from the detector.',
             )
 
-    def forward(self, preds_S: Tensor, labels: Tensor, class_means: Tensor) -> Dict[str, Tensor]:
-        """Weighted terms ``nc1`` and ``nc2``.
+    def forward(self, preds_S: Tensor, labels: Tensor, class_means: Tensor) -> dict[str, Tensor]:
+        """Weighted terms ``nc1`` and ``nc2``, without one that is off.
 
         Args:
             preds_S: Student embeddings (N, D).
@@ -236,17 +247,21 @@ class NCKDLoss(nn.Module):
             class_means: Raw teacher means (K or K+1, D).
         """
         class_means = self._checked(preds_S, labels, class_means)
-        # once: the gradients of both terms add up before they are rounded
+        # upcast here, so that the gradients of both terms add up before they are rounded to a half
         preds_S, rows = upcast(preds_S), len(class_means)
         means, counts = self._blended(preds_S, labels)
         total = (counts[:rows] * _known(class_means)).sum()
-        nc1 = nc1_loss(preds_S, labels, class_means, self.tau, self.center, total / get_world_size())
-        nc2 = nc2_loss(means[:rows], class_means, self.center)
-        # nothing to learn from: the terms are zero, as everywhere
-        nc2 = nc2 * (total > 0)
-        return {'nc1': self.loss_weight * self.nc1_weight * nc1, 'nc2': self.loss_weight * self.nc2_weight * nc2}
+        terms = {}
+        if self.nc1_weight:
+            nc1 = nc1_loss(preds_S, labels, class_means, self.tau, self.center, total / get_world_size())
+            terms['nc1'] = self.loss_weight * self.nc1_weight * nc1
+        if self.nc2_weight:
+            # without regions there is nothing to learn, although the running means differ
+            nc2 = nc2_loss(means[:rows], class_means, self.center) * (total > 0)
+            terms['nc2'] = self.loss_weight * self.nc2_weight * nc2
+        return terms
 
-    def _checked(self, preds_S, labels, class_means):
+    def _checked(self, preds_S: Tensor, labels: Tensor, class_means: Tensor) -> Tensor:
         """The teacher's means that go with the buffers' rows."""
         check_labelled(preds_S, labels, class_means)
         if self.student_means is None:
@@ -269,14 +284,18 @@ class NCKDLoss(nn.Module):
             )
         return class_means[:rows]
 
-    def _blended(self, preds_S, labels):
-        """Running means with the current batch in, and its counts."""
-        running = self.student_means.clone()
+    def _blended(self, preds_S: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Running means (rows, D) with the current batch in them, and the batch's counts (rows,).
+
+        The buffers are replaced, not written to: torch.compile computes the share again in the backward pass, and
+        would find the counts of after the step in them, hence a gradient of the wrong size.
+        """
+        running, seen = self.student_means, self.student_counts
+        assert running is not None and seen is not None  # _checked says so in words
         batch, counts = batch_means(preds_S, labels, len(running))
-        share = counts / (self.student_counts + counts).clamp(min=1)
+        share = counts / (seen + counts).clamp(min=1)
         share = share.clamp(min=self.momentum) * (counts > 0)
         means = running + share[:, None] * (batch - running)
         if self.training:
-            self.student_means.copy_(means.detach())
-            self.student_counts += counts.long()
+            self.student_means, self.student_counts = means.detach(), seen + counts.long()
         return means, counts

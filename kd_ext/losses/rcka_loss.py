@@ -16,14 +16,16 @@ Source: Zhou et al., Rethinking Centered Kernel Alignment in Knowledge Distillat
 Differences to the released code are on the page ``docs/methods/rcka.md``.
 """
 
+from __future__ import annotations
+
 from functools import partial
-from typing import Sequence, Union
+from typing import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_ext.losses.checks import check_count, check_levels, check_pair, check_some_weight, check_weight
+from kd_ext.losses.checks import as_levels, check_count, check_flag, check_pair, check_some_weight, check_weight
 from kd_ext.losses.cka import AlignmentLoss, Task
 from kd_ext.losses.precision import full_precision
 from kd_ext.registry import MODELS
@@ -81,7 +83,7 @@ def patch_rows(maps: Tensor, patch_size: int) -> Tensor:
     return cells.reshape(channels, down * across, -1)
 
 
-def _patch_columns(maps, patch_size):
+def _patch_columns(maps: Tensor, patch_size: int) -> Tensor:
     return patch_rows(maps, patch_size).mT
 
 
@@ -97,16 +99,16 @@ def rcka_loss(
     """RCKA of one level; see the module's formula.
 
     Args:
-        preds_S: Student maps (B, C, H, W); the gradient goes here only.
-        preds_T: Teacher maps (B, C, H, W), detached.
+        preds_S: Student maps (B, C, H, W); only they get a gradient.
+        preds_T: Teacher maps (B, C, H, W).
         patch_size: Side of a patch in cells; :func:`fitting_patch` halves it on maps with too few patches.
         intra_weight: Weight of the alignment between patches.
         inter_weight: Weight of the alignment between cells.
         center: Centre what is compared first; ``False`` as in the released code.
 
     Returns:
-        Scalar >= 0, mean over channels; 0 where preds_S = a * preds_T, a > 0. Channels without any signal in
-        either map count as not aligned and have no gradient.
+        Scalar >= 0 up to rounding errors, mean over channels; 0 where preds_S = a * preds_T, a > 0. Channels without
+        any signal in either map count as not aligned and have no gradient.
 
     Raises:
         TypeError: Not two tensors.
@@ -136,20 +138,14 @@ def rcka_loss(
 
 @MODELS.register_module()
 class RCKALoss(nn.Module):
-    """RCKA summed over levels, :func:`rcka_loss` each.
+    """:func:`rcka_loss` summed over levels, times ``loss_weight``; the other arguments are those of the function.
 
-    It relates the images of a process: on several it is the mean of theirs.
-
-    Args:
-        patch_size (int): Side of a patch in cells. Default 16.
-        intra_weight (float): Weight of the alignment between patches.
-        inter_weight (float): Weight of the alignment between cells.
-        center (bool): Centre before comparing. The published weights belong to ``center=False``.
-        loss_weight (float): Factor on the whole.
+    It relates the images of a process: on several it is the mean of theirs. The published weights belong to
+    ``center=False``.
 
     Raises:
-        ValueError: A weight is negative or no number, both weights are 0, or the patch size is no whole number >=
-            1.
+        ValueError: A weight is negative or no number, both weights are 0, ``center`` is neither True nor False, or
+            the patch size is no whole number >= 1.
     """
 
     def __init__(
@@ -165,7 +161,7 @@ class RCKALoss(nn.Module):
         self.intra_weight = check_weight('intra_weight', intra_weight)
         self.inter_weight = check_weight('inter_weight', inter_weight)
         check_some_weight(intra_weight=intra_weight, inter_weight=inter_weight)
-        self.center = bool(center)
+        self.center = check_flag('center', center)
         self.loss_weight = check_weight('loss_weight', loss_weight)
 
     def note(self, shape: Sequence[int]) -> str:
@@ -173,15 +169,10 @@ class RCKALoss(nn.Module):
         patch = fitting_patch(shape[2], shape[3], self.patch_size, self.center)
         return f'patch {patch}' if patch == self.patch_size else f'patch {patch} for {self.patch_size}'
 
-    def forward(self, preds_S: Union[Tensor, Sequence[Tensor]], preds_T: Union[Tensor, Sequence[Tensor]]) -> Tensor:
+    def forward(self, preds_S: Tensor | Sequence[Tensor], preds_T: Tensor | Sequence[Tensor]) -> Tensor:
         """Sums :func:`rcka_loss` over levels; a tensor is one level."""
-        levels_S, levels_T = _as_levels(preds_S), _as_levels(preds_T)
-        check_levels(levels_S, levels_T)
-        return self.loss_weight * sum(
+        first, *others = (
             rcka_loss(student, teacher, self.patch_size, self.intra_weight, self.inter_weight, self.center)
-            for student, teacher in zip(levels_S, levels_T)
+            for student, teacher in zip(*as_levels(preds_S, preds_T))
         )
-
-
-def _as_levels(preds) -> Sequence[Tensor]:
-    return (preds,) if isinstance(preds, Tensor) else preds
+        return self.loss_weight * sum(others, first)

@@ -18,14 +18,16 @@ and compared with the teacher's map after a 3x3 convolution and BN to D_l channe
 Source: Chen et al., Distilling Knowledge via Knowledge Review, CVPR 2021, arXiv 2104.09044.
 """
 
-from typing import Optional, Sequence, Tuple, Union
+from __future__ import annotations
+
+from typing import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_ext.errors import value_error
-from kd_ext.losses.checks import check_count, check_levels, check_pair, check_tensor, check_weight
+from kd_ext.losses.checks import as_levels, check_count, check_pair, check_tensor, check_weight
 from kd_ext.losses.precision import full_precision
 from kd_ext.registry import MODELS
 
@@ -37,8 +39,8 @@ def hcl_loss(preds_S: Tensor, preds_T: Tensor) -> Tensor:
     """Hierarchical context loss of one level.
 
     Args:
-        preds_S: Student maps (B, D, H, W); the gradient goes here only.
-        preds_T: Teacher maps (B, D, H, W), detached.
+        preds_S: Student maps (B, D, H, W); only they get a gradient.
+        preds_T: Teacher maps (B, D, H, W).
 
     Returns:
         Scalar >= 0, mean over everything; 0 at identity. Pooled sizes that are no smaller than the map are
@@ -89,16 +91,16 @@ class AttentionFusion(nn.Module):
             nn.Conv2d(mid_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels)
         )
         self.attention = nn.Conv2d(2 * mid_channels, 2, 1) if fuse else None
-        for conv in (self.reduce[0], self.out[0]):
-            nn.init.kaiming_uniform_(conv.weight, a=1)
+        for layers in (self.reduce, self.out):
+            nn.init.kaiming_uniform_(next(layers.parameters()), a=1)
 
-    def forward(self, maps: Tensor, above: Optional[Tensor], size: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
+    def forward(self, maps: Tensor, above: Tensor | None, size: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Output (B, D, \\*size) and fusion (B, M, \\*size) of one level.
 
         ``above`` is the fusion of the coarser level, ``size`` the teacher's.
         """
         fused = self.reduce(maps)
-        if self.attention is not None:
+        if self.attention is not None and above is not None:
             above = _resize(above, fused.shape[-2:])
             scores = self.attention(torch.cat([fused, above], 1)).sigmoid()
             fused = fused * scores[:, :1] + above * scores[:, 1:]
@@ -106,7 +108,7 @@ class AttentionFusion(nn.Module):
         return self.out(fused), fused
 
 
-def _resize(maps, size):
+def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     if maps.shape[-2:] == torch.Size(size):
         return maps
     return F.interpolate(maps, size=size, mode='nearest')
@@ -121,46 +123,44 @@ class ReviewKDLoss(nn.Module):
     a level.
 
     Args:
-        in_channels (int | Sequence[int], optional): Student widths, from fine to coarse; one number is for all
-            ``num_levels``.
-        out_channels (int | Sequence[int], optional): Teacher widths.
-        num_levels (int, optional): Needed where both widths are one number.
-        mid_channels (int): Width of the fused maps.
-        loss_weight (float): Factor on the whole.
+        in_channels: Student widths, from fine to coarse; one number is for all ``num_levels``.
+        out_channels: Teacher widths.
+        num_levels: Needed where both widths are one number.
+        mid_channels: Width of the fused maps.
+        loss_weight: Factor on the whole.
 
     Raises:
         ValueError: A setting is out of range, or the widths do not agree.
     """
 
-    # the wiring hands over all levels at once, as a tuple
     relates_levels = True
-    # it brings the student's widths to the teacher's itself
-    fits_widths = True
+    fits_widths = True  # the fusions bring the student's widths to the teacher's
 
     def __init__(
         self,
-        in_channels: Union[int, Sequence[int], None] = None,
-        out_channels: Union[int, Sequence[int], None] = None,
-        num_levels: Optional[int] = None,
+        in_channels: int | Sequence[int] | None = None,
+        out_channels: int | Sequence[int] | None = None,
+        num_levels: int | None = None,
         mid_channels: int = 256,
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.mid_channels = check_count('mid_channels', mid_channels)
         self.loss_weight = check_weight('loss_weight', loss_weight)
-        self.widths = None
+        self.widths: tuple[tuple[int, ...], ...] | None = None
         self.fusions = nn.ModuleList()
-        if (in_channels is None) != (out_channels is None):
+        if in_channels is None and out_channels is None:
+            return
+        if in_channels is None or out_channels is None:
             raise value_error(
                 'in_channels and out_channels', 'both given or both left out', f'{in_channels} and {out_channels}'
             )
-        if in_channels is not None:
-            given = [len(widths) for widths in (in_channels, out_channels) if not isinstance(widths, int)]
-            levels = num_levels or (given[0] if given else 1)
-            self.setup(_per_level(in_channels, levels), _per_level(out_channels, levels))
+        given = [len(widths) for widths in (in_channels, out_channels) if not isinstance(widths, int)]
+        levels = num_levels or (given[0] if given else 1)
+        self.setup(_per_level(in_channels, levels), _per_level(out_channels, levels))
 
     def setup(self, student_widths: Sequence[int], teacher_widths: Sequence[int]) -> None:
-        """Makes the layers for widths from fine to coarse; again is fine."""
+        """Makes the layers for widths from fine to coarse; further calls with the same widths change nothing."""
         widths = tuple(student_widths), tuple(teacher_widths)
         if len(widths[0]) != len(widths[1]) or not widths[0]:
             raise value_error(
@@ -186,23 +186,21 @@ class ReviewKDLoss(nn.Module):
                 for level, (student, teacher) in enumerate(zip(*widths))
             )
 
-    def forward(self, preds_S: Union[Tensor, Sequence[Tensor]], preds_T: Union[Tensor, Sequence[Tensor]]) -> Tensor:
+    def forward(self, preds_S: Tensor | Sequence[Tensor], preds_T: Tensor | Sequence[Tensor]) -> Tensor:
         """Weighted loss of all levels, given from fine to coarse."""
-        if isinstance(preds_S, Tensor) and isinstance(preds_T, Tensor):
-            preds_S, preds_T = (preds_S,), (preds_T,)
+        preds_S, preds_T = as_levels(preds_S, preds_T)
         self._check(preds_S, preds_T)
         if not all(maps.numel() for maps in (*preds_S, *preds_T)):
-            return sum(one.float().sum() for one in (*preds_S, *self.parameters())) * 0
-        total, fused = 0.0, None
+            return torch.stack([one.float().sum() for one in (*preds_S, *self.parameters())]).sum() * 0
+        total, fused = preds_S[0].new_zeros((), dtype=torch.float32), None
         for level in reversed(range(len(preds_S))):
             fusion, teacher = self.fusions[level], preds_T[level]
-            student = preds_S[level].to(fusion.reduce[0].weight.dtype)
+            student = preds_S[level].to(next(fusion.parameters()).dtype)
             out, fused = fusion(student, fused, teacher.shape[-2:])
             total = total + hcl_loss(out, teacher)
         return self.loss_weight * total
 
-    def _check(self, preds_S, preds_T):
-        check_levels(preds_S, preds_T)
+    def _check(self, preds_S: Sequence[Tensor], preds_T: Sequence[Tensor]) -> None:
         for name, preds in (('preds_S', preds_S), ('preds_T', preds_T)):
             for maps in preds:
                 check_tensor(name, maps, (4,), '(B, C, H, W)')
@@ -226,5 +224,5 @@ class ReviewKDLoss(nn.Module):
             raise value_error('preds_S and preds_T', 'of one batch size', sorted(sizes))
 
 
-def _per_level(widths, num_levels):
+def _per_level(widths: int | Sequence[int], num_levels: int) -> Sequence[int]:
     return (widths,) * num_levels if isinstance(widths, int) else widths

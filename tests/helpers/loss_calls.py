@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kd_ext.losses import (
+    FeatureCKALoss,
     LipschitzLoss,
     LogitCKALoss,
     LogitKLLoss,
@@ -99,12 +100,21 @@ LOSSES = {
     'logit CKA of maps': Loss(
         lambda batch: sum(map(LogitCKALoss(), batch.student, batch.teacher)), 'maps', None, scales=True
     ),
+    'logit CKA of images': Loss(
+        lambda batch: sum(map(LogitCKALoss(samples='images'), batch.student, batch.teacher)), 'maps', None, scales=True
+    ),
+    'feature CKA': Loss(_features(lambda batch: FeatureCKALoss()), 'images', None, scales=True),
+    'feature CKA, not centred': Loss(
+        _features(lambda batch: FeatureCKALoss(center=False)), 'images', None, scales=True
+    ),
     'KL': Loss(_first(lambda batch: LogitKLLoss(tau=2.0)), 'logits'),
     'KL of sigmoids': Loss(_first(lambda batch: LogitKLLoss(use_sigmoid=True)), 'logits'),
     'HCL': Loss(lambda batch: sum(map(hcl_loss, batch.student, batch.teacher)), 'maps'),
     'ReviewKD': Loss(_features(_review), 'pyramid', None),
     'ND': Loss(_nd(), 'regions', None),
     'ND of foreground, by class': Loss(_nd(include_background=False, class_balanced=True), 'regions', None),
+    'ND, direction': Loss(_nd(norm=False), 'regions', None),
+    'ND, norm': Loss(_nd(direction=False), 'regions', None),
     'ND without teacher': Loss(
         lambda batch: nd_loss(batch.student[0], None, batch.labels, batch.means), 'regions', None
     ),

@@ -110,7 +110,7 @@ def _regions(draw, dtype=None, exponents=(-4, 4)):
     return Batch(*sides, torch.tensor(labels), means)
 
 
-KINDS = dict(maps=_maps, logits=_logits, stages=_stages, pyramid=_pyramid, regions=_regions)
+KINDS = dict(maps=_maps, logits=_logits, stages=_stages, images=_stages, pyramid=_pyramid, regions=_regions)
 
 
 def batch_of(kind, **settings):

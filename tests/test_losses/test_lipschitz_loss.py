@@ -83,6 +83,35 @@ def test_gradient_of_the_reference(arrays):
     assert_gradients_close(ours, exact, 1e-4)
 
 
+@pytest.mark.parametrize('num_iters', [100, None])
+@pytest.mark.parametrize('seed', range(3))
+def test_the_iteration_stops_where_the_gradient_is_exact(seed, num_iters):
+    # Gaussian stages have no leading direction: 10 steps leave the gradient some 10 % off, and a stop by sigma 1e-3
+    maps = stages(seed, ((256, 16, 16), (512, 8, 8)))
+    exact = leaves([value.double() for value in maps])
+    wanted = torch.autograd.grad(sum(torch.linalg.svdvals(m)[:, 0].sum() for m in matrices(exact)), exact)
+
+    def error(steps):
+        ours = leaves(maps)
+        grads = torch.autograd.grad(stage_sigmas(ours, steps).sum(), ours)
+        return max(float((grad - one).norm() / one.norm()) for grad, one in zip(grads, wanted))
+
+    assert error(num_iters) < 1e-4
+    assert error(10) > 0.05
+
+
+def test_the_iteration_stops_early(monkeypatch):
+    from kd_ext.losses import spectral
+
+    steps = []
+    monkeypatch.setattr(
+        spectral, '_new_part', lambda rows, basis, do=spectral._new_part: steps.append(1) or do(rows, basis)
+    )
+    # after a ReLU there is a leading direction
+    stage_sigmas([value.relu() for value in stages(0, ((256, 16, 16), (512, 8, 8)))], None)
+    assert 2 <= len(steps) <= 10
+
+
 def test_hand_worked():
     # one cell: M = p f^T, sigma = ||p|| ||f||.
     # student p = (3, 4), f = (1, 0): 5; teacher p = (0, 2), f = (0, 1): 2

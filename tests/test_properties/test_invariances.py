@@ -3,11 +3,11 @@ a change of their scale changes it."""
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from kd_ext.losses import logit_cka_loss
+from kd_ext.losses import feature_cka_loss, logit_cka_loss
 from tests.helpers.hypothesis_tries import tries
 from tests.helpers.loss_calls import LOSSES, value_of
 from tests.helpers.loss_strategies import batch_of, each
@@ -170,3 +170,22 @@ def test_nd_knows_no_student_longer_than_the_teacher(data, seed):
     longer = _of_student(_rows_scaled)(batch, 1.0, generator)
     longest = _of_student(_scaled)(longer, 3.0, generator)
     assert_close(value_of('ND', longest), value_of('ND', longer))
+
+
+@pytest.mark.parametrize('center', [False, True])
+@tries(40)
+@given(data=st.data())
+def test_cka_is_a_distance_of_normalised_grams_and_bounds_mmd(center, data):
+    """1 - CKA = 1/2 ||K_X/||K_X|| - K_Y/||K_Y|| ||^2 >= P/2 MMD^2 of the rows."""
+    (student,), (teacher,) = data.draw(batch_of('logits', dtype=torch.float64, exponents=(-1, 1)))[:2]
+    grams = []
+    for rows in (student, teacher):
+        if center:
+            rows = rows - rows.mean(0)
+        gram = rows @ rows.mT
+        assume(gram.norm() > 1e-3)  # without any signal nothing is normalised
+        grams.append(gram / gram.norm())
+    loss = feature_cka_loss(student, teacher, center)
+    assert_close(loss, (grams[0] - grams[1]).square().sum() / 2, rtol=1e-6, atol=1e-7)
+    mmd = (grams[0].mean(0) - grams[1].mean(0)).norm()
+    assert loss >= len(student) / 2 * mmd.square() - 1e-7
