@@ -11,18 +11,22 @@ in mmdet's own tools:
 A second signal, 3 seconds or more after the first, ends the process at once.
 """
 
+from __future__ import annotations
+
 import copy
 import os
 import signal
 import time
+from typing import Any
 
 import torch
 from mmengine import dist
 from mmengine.hooks import EMAHook, Hook
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from kd_ext.build.configs import distills
 from kd_ext.engine.publish_hook import PublishStudentHook
+from kd_ext.engine.whole_files import write_text
 from kd_ext.errors import expected
 
 NAME = 'interrupted.pth'
@@ -34,28 +38,28 @@ ECHO_SECONDS = 3
 class Interrupted(BaseException):
     """Ends a run; its text says what was saved and how to go on."""
 
-    def __init__(self, signum, text):
+    def __init__(self, signum: int, text: str) -> None:
         super().__init__(text)
         self.signum = signum
 
 
 class Interruption:
-    """The flag that signals set; installs itself as their handler.
+    """Handles SIGINT and SIGTERM by setting a flag.
 
     Args:
-        saved (str): What is written before the end, for the message.
+        saved: What is written before the end, for the message.
     """
 
-    def __init__(self, saved='a checkpoint'):
+    def __init__(self, saved: str = 'a checkpoint') -> None:
         self.saved = saved
         self.signum = 0
         self.can_save = False
-        self._first_time = None
+        self._first_time = 0.0
         self._pid = os.getpid()
         for signum in SIGNALS:
             signal.signal(signum, self._on_signal)
 
-    def _on_signal(self, signum, frame):
+    def _on_signal(self, signum: int, frame: Any) -> None:
         if os.getpid() != self._pid:
             self._in_child(signum)
             return
@@ -68,8 +72,7 @@ class Interruption:
                 print('\nInterrupted; nothing was saved.', flush=True)
             os._exit(128 + signum)
         self.signum, self._first_time = signum, now
-        # where the signal goes to all processes, data workers die of it, and torch's handler of that would raise
-        # in the middle of a step
+        # a signal to all processes ends the data workers too, and torch's handler of that would raise in a step
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if dist.is_main_process():
             print(
@@ -77,13 +80,13 @@ class Interruption:
                 flush=True,
             )
 
-    def _in_child(self, signum):
+    def _in_child(self, signum: int) -> None:
         # a forked data worker leaves Ctrl-C to its parent; SIGTERM is how multiprocessing ends a child
         if signum == signal.SIGTERM:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
-    def agreed(self):
+    def agreed(self) -> bool:
         """Whether any rank was signalled; the same answer on each."""
         if dist.get_world_size() > 1:
             flag = torch.tensor(self.signum)
@@ -92,8 +95,8 @@ class Interruption:
         return bool(self.signum)
 
 
-def train(runner, interruption):
-    """``runner.train()`` that can be interrupted; see the module."""
+def train(runner: Runner, interruption: Interruption) -> None:
+    """``runner.train()`` that can be interrupted. A training that distills gets a :class:`PublishStudentHook`."""
     if distills(runner.cfg.get('model')) and not any(isinstance(one, PublishStudentHook) for one in runner.hooks):
         runner.register_hook(PublishStudentHook())
     hook = InterruptHook(interruption)
@@ -120,49 +123,53 @@ def train(runner, interruption):
 
 
 class InterruptHook(Hook):
-    """Saves and stops where the flag is set; goes last among the hooks."""
+    """Saves and stops where the flag is set, as the last of the hooks."""
 
     priority = 'LOWEST'
 
-    def __init__(self, interruption):
+    def __init__(self, interruption: Interruption) -> None:
         self.interruption = interruption
-        self.epoch_start = None  # state there, while inside of an epoch
+        self.epoch_start: dict[str, Any] | None = None  # the state there, inside an epoch
         self.in_validation = False
-        self._schedules = None  # what the next checkpoint is to hold
+        self._schedules: dict[str, Any] | None = None  # for the next checkpoint
 
-    def before_train(self, runner):
+    def before_train(self, runner: Runner) -> None:
         self.interruption.can_save = True
 
-    def after_train(self, runner):
+    def after_train(self, runner: Runner) -> None:
         self.interruption.can_save = False
 
-    def before_train_epoch(self, runner):
+    def before_train_epoch(self, runner: Runner) -> None:
         if self.interruption.agreed():
             self.stop(runner, runner.iter)
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
             self.epoch_start = _schedule_state(runner)
 
-    def after_train_epoch(self, runner):
+    def after_train_epoch(self, runner: Runner) -> None:
         self.epoch_start = None
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         at_end_of_epoch = self.epoch_start is not None and batch_idx + 1 == len(runner.train_dataloader)
         if not at_end_of_epoch and self.interruption.agreed():
             self.stop(runner, runner.iter + 1)
 
-    def before_val_epoch(self, runner):
+    def before_val_epoch(self, runner: Runner) -> None:
         self.in_validation = True
 
-    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         # several ranks cannot agree here, as the last may have a batch less; they do at the next training step
         if self.interruption.signum and dist.get_world_size() == 1:
             self.stop(runner, runner.iter)
 
-    def after_val_epoch(self, runner, metrics=None):
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         self.in_validation = False
 
-    def stop(self, runner, iters_done):
-        """Writes the checkpoint; raises Interrupted."""
+    def stop(self, runner: Runner, iters_done: int) -> None:
+        """Writes the checkpoint.
+
+        Raises:
+            Interrupted: Always.
+        """
         if self.in_validation:
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):  # puts trained weights back
@@ -180,19 +187,18 @@ class InterruptHook(Hook):
             f'Interrupted; saved {path}.\nCall the same command with --resume to go on from {place}.',
         )
 
-    def _save(self, runner, iters_done):
+    def _save(self, runner: Runner, iters_done: int) -> str:
         if self.epoch_start is not None:
             iters_done = self.epoch_start['iter']
             self._schedules = self.epoch_start
         path = os.path.join(runner.work_dir, NAME)
         runner.save_checkpoint(runner.work_dir, NAME, meta=dict(epoch=runner.epoch, iter=iters_done))
         if dist.is_main_process():
-            with open(os.path.join(runner.work_dir, 'last_checkpoint'), 'w') as file:
-                file.write(path)
+            write_text(os.path.join(runner.work_dir, 'last_checkpoint'), path)
         dist.barrier()
         return path
 
-    def before_save_checkpoint(self, runner, checkpoint):
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         schedules, self._schedules = self._schedules, None
         if schedules is None:
             return
@@ -205,22 +211,14 @@ class InterruptHook(Hook):
             group.update(values)
 
 
-def _schedule_state(runner):
+def _schedule_state(runner: Runner) -> dict[str, Any]:
     """The position in all schedules, and the values that they have set."""
-    schedulers = runner.param_schedulers
+    schedulers, states = runner.param_schedulers, None  # type: Any, Any
     if isinstance(schedulers, dict):
         states = {name: [one.state_dict() for one in several] for name, several in schedulers.items()}
-    elif schedulers is None:
-        states = None
-    else:
+    elif schedulers is not None:
         states = [one.state_dict() for one in schedulers]
     groups = runner.optim_wrapper.param_groups
-    return copy.deepcopy(
-        dict(
-            iter=runner.iter,
-            param_schedulers=states,
-            param_groups=[]
-            if isinstance(groups, dict)
-            else [{key: value for key, value in group.items() if key != 'params'} for group in groups],
-        )
-    )
+    groups = [] if isinstance(groups, dict) else groups
+    values = [{key: value for key, value in group.items() if key != 'params'} for group in groups]
+    return copy.deepcopy(dict(iter=runner.iter, param_schedulers=states, param_groups=values))

@@ -1,62 +1,57 @@
-"""What a training goes on from: a checkpoint that is there, and whole."""
+"""Chooses the checkpoint that a training is resumed from: one that exists and is whole."""
+
+from __future__ import annotations
 
 import os
 import re
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any, Iterable
+
+from mmengine.config import Config
 
 from kd_ext.engine.guarded_loading import read
 from kd_ext.errors import expected, value_error
 
-# those with an optimizer; best_*.pth has none
+# checkpoints with an optimizer; best_*.pth has none
 NAMES = re.compile(r'(epoch_\d+|iter_\d+|interrupted)\.pth')
 KEYS = ('meta', 'state_dict', 'message_hub')
 
 
-def choose_checkpoint(cfg):
-    """Looks at what a training is to be resumed from, before it is built.
+def choose_checkpoint(cfg: Config) -> None:
+    """Looks at what a training is to be resumed from, before anything is built.
 
-    A file that was named has to be whole. Without one it is the file that ``last_checkpoint`` in the work dir
-    names; where that is damaged or gone, the furthest one of the work dir that is whole takes its place, and this
-    is said. A work dir without any checkpoint starts anew, as in MMEngine.
+    A file that the user named has to be whole. Otherwise the file that ``last_checkpoint`` in the work dir names is
+    taken; where that one is damaged or gone, the whole checkpoint with most iterations takes its place, and a line
+    on stderr says so. A work dir without any checkpoint starts anew, as in MMEngine.
 
     Where the config gives no seed, that of the checkpoint is set: MMEngine would shuffle the data by another one.
 
     Args:
-        cfg (Config): With ``resume`` set; ``load_from`` and ``randomness.seed`` may be changed.
+        cfg: With ``resume`` set; ``load_from`` and ``randomness.seed`` may be changed.
 
     Raises:
-        ValueError: The named file is damaged, or all of the work dir are.
+        ValueError: The named file is damaged, or every checkpoint of the work dir is.
     """
-    if '://' in (cfg.get('load_from') or ''):
+    named = cfg.get('load_from')
+    if '://' in (named or ''):
         return
-    work_dir = cfg.work_dir
-    path = cfg.get('load_from') or last_checkpoint(work_dir)
-    folders = [work_dir, *([os.path.dirname(path)] if path else [])]
+    path = named or last_checkpoint(cfg.work_dir)
     fault = None if path is None else fault_of(path)
-    if cfg.get('load_from'):
-        if fault:
-            other = furthest(folders)
+    if path is None or fault:
+        other = furthest([cfg.work_dir, *([os.path.dirname(path)] if path else [])])
+        if fault and (named or other is None):
             raise value_error(
                 '--resume',
-                'a checkpoint to go on from',
-                f'{path!r} ({fault})',
+                'a checkpoint that is whole',
+                f'{path!r} ({fault})' + ('' if other else ' and no other'),
                 f'The furthest that is whole: {other}' if other else 'Start anew, without --resume.',
-            )
-    elif path is None or fault:
-        other = furthest(folders)
-        if other is None and fault:
-            raise value_error(
-                '--resume',
-                'of a work dir with a checkpoint that is whole',
-                f'{path!r} ({fault}) and no other',
-                'Start anew, without --resume.',
             )
         if other and rank() == 0:
             print(
                 expected(
-                    f'last_checkpoint in {work_dir}',
+                    f'last_checkpoint in {cfg.work_dir}',
                     'the name of a checkpoint that is whole',
                     'none' if path is None else f'{path!r} ({fault})',
                     f'Going on from {other}.',
@@ -68,7 +63,7 @@ def choose_checkpoint(cfg):
         _keep_seed(cfg, path)
 
 
-def rank():
+def rank() -> int:
     """The rank that the launcher gave, known before torch.distributed is."""
     for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
         if os.environ.get(name, '').isdigit():
@@ -76,7 +71,7 @@ def rank():
     return 0
 
 
-def last_checkpoint(work_dir):
+def last_checkpoint(work_dir: str) -> str | None:
     """The path in the file of that name, or None."""
     try:
         name = (Path(work_dir) / 'last_checkpoint').read_text().strip()
@@ -85,7 +80,7 @@ def last_checkpoint(work_dir):
     return name or None
 
 
-def fault_of(path):
+def fault_of(path: str | os.PathLike) -> str | None:
     """Why training cannot go on from a file, in words, or None.
 
     All of it is read. What ``torch.load`` refuses as unsafe is no damage: reading it again says so.
@@ -109,27 +104,24 @@ def fault_of(path):
     return f'it holds no {", ".join(missing)}' if missing else None
 
 
-def furthest(folders):
+def furthest(folders: Iterable[str]) -> str | None:
     """Path of the whole checkpoint with most iterations, or None."""
-    found = set()
+    found: set[tuple[int, float, str]] = set()
     for folder in folders:
         for path in Path(folder or '.').glob('*.pth'):
             if NAMES.fullmatch(path.name):
                 try:
-                    content = _read(path)
-                    key = content['meta']['iter'], path.stat().st_mtime
+                    found.add((_read(path)['meta']['iter'], path.stat().st_mtime, str(path)))
                 except Exception:  # damaged in one way or another
                     continue
-                found.add((*key, str(path)))
     return next((path for *_, path in sorted(found, reverse=True) if fault_of(path) is None), None)
 
 
-def _read(path):
-    # mapped: its tensors stay on the disk
+def _read(path: str | os.PathLike) -> Any:
     return read(path, 'cpu', mmap=True)
 
 
-def _keep_seed(cfg, path):
+def _keep_seed(cfg: Config, path: str) -> None:
     settings = dict(cfg.get('randomness') or {})
     seed = _read(path)['meta'].get('seed')
     if settings.get('seed') is None and seed is not None:
