@@ -58,6 +58,7 @@ setup(
     packages=find_packages(include=['kd_ext', 'kd_ext.*']),
     package_data={'kd_ext': ['py.typed']},
     include_package_data=False,
+    entry_points=dict(console_scripts=['kd_ext=kd_ext.cli.command:main']),
     cmdclass=dict(build_py=BuildWithConfigs),
     install_requires=(read_requirements('mminstall') + read_requirements('runtime')),
     extras_require=dict(extras, all=sum(extras.values(), [])),

@@ -1,5 +1,6 @@
 """What a wheel holds, and that building one leaves an editable install as it is."""
 
+import importlib
 import shutil
 import subprocess
 import sys
@@ -64,6 +65,14 @@ class TestPackaging:
         assert not tools & {'quickstart.sh', 'setup.sh', 'run_tests.sh'}
         assert {'kd_ext/py.typed', 'kd_ext/.mim/model-index.yml'} <= names
         assert not any('__pycache__' in name for name in names)
+
+    def test_its_console_command(self, wheel):
+        with zipfile.ZipFile(wheel) as archive:
+            (name,) = (name for name in archive.namelist() if name.endswith('entry_points.txt'))
+            lines = archive.read(name).decode().split('\n')
+        (entry,) = (line for line in lines if line.startswith('kd_ext'))
+        module, _, function = entry.partition('=')[2].strip().partition(':')
+        assert callable(getattr(importlib.import_module(module), function))
 
     def test_finds_its_configs(self, wheel, tmp_path):
         zipfile.ZipFile(wheel).extractall(tmp_path)
