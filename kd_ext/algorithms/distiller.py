@@ -40,7 +40,7 @@ class Distiller(nn.Module):
         taps: By key.
         teacher_of: Name of the teacher of each entry.
         matches: What learns from what, for people.
-        by_class: Entries that compare class by class.
+        class_means, means_of, online, own, by_class: See :class:`RegionWiring`.
 
     Raises:
         ValueError: An entry cannot be used, or none is left because the class lists have nothing in common.
@@ -67,12 +67,12 @@ class Distiller(nn.Module):
         self.teacher_of = {name: _teacher(name, given, teachers) for name, given in settings.items()}
         self.taps = {tap.key: tap for tap in taps.values()}
         shapes_S, _ = _probe(self.taps, student, 'student')
-        shapes_T, wirings, self.calls = {}, {}, {}
+        shapes_T, self.calls = {}, {}
         several = len(teachers) > 1
         for role, teacher in teachers.items():
             own = {tap.key: tap for name, tap in taps.items() if self.teacher_of[name] == role}
             shapes_T[role], self.calls[role] = _probe(own, teacher, role)
-            wirings[role] = RegionWiring(student, teacher, classes[role], f'{role}_' if several else '')
+        wiring = RegionWiring(student, teachers, classes)
         terms: dict[str, Term] = {}
         weightings: dict[str, Weighting] = {}
         self.matches = Matches()
@@ -82,7 +82,7 @@ class Distiller(nn.Module):
             weighting = Weighting(name, given.schedule, given.balance)
             term: Term | None
             if isinstance(tap, RegionTap):
-                term = wirings[role].term(name, losses[name], tap, given)
+                term = wiring.term(name, losses[name], tap, given, role)
             else:
                 shapes = shapes_S[tap.key], shapes_T[role][tap.key]
                 term = LevelTerm(name, losses[name], tap, *shapes, given, teachers[role], terms)
@@ -107,17 +107,9 @@ class Distiller(nn.Module):
         self.matches.notes += [mapped.describe() for mapped in classes.values() if not mapped.same]
         self.matches.added = sum(p.numel() for p in self.parameters())
         print_log(f'matches: what learns from what\n{self.matches}', 'current')
-        self.class_means: Any = nn.ModuleDict()
-        self.means_of: dict[str, str] = {}  # name of the class means, by entry
-        self.online: dict[str, tuple[str, str]] = {}  # teacher and key of the tap, by name of running class means
-        self.own: dict[str, set[str]] = {}  # keys of taps at which a teacher reads regions of its own
-        self.by_class: set[str] = set()
-        for role, wiring in wirings.items():
-            self.own[role] = wiring.own
-            self.by_class |= wiring.by_class
-            self.class_means.update(wiring.class_means)
-            self.means_of.update(wiring.means_of)
-            self.online.update({means: (role, key) for means, key in wiring.online.items()})
+        self.class_means: Any = nn.ModuleDict(wiring.class_means)
+        self.means_of, self.online, self.own = wiring.means_of, wiring.online, wiring.own
+        self.by_class = wiring.by_class
 
     @property
     def active(self) -> list[str]:
@@ -326,4 +318,4 @@ def _probe(taps: Mapping[str, Any], model: Any, role: str) -> tuple[dict[str, li
     shallow = all(isinstance(tap, PartTap) for tap in taps.values())
     with probing(model) as inputs, Reading(taps, model, role, dict.fromkeys(taps, 1) if shallow else None) as reading:
         model(inputs, blank_samples(model, inputs), mode='tensor')
-    return {key: [level.shape for level in reading.levels(key)] for key in taps}, reading.maps.calls()
+    return {key: [level.shape for level in reading.levels(key)] for key in taps}, reading.maps.counts()

@@ -1,6 +1,8 @@
 """Brings a student feature to the teacher's width and size."""
 
-from typing import Dict, Optional
+from __future__ import annotations
+
+from typing import Any, Sequence
 
 import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
@@ -19,32 +21,31 @@ class Connector(nn.Module):
     passes through untouched.
 
     Args:
-        projector (nn.Module, optional): Applied first.
+        projector: Applied first.
     """
 
-    def __init__(self, projector: Optional[nn.Module] = None):
+    def __init__(self, projector: nn.Module | None = None) -> None:
         super().__init__()
         self.projector = projector
 
     @classmethod
-    def between(cls, student, teacher, projector=None, place='connector'):
-        """The connector that two shapes need.
+    def between(
+        cls, student: Sequence[int], teacher: Sequence[int], projector: Any = None, place: str = 'connector'
+    ) -> Connector:
+        """The connector that two shapes (B, C, H, W), (N, D) or (B, N, D) need.
 
         Args:
-            student, teacher (Sequence[int]): (B, C, H, W), (N, D) or (B, N, D).
-            projector (dict, optional): Config used whatever the widths, in place of the automatic 1x1 convolution
-                or linear layer; gets ``in_channel`` and ``out_channel``, as mmrazor's connectors.
-            place (str): Of the projector's config, for messages.
+            student, teacher: The shapes.
+            projector: Config used whatever the widths, in place of the automatic 1x1 convolution or linear layer;
+                gets ``in_channel`` and ``out_channel``, as mmrazor's connectors do.
+            place: Of the projector's config, for messages.
 
         Raises:
             ValueError: The shapes have other numbers of axes, or the projector cannot be built.
         """
         if len(student) != len(teacher) or len(student) not in (2, 3, 4):
-            raise value_error(
-                'a tapped feature',
-                'of 2, 3 or 4 axes, as many in student and teacher',
-                f'{tuple(student)} and {tuple(teacher)}',
-            )
+            found, rule = f'{tuple(student)} and {tuple(teacher)}', 'of 2, 3 or 4 axes, as many in student and teacher'
+            raise value_error('a tapped feature', rule, found)
         axis = 1 if len(student) == 4 else -1
         widths = student[axis], teacher[axis]
         if projector is not None:
@@ -53,15 +54,9 @@ class Connector(nn.Module):
             return cls()
         return cls(nn.Conv2d(*widths, 1) if len(student) == 4 else nn.Linear(*widths))
 
-    def describe(self, student, teacher):
-        """What happens between the two shapes, and the parameters of it.
-
-        Returns:
-            tuple[str, int]: In words, which may be none; parameters.
-        """
-        words = []
-        if self.projector is not None:
-            words.append(type(self.projector).__name__)
+    def describe(self, student: Sequence[int], teacher: Sequence[int]) -> tuple[str, int]:
+        """What happens between the two shapes, in words, and the number of parameters for it."""
+        words = [] if self.projector is None else [type(self.projector).__name__]
         if len(student) == 4 and student[2:] != teacher[2:]:
             words.append('resized')
         return ', '.join(words), sum(p.numel() for p in self.parameters())
@@ -80,13 +75,13 @@ class ConvBNConnector(nn.Sequential):
     """A 1x1 convolution and a norm, no activation.
 
     Args:
-        in_channel (int): Width of the student's map.
-        out_channel (int): Width of the teacher's.
-        norm_cfg (dict, optional): Of the norm; by default BN, which uses each process's own images unless the
-            Runner's ``sync_bn`` is set.
+        in_channel: Width of the student's map.
+        out_channel: Width of the teacher's.
+        norm_cfg: Of the norm; by default BN, which uses each process's own images unless the Runner's ``sync_bn``
+            is set.
     """
 
-    def __init__(self, in_channel: int, out_channel: int, norm_cfg: Optional[Dict] = None) -> None:
+    def __init__(self, in_channel: int, out_channel: int, norm_cfg: dict[str, Any] | None = None) -> None:
         conv = nn.Conv2d(in_channel, out_channel, 1, bias=False)
         nn.init.kaiming_normal_(conv.weight, mode='fan_out')
         _, norm = build_norm_layer(norm_cfg or dict(type='BN'), out_channel)

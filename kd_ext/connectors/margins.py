@@ -51,7 +51,7 @@ class RunningMarginConnector(nn.Module):
     without a negative value has margin 0.
 
     Args:
-        in_channel (int): C.
+        in_channel: C.
     """
 
     margin: Tensor
@@ -72,17 +72,13 @@ class RunningMarginConnector(nn.Module):
         """Takes in a batch of every process; each has to call it."""
         features = upcast(features.detach())
         negative = features.clamp(max=0)
-        seen = torch.stack(
-            [
-                value.double()
-                for value in (
-                    negative.sum((0, 2, 3)),
-                    (negative < 0).sum((0, 2, 3)),
-                    features.square().mean((2, 3)).sum(0),
-                    features.new_full((features.shape[1],), len(features)),
-                )
-            ]
+        parts = (
+            negative.sum((0, 2, 3)),
+            (negative < 0).sum((0, 2, 3)),
+            features.square().mean((2, 3)).sum(0),
+            features.new_full((features.shape[1],), len(features)),
         )
+        seen = torch.stack([part.double() for part in parts])
         all_reduce(seen)
         below, count, square, images = seen
         self.count += count

@@ -20,20 +20,17 @@ from kd_ext.build.probe import probing
 from kd_ext.errors import value_error
 from kd_ext.taps.recorder import as_tensors
 from kd_ext.taps.tap import PartTap
+from kd_ext.taps.watch import Call, Watch
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.SiLU, nn.Hardswish, Swish)
 LOOK_SIZE = 64
 
 
 class Stage(NamedTuple):
-    """Paths in the backbone of the modules that make a stage.
+    """Paths in the backbone of the activation that puts out a stage and of the BN before it; None without one.
 
     A residual sum that is added in place to a norm's output counts as the norm's, as in the released code of both
     papers.
-
-    Attributes:
-        activation: Of the activation that puts out the stage; None without one.
-        norm: Of the BN before it; None without one.
     """
 
     activation: str | None
@@ -68,33 +65,22 @@ def find_stages(backbone: nn.Module, role: str = 'student') -> list[Stage]:
         ValueError: The activation that puts out a stage runs again later.
     """
     names = {module: name for name, module in backbone.named_modules() if not list(module.children())}
-    calls: list[tuple[nn.Module, Any, Any]] = []  # module, first argument, output
-
-    def record(module: nn.Module, args: tuple, output: Any) -> None:
-        calls.append((module, args[0] if args else None, output))
-
-    with probing(backbone) as image, contextlib.ExitStack() as stack:
-        for module in names:
-            stack.callback(module.register_forward_hook(record).remove)
+    with probing(backbone) as image, Watch(leaves=list(names)) as watch:
         maps = backbone(image[..., :LOOK_SIZE, :LOOK_SIZE])
-    return [_stage(names, calls, level, role) for level in as_tensors(maps, 'backbone')]
+    return [_stage(names, watch.calls['leaves'], level, role) for level in as_tensors(maps, 'backbone')]
 
 
-def _stage(names: dict[nn.Module, str], calls: list[tuple[nn.Module, Any, Any]], level: Tensor, role: str) -> Stage:
-    makers = [call for call in calls if call[2] is level and isinstance(call[0], ACTIVATIONS)]
+def _stage(names: dict[nn.Module, str], calls: list[Call], level: Tensor, role: str) -> Stage:
+    makers = [call for call in calls if call.result is level and isinstance(call.owner, ACTIVATIONS)]
     activation = None
     if makers:
-        module, level, _ = makers[-1]
-        activation = names[module]
-        if [call for call in calls if call[0] is module][-1] is not makers[-1]:
-            raise value_error(
-                "at='pre_relu'",
-                f'read from a {role} each of whose stages ends in an activation of its own',
-                f'backbone.{activation}, which runs again after the stage',
-                "Use at='backbone'.",
-            )
+        activation, level = names[makers[-1].owner], makers[-1].args[0]
+        if [call for call in calls if call.owner is makers[-1].owner][-1] is not makers[-1]:
+            rule = f'read from a {role} each of whose stages ends in an activation of its own'
+            found = f'backbone.{activation}, which runs again after the stage'
+            raise value_error("at='pre_relu'", rule, found, "Use at='backbone'.")
     # an in-place activation or sum puts out the tensor that it was given
-    norms = [names[module] for module, _, output in calls if output is level and isinstance(module, _BatchNorm)]
+    norms = [names[call.owner] for call in calls if call.result is level and isinstance(call.owner, _BatchNorm)]
     return Stage(activation, norms[-1] if norms else None)
 
 

@@ -16,8 +16,6 @@ class Reading:
     """Context in which taps read a pass of one model.
 
     Args:
-        taps: Taps by key.
-        model: The detector.
         role: ``'student'`` or ``'teacher'``, for messages.
         stop_after: See :class:`Recorder`.
         own: Keys of region taps that read the model's own regions in the pass, which has to run its loss; all if

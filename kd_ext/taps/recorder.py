@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from types import TracebackType
-from typing import Any, Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kd_ext.errors import expected, type_error
+from kd_ext.taps.watch import Call, Watch
 
 
 class ForwardDone(BaseException):
@@ -19,11 +18,8 @@ class ForwardDone(BaseException):
     """
 
 
-class Recorder(contextlib.ExitStack):
+class Recorder(Watch):
     """Context in which the outputs of some modules are recorded.
-
-    Hooks exist inside the ``with`` block only, so nothing stays on the model: not in its copies (EMA), not in
-    pickles, not between steps.
 
     Args:
         sources: What to record, by name: modules, or objects with ``register_forward_hook``.
@@ -32,36 +28,24 @@ class Recorder(contextlib.ExitStack):
     """
 
     def __init__(self, sources: dict[str, Any], stop_after: dict[str, int] | None = None) -> None:
-        super().__init__()
-        self.sources = sources
+        super().__init__(**sources)
         self.stop_after = stop_after
-        self.outputs: dict[str, list] = {name: [] for name in sources}
         self._versions: list[tuple[str, Tensor, int]] = []
 
-    def __enter__(self) -> Recorder:
-        for name, module in self.sources.items():
-            self.callback(module.register_forward_hook(self._hook(name)).remove)
-        return self
+    def __exit__(self, *error: Any) -> bool:
+        super().__exit__(*error)
+        return error[0] is ForwardDone
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        super().__exit__(kind, error, traceback)
-        return kind is ForwardDone
+    def keep(self, name: str, call: Call) -> None:
+        super().keep(name, call._replace(args=()))  # which would stay in memory
+        self._versions += [(name, tensor, tensor._version) for tensor in as_tensors(call.result, name)]
+        done = self.counts()
+        if self.stop_after is not None and all(done[key] >= count for key, count in self.stop_after.items()):
+            raise ForwardDone
 
-    def _hook(self, name: str) -> Callable[..., None]:
-        def record(module: Any, args: Any, output: Any) -> None:
-            self.outputs[name].append(output)
-            self._versions += [(name, tensor, tensor._version) for tensor in as_tensors(output, name)]
-            calls = self.calls()
-            if self.stop_after is not None and all(calls[key] >= count for key, count in self.stop_after.items()):
-                raise ForwardDone
-
-        return record
-
-    def calls(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int]:
         """How often each source ran."""
-        return {name: len(calls) for name, calls in self.outputs.items()}
+        return {name: len(calls) for name, calls in self.calls.items()}
 
     def levels(self, name: str) -> tuple[Tensor, ...]:
         """All tensors that a source put out, in order.
@@ -69,26 +53,17 @@ class Recorder(contextlib.ExitStack):
         Raises:
             RuntimeError: The module did not run, or a later in-place layer overwrote what it put out.
         """
-        if any(key == name and tensor._version != version for key, tensor, version in self._versions):
-            raise RuntimeError(
-                expected(
-                    f'the output of {name!r}',
-                    'left as it was put out',
-                    'a tensor that a later in-place layer overwrote',
-                    'Tap the layer after it, or build that layer with inplace=False.',
-                )
-            )
-        levels = as_tensors(self.outputs[name], name)
-        if not levels:
-            raise RuntimeError(
-                expected(
-                    f'module {name!r}',
-                    'run by every training step',
-                    'no call of its forward',
-                    'Tap a module that the detector calls.',
-                )
-            )
-        return levels
+        text = ''
+        if not self.calls[name]:
+            remedy = 'Tap a module that the detector calls.'
+            text = expected(f'module {name!r}', 'run by every training step', 'no call of its forward', remedy)
+        elif any(key == name and tensor._version != version for key, tensor, version in self._versions):
+            remedy = 'Tap the layer after it, or build that layer with inplace=False.'
+            found = 'a tensor that a later in-place layer overwrote'
+            text = expected(f'the output of {name!r}', 'left as it was put out', found, remedy)
+        if text:
+            raise RuntimeError(text)
+        return as_tensors([call.result for call in self.calls[name]], name)
 
 
 def as_tensors(output: Any, name: str) -> tuple[Tensor, ...]:
@@ -99,6 +74,5 @@ def as_tensors(output: Any, name: str) -> tuple[Tensor, ...]:
         output = tuple(output.values())
     if isinstance(output, (tuple, list)):
         return tuple(tensor for item in output if item is not None for tensor in as_tensors(item, name))
-    raise type_error(
-        f'the output of {name!r}', 'made of tensors', type(output).__name__, 'Tap a module that puts out tensors.'
-    )
+    remedy = 'Tap a module that puts out tensors.'
+    raise type_error(f'the output of {name!r}', 'made of tensors', type(output).__name__, remedy)

@@ -11,7 +11,7 @@ from typing import Any, Sequence
 from torch import nn
 
 from kd_ext.errors import expected, near_matches, value_error
-from kd_ext.taps.heads import Head, read_head
+from kd_ext.taps.heads import Head, find_head
 
 
 class ModuleTap:
@@ -44,25 +44,17 @@ class ModuleTap:
 
     def _missing(self, model: nn.Module, role: str) -> str:
         names = [name for name, _ in model.named_modules() if name]
-        return expected(
-            f"at='{self.path}'",
-            f'a tap ({", ".join(TAPS)}) or the path of a module of the {role} {type(model).__name__}',
-            'neither',
-            near_matches(self.path, [*TAPS, *names]),
-        )
+        rule = f'a tap ({", ".join(TAPS)}) or the path of a module of the {role} {type(model).__name__}'
+        return expected(f"at='{self.path}'", rule, 'neither', near_matches(self.path, [*TAPS, *names]))
 
 
 class PartTap(ModuleTap):
     """A part that detectors keep under a fixed attribute."""
 
     def _missing(self, model: nn.Module, role: str) -> str:
-        parts = [name for name, _ in model.named_children() if name != 'data_preprocessor']
-        return expected(
-            f"at='{self.path}'",
-            f'a part of the {role} {type(model).__name__}',
-            f'one made of {", ".join(parts)}',
-            f'Tap another part, or take another {role}.',
-        )
+        parts = ', '.join(name for name, _ in model.named_children() if name != 'data_preprocessor')
+        rule, remedy = f'a part of the {role} {type(model).__name__}', f'Tap another part, or take another {role}.'
+        return expected(f"at='{self.path}'", rule, f'one made of {parts}', remedy)
 
 
 class RegionTap:
@@ -96,12 +88,8 @@ class RegionTap:
             self.key += f'_{name}{getattr(self, name)}'
 
     def head(self, model: nn.Module, role: str) -> Head:
-        """The :class:`Head` to watch; ``stage`` and ``levels`` need not mean something to it.
-
-        Raises:
-            ValueError: The detector's head is none that the taps know.
-        """
-        return read_head(model, role, self.stage, self.levels)
+        """The :class:`Head` to watch: ``find_head`` without its check of the settings."""
+        return find_head(model, role, self.stage, self.levels, strict=False)
 
 
 TAPS: dict[str, Any] = dict(backbone=PartTap, neck=PartTap, embedding=RegionTap, logits=RegionTap)

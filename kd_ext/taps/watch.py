@@ -5,20 +5,20 @@ from __future__ import annotations
 import contextlib
 from typing import Any, Callable, NamedTuple
 
-from torch import nn
-
 
 class Call(NamedTuple):
-    """One call: its positional arguments and what it returned."""
+    """One call: its positional arguments, what it returned, and the module or object that was called."""
 
     args: tuple
     result: Any
+    owner: Any
 
 
 class Watch(contextlib.ExitStack):
     """Context in which the calls of modules and methods are kept.
 
-    Outside the ``with`` block nothing stays on the objects.
+    Outside the ``with`` block nothing stays on the objects: not in their copies (EMA), not in pickles, not between
+    steps.
 
     Args:
         targets: By name a module, a list of modules whose calls go into one list in the order they happen, or a
@@ -39,21 +39,24 @@ class Watch(contextlib.ExitStack):
             if isinstance(target, tuple):
                 self._watch_method(name, *target)
                 continue
-            modules = [target] if isinstance(target, nn.Module) else target
-            for module in dict.fromkeys(modules):  # a shared one once
+            for module in dict.fromkeys(target if isinstance(target, list) else [target]):  # a shared one once
                 self.callback(module.register_forward_hook(self._hook(name)).remove)
         return self
 
     def _hook(self, name: str) -> Callable[..., None]:
-        return lambda module, args, output: self.calls[name].append(Call(args, output))
+        return lambda module, args, output: self.keep(name, Call(args, output, module))
 
     def _watch_method(self, name: str, owner: Any, method: str, look: Callable[..., tuple] | None = None) -> None:
         function = getattr(owner, method)
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             result = function(*args, **kwargs)
-            self.calls[name].append(Call(look(*args) if look else args, result))
+            self.keep(name, Call(look(*args) if look else args, result, owner))
             return result
 
         owner.__dict__[method] = watched
         self.callback(owner.__dict__.pop, method, None)
+
+    def keep(self, name: str, call: Call) -> None:
+        """Called after each call of a target."""
+        self.calls[name].append(call)

@@ -64,15 +64,9 @@ def _by_stride_or_order(student: Sequence[Shape], teacher: Sequence[Shape], leas
 
 def _named(name: str, wanted: Any, student: Sequence[Shape], teacher: Sequence[Shape]) -> list[tuple[int, int]]:
     counts = len(student), len(teacher)
-    if not isinstance(wanted, (tuple, list)):
-        wanted = [wanted]
+    wanted = wanted if isinstance(wanted, (tuple, list)) else [wanted]
     pairs = [(level, level) if isinstance(level, int) else level for level in wanted]
-    if not pairs or not all(
-        isinstance(pair, (tuple, list))
-        and len(pair) == 2
-        and all(type(level) is int and 0 <= level < count for level, count in zip(pair, counts))
-        for pair in pairs
-    ):
+    if not pairs or not all(isinstance(pair, (tuple, list)) and _within(pair, counts) for pair in pairs):
         raise value_error(
             f'distill.{name}.levels',
             f'within 0..{min(counts) - 1}, or pairs of a student and a teacher level',
@@ -81,24 +75,20 @@ def _named(name: str, wanted: Any, student: Sequence[Shape], teacher: Sequence[S
         )
     pairs = [tuple(pair) for pair in pairs]
     if len({*pairs}) < len(pairs):
-        raise value_error(
-            f'distill.{name}.levels',
-            'without a pair of levels twice',
-            tuple(wanted),
-            'level_weights=, one number per pair, makes a pair count for more.',
-        )
+        remedy = 'level_weights=, one number per pair, makes a pair count for more.'
+        raise value_error(f'distill.{name}.levels', 'without a pair of levels twice', tuple(wanted), remedy)
     return pairs
+
+
+def _within(pair: Sequence[Any], counts: tuple[int, int]) -> bool:
+    return len(pair) == 2 and all(type(level) is int and 0 <= level < count for level, count in zip(pair, counts))
 
 
 def _too_few(name: str, student: Sequence[Shape], teacher: Sequence[Shape], least: int) -> str:
     needs = 'levels that can be paired' if least == 1 else f'levels of which {least} or more can be paired'
-    sides = [f"the {role}'s {_strides(shapes)}" for role, shapes in (('student', student), ('teacher', teacher))]
-    return expected(
-        f'distill.{name}',
-        f'read at {needs} by stride',
-        ' and '.join(sides),
-        'Name pairs of a student and a teacher level, levels=((0, 1), (1, 2)), or tap another place.',
-    )
+    sides = f"the student's {_strides(student)} and the teacher's {_strides(teacher)}"
+    remedy = 'Name pairs of a student and a teacher level, levels=((0, 1), (1, 2)), or tap another place.'
+    return expected(f'distill.{name}', f'read at {needs} by stride', sides, remedy)
 
 
 def _strides(shapes: Sequence[Shape]) -> str:
@@ -115,11 +105,8 @@ def side(key: str, level: int, shape: Shape) -> Side:
 def unpaired(pairs: list[tuple[int, int]], student: Sequence[Shape], teacher: Sequence[Shape]) -> str:
     """``student 16; teacher 4, 64``: strides of what has no partner."""
     texts = []
-    for role, shapes, used in (
-        ('student', student, {i for i, _ in pairs}),
-        ('teacher', teacher, {j for _, j in pairs}),
-    ):
+    for side, (role, shapes) in enumerate(dict(student=student, teacher=teacher).items()):
+        used = {pair[side] for pair in pairs}
         left = [str(stride_of(shape) or tuple(shape)) for level, shape in enumerate(shapes) if level not in used]
-        if left:
-            texts.append(f'{role} {", ".join(left)}')
+        texts += [f'{role} {", ".join(left)}'] if left else []
     return '; '.join(texts)

@@ -23,9 +23,6 @@ class LevelTerm(Term):
     """Reads pairs of feature maps, connects them and weighs them with a loss.
 
     Args:
-        name: Key of the entry.
-        loss: Config of the loss.
-        tap: Where the maps are read.
         student, teacher: Shapes seen in the probe.
         settings: ``levels`` (see :func:`pair_levels`), ``level_weights``, one factor per pair, ``connector``, a
             projector for every pair in place of the automatic one, which gets ``in_channel`` and ``out_channel``,

@@ -16,17 +16,11 @@ COLUMNS = ('entry', 'student', 'shape', 'stride', 'teacher', 'shape', 'stride', 
 
 
 class Side(NamedTuple):
-    """What one model brings to a match.
+    """What one model brings to a match."""
 
-    Attributes:
-        where: ``neck[0]``, or ``embedding of dense regions``.
-        shape: Of the probed feature, without the axis of images or regions.
-        stride: Of a map.
-    """
-
-    where: str
-    shape: tuple[int, ...]
-    stride: int | None = None
+    where: str  # neck[0], or embedding of dense regions
+    shape: tuple[int, ...]  # of the probed feature, without the axis of images or regions
+    stride: int | None = None  # of a map
 
     def __str__(self) -> str:
         stride = '' if self.stride is None else f' stride {self.stride}'
@@ -38,24 +32,15 @@ class Side(NamedTuple):
 
 
 class Match(NamedTuple):
-    """A feature of the student and what it is compared with.
+    """A feature of the student and what it is compared with."""
 
-    Attributes:
-        entry: Key in ``distill``.
-        student, teacher: Both sides.
-        connector: What brings the student's feature to the teacher's, in words.
-        parameters: Number that the connector adds.
-        note: What the loss makes of features of this shape.
-        of: Name of the teacher, where there are several.
-    """
-
-    entry: str
+    entry: str  # key in distill
     student: Side
     teacher: Side
-    connector: str = ''
-    parameters: int = 0
-    note: str = ''
-    of: str = ''
+    connector: str = ''  # what brings the student's feature to the teacher's, in words
+    parameters: int = 0  # that the connector adds
+    note: str = ''  # what the loss makes of features of this shape
+    of: str = ''  # name of the teacher, where there are several
 
     def __str__(self) -> str:
         how = f', {self.connector}' if self.connector else ''
@@ -65,20 +50,12 @@ class Match(NamedTuple):
 
 
 class Matches:
-    """All matches of a distillation, and notes on what has none.
-
-    Iterating gives a line each.
-
-    Attributes:
-        rows: In the order of the entries.
-        notes: Lines beneath the table.
-        added: Parameters that are used in training alone.
-    """
+    """All matches of a distillation, and notes on what has none; iterating gives a line each."""
 
     def __init__(self) -> None:
-        self.rows: list[Match] = []
-        self.notes: list[str] = []
-        self.added = 0
+        self.rows: list[Match] = []  # in the order of the entries
+        self.notes: list[str] = []  # lines beneath the table
+        self.added = 0  # parameters that are used in training alone
 
     def add(self, term: Term, of: str = '') -> None:
         """Takes the matches and notes of a term; ``of`` is its teacher, where there are several."""

@@ -38,15 +38,8 @@ class Heads(NamedTuple):
 class RegionTerm(Term):
     """Reads the same regions of both models and weighs them with a loss.
 
-    Args:
-        name: Key of the entry.
-        key: Of the tap.
-        loss: The loss, as built.
-        traits: What it asks for.
-        heads: Of both models.
-        classes: Which logits mean the same.
-        settings: ``at`` is ``'embedding'`` or ``'logits'``; ``connector``, a projector in place of the automatic
-            one.
+    ``at`` is ``'embedding'`` or ``'logits'``, ``connector`` a projector in place of the automatic one, and
+    ``classes`` say which logits mean the same.
 
     Raises:
         ValueError: The loss compares regions that the teacher cannot read, or logits of another kind.

@@ -22,39 +22,39 @@ ONLINE = 'online'
 
 
 class RegionWiring:
-    """Makes the terms of region taps under one teacher, and the class means that they share.
+    """Makes the terms of region taps, and the class means that they share.
 
     Args:
-        student, teacher: Probed where needed, not kept.
-        classes: Of the two.
-        prefix: Of the names of class means, where there are several teachers.
+        student, teachers: Probed where needed, not kept.
+        classes: Of the student and each teacher.
 
     Attributes:
-        class_means: By name in the state dict; running means under the key of their tap.
-        means_of: Name of the class means of a term.
-        online: Key of the tap of running class means, by their name.
-        own: Keys of taps at which the teacher reads regions of its own.
-        by_class: Terms for which the classes of both have to agree.
+        class_means: By name in the state dict.
+        means_of: Name of the class means of each entry.
+        online: Teacher and key of the tap of running class means, by their name.
+        own: Keys of taps at which a teacher reads regions of its own, by teacher.
+        by_class: Entries for which the classes of both have to agree.
     """
 
-    def __init__(self, student: nn.Module, teacher: nn.Module, classes: ClassMap, prefix: str = '') -> None:
-        self.models = dict(student=student, teacher=teacher)
-        self.classes, self.prefix = classes, prefix
+    def __init__(self, student: nn.Module, teachers: dict[str, Any], classes: dict[str, ClassMap]) -> None:
+        self.student, self.teachers, self.classes = student, teachers, classes
         self.class_means: dict[str, Any] = {}
         self.means_of: dict[str, str] = {}
-        self.online: dict[str, str] = {}
-        self.own: set[str] = set()
+        self.online: dict[str, tuple[str, str]] = {}
+        self.own: dict[str, set[str]] = {role: set() for role in teachers}
         self.by_class: set[str] = set()
-        self._heads: dict[str, Heads] = {}
-        self._files: dict[Any, str] = {}
+        self._heads: dict[tuple[str, str], Heads] = {}
+        self._files: dict[tuple[str, Any], str] = {}
 
-    def term(self, name: str, loss: dict[str, Any], tap: RegionTap, settings: Settings) -> RegionTerm | None:
+    def term(
+        self, name: str, loss: dict[str, Any], tap: RegionTap, settings: Settings, role: str
+    ) -> RegionTerm | None:
         """The :class:`RegionTerm` of an entry; None where it is by class and the models have no class in common.
 
         Raises:
             ValueError: A head is not supported, class means do not fit, or see :class:`RegionTerm`.
         """
-        heads, at = self._pair(tap), settings.at
+        heads, at, classes = self._pair(tap, role), settings.at, self.classes[role]
         built, traits = build_loss(name, loss)
         wants_means = traits.asks('class_means')
         if wants_means and at != 'embedding':
@@ -69,42 +69,48 @@ class RegionWiring:
         if at == 'logits' or own or (wants_means and source != ONLINE):
             self.by_class.add(name)
         if at == 'logits' or own:
-            self.classes.check(heads.student.num_classes, heads.teacher.num_classes)
-            if self.classes.disjoint:
+            classes.check(heads.student.num_classes, heads.teacher.num_classes)
+            if classes.disjoint:
                 return None
         if wants_means:
             allowed = settings.allow_class_means_mismatch or False
             if not isinstance(allowed, bool) or (allowed and source == ONLINE):
                 rule = 'True or False, and left out without a file of class means'
                 raise value_error(f'distill.{name}.allow_class_means_mismatch', rule, repr(allowed))
-            means = self._online(tap.key, heads) if source == ONLINE else self._stored(name, source, heads, allowed)
+            if source == ONLINE:
+                means = self._online(role, tap.key, heads)
+            else:
+                means = self._stored(role, name, source, heads, allowed)
             self._check_classes(name, built, traits, heads, means)
             self.means_of[name] = means
-        return RegionTerm(name, tap.key, built, traits, heads, self.classes, settings)
+        return RegionTerm(name, tap.key, built, traits, heads, classes, settings)
 
-    def _pair(self, tap: RegionTap) -> Heads:
-        if tap.key not in self._heads:
-            student, teacher = (tap.head(model, role) for role, model in self.models.items())
+    def _pair(self, tap: RegionTap, role: str) -> Heads:
+        if (role, tap.key) not in self._heads:
+            student, teacher = tap.head(self.student, 'student'), tap.head(self.teachers[role], 'teacher')
             check_settings(tap.stage, tap.levels, student, teacher)
-            self._heads[tap.key] = Heads(student, teacher, teacher.shares_places(student))
-        return self._heads[tap.key]
+            self._heads[role, tap.key] = Heads(student, teacher, teacher.shares_places(student))
+        return self._heads[role, tap.key]
 
-    def _online(self, key: str, heads: Heads) -> str:
+    def _name(self, role: str, name: str) -> str:
+        return f'{role}_{name}' if len(self.teachers) > 1 else name
+
+    def _online(self, role: str, key: str, heads: Heads) -> str:
         """Name of the running means at a tap."""
-        means = self.prefix + key
+        means = self._name(role, key)
         if means not in self.class_means:
             self.class_means[means] = OnlineClassMeans(heads.student.num_labels, heads.width('embedding'))
-        self.online[means] = key
+        self.online[means] = role, key
         if not heads.shared:
-            self.own.add(key)
+            self.own[role].add(key)
         return means
 
-    def _stored(self, name: str, source: Any, heads: Heads, allowed: bool) -> str:
+    def _stored(self, role: str, name: str, source: Any, heads: Heads, allowed: bool) -> str:
         """Name of the means of a file."""
         loaded = load_class_means(source)
-        loaded.check_teacher(self.models['teacher'], source, allowed, f'distill.{name}')
-        if source not in self._files:
-            found = loaded.of_classes(heads.student.num_classes, self.classes, source)
+        loaded.check_teacher(self.teachers[role], source, allowed, f'distill.{name}')
+        if (role, source) not in self._files:
+            found = loaded.of_classes(heads.student.num_classes, self.classes[role], source)
             width = heads.width('embedding')
             if found.shape[1] != width:
                 raise value_error(
@@ -113,9 +119,9 @@ class RegionWiring:
                     f'{found.shape[1]} in {source!r}',
                     'Compute them with this teacher: tools/class_means.py CONFIG CHECKPOINT.',
                 )
-            self._files[source] = f'{self.prefix}file{len(self._files)}'
-            self.class_means[self._files[source]] = StoredClassMeans(found)
-        return self._files[source]
+            means = self._name(role, f'file{sum(of == role for of, _ in self._files)}')
+            self._files[role, source], self.class_means[means] = means, StoredClassMeans(found)
+        return self._files[role, source]
 
     def _check_classes(self, name: str, loss: nn.Module, traits: LossTraits, heads: Heads, means: str) -> None:
         """That there are as many classes as the loss compares: with fewer it would be 0 for the whole training."""
@@ -123,8 +129,8 @@ class RegionWiring:
         if means not in self.online:
             known = self.class_means[means].means.abs().sum(1) > 0
             count, background = int(known[:count].sum()), bool(known[count:].any())
-        elif not heads.shared and not self.classes.same:
-            count = len(self.classes.common)
+        elif not heads.shared and not self.classes[self.online[means][0]].same:
+            count = len(self.classes[self.online[means][0]].common)
         found = count + (background and traits.include_background)
         if found < traits.least_classes:
             raise value_error(

@@ -75,16 +75,13 @@ class Schedule:
         self.decay, full = decay, self.begin + self.warmup
         if not is_number(final) or not 0 <= final <= 1:
             raise self._wrong('final', 'a number in [0, 1]', final)
-        if decay not in ('linear', 'cosine') and final:
-            raise self._wrong(
-                'final', "left out without decay='linear' or 'cosine'", final, 'It is the factor at their end.'
-            )
-        if decay in ('linear', 'cosine') and end is None:
+        fades = decay in ('linear', 'cosine')
+        if final and not fades:
+            raise self._wrong('final', "left out without decay='linear' or 'cosine'", final)
+        if fades and end is None:
             raise self._wrong('end', f'given with decay={decay!r}', end, 'It is where final is reached.')
-        self.final = float(final)
-        self.steps = self._steps(milestones, factors)
-        last = max(full, *(time for time, _ in self.steps)) if self.steps else full
-        if self.end <= last:
+        self.final, self.steps = float(final), self._steps(milestones, factors)
+        if self.end <= (self.steps[-1][0] if self.steps else full):
             rule = 'after the last milestone' if self.steps else f'after begin + warmup = {full}'
             raise self._wrong('end', rule, end)
         self._fits = False
@@ -119,15 +116,11 @@ class Schedule:
             return []
         if not isinstance(milestones, (tuple, list)) or not milestones:
             raise self._wrong('milestones', "a list of times with decay='step'", milestones)
-        times = [self._time('milestones', time) for time in milestones]
-        if times[0] < self.begin + self.warmup or any(a >= b for a, b in zip(times, times[1:])):
-            rule = f'rising, from begin + warmup = {self.begin + self.warmup} on'
-            raise self._wrong('milestones', rule, milestones)
-        if (
-            not isinstance(factors, (tuple, list))
-            or len(factors) != len(times)
-            or not all(is_number(factor) and factor >= 0 for factor in factors)
-        ):
+        full, times = self.begin + self.warmup, [self._time('milestones', time) for time in milestones]
+        if times[0] < full or any(a >= b for a, b in zip(times, times[1:])):
+            raise self._wrong('milestones', f'rising, from begin + warmup = {full} on', milestones)
+        many = isinstance(factors, (tuple, list)) and len(factors) == len(times)
+        if not many or not all(is_number(factor) and factor >= 0 for factor in factors):
             raise self._wrong('factors', f'{len(times)} numbers >= 0, one per milestone', factors)
         return list(zip(times, factors))
 

@@ -33,23 +33,13 @@ class Settings:
 
 
 class Term(nn.Module):
-    """Reads features of both models, connects them and weighs them with a loss.
+    """Reads features of both models, connects them and weighs them with a loss."""
 
-    Args:
-        name: Key of the entry.
-        key: Of the tap.
-        loss: The loss, as built.
-        traits: What it asks for.
-
-    Attributes:
-        needs_teacher: Whether the tap has to read the teacher.
-    """
-
-    needs_teacher = True
+    needs_teacher = True  # whether its tap has to read the teacher
 
     def __init__(self, name: str, key: str, loss: nn.Module, traits: LossTraits) -> None:
         super().__init__()
-        self.name, self.key = name, key
+        self.name, self.key = name, key  # of the entry and of the tap
         self.loss, self.traits = loss, traits
 
     def error(self, setting: str, rule: str, value: object, remedy: str = '') -> ValueError:

@@ -27,7 +27,7 @@ def test_records_calls_as_levels():
     model = Model()
     with Recorder(dict(a=model.first)) as seen:
         model(torch.ones(1, 2), levels=3)
-    assert len(seen.levels('a')) == 3 and seen.calls() == dict(a=3)
+    assert len(seen.levels('a')) == 3 and seen.counts() == dict(a=3)
     assert model.ran == ['first', 'last']
 
 

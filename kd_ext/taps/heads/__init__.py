@@ -14,21 +14,7 @@ from kd_ext.taps.heads.query import IterativeRoIHead, MaskQueryHead, QueryHead
 from kd_ext.taps.heads.refused import refusal
 from kd_ext.taps.heads.roi import RoIHead
 
-__all__ = [
-    'DenseHead',
-    'HEADS',
-    'Head',
-    'IterativeRoIHead',
-    'MaskQueryHead',
-    'QueryHead',
-    'Regions',
-    'RoIHead',
-    'check_settings',
-    'find_head',
-    'own_loss_mode',
-    'read_head',
-    'run_own_loss',
-]
+__all__ = ['DenseHead', 'HEADS', 'Head', 'Regions', 'check_settings', 'find_head', 'own_loss_mode', 'run_own_loss']
 
 # the first kind that recognises a model reads it; put a kind of your own in front
 HEADS: list[Any] = [IterativeRoIHead, RoIHead, DenseHead, MaskQueryHead, QueryHead]
@@ -42,18 +28,9 @@ MEANING = dict(
 )
 
 
-def find_head(model: nn.Module, role: str, stage: int | None = None, levels: Sequence[int] | None = None) -> Head:
-    """:func:`read_head` of one detector, where ``stage`` and ``levels`` have to mean something to its head.
-
-    Raises:
-        ValueError: See :func:`read_head` and :func:`check_settings`.
-    """
-    head = read_head(model, role, stage, levels)
-    check_settings(stage, levels, head)
-    return head
-
-
-def read_head(model: nn.Module, role: str, stage: int | None = None, levels: Sequence[int] | None = None) -> Head:
+def find_head(
+    model: nn.Module, role: str, stage: int | None = None, levels: Sequence[int] | None = None, strict: bool = True
+) -> Any:
     """The :class:`Head` of a detector.
 
     Args:
@@ -61,26 +38,29 @@ def read_head(model: nn.Module, role: str, stage: int | None = None, levels: Seq
         role: ``'student'`` or ``'teacher'``, for the message.
         stage: Stage of a cascade.
         levels: Levels of a dense head.
+        strict: Whether ``stage`` and ``levels`` have to mean something to this head.
 
     Raises:
         ValueError: No kind in ``HEADS`` recognises it; the message lists those, and says why one that is known
-            cannot be read.
+            cannot be read. Or a setting would be ignored.
     """
     roi_head = getattr(model, 'roi_head', None)
     module = getattr(roi_head, 'bbox_head', dense_module(model))
     why = refusal(module, roi_head)
-    if why is None:
-        for kind in HEADS:
-            if kind.recognises(model):
-                return kind(model, stage, levels)
-    head = module if module is not None else roi_head
-    raise value_error(
-        f"the {role}'s classification head",
-        f'one of: {SUPPORTED}',
-        f'{type(head).__name__ if head is not None else "none"} of '
-        f'{type(model).__name__}{f", where {why}" if why else ""}',
-        "Taps at='neck', at='backbone' and module paths work with it.",
-    )
+    kind = next((kind for kind in HEADS if kind.recognises(model)), None)
+    if kind is None or why is not None:
+        head = module if module is not None else roi_head
+        name = type(head).__name__ if head is not None else 'none'
+        raise value_error(
+            f"the {role}'s classification head",
+            f'one of: {SUPPORTED}',
+            f'{name} of {type(model).__name__}' + (f', where {why}' if why else ''),
+            "Taps at='neck', at='backbone' and module paths work with it.",
+        )
+    found = kind(model, stage, levels)
+    if strict:
+        check_settings(stage, levels, found)
+    return found
 
 
 def check_settings(stage: int | None, levels: Sequence[int] | None, *heads: Head) -> None:

@@ -20,47 +20,30 @@ class Regions(NamedTuple):
     A region is a sampled proposal (RoI heads), a positive anchor or point (dense heads) or a matched query (query
     heads).
 
-    Attributes:
-        embeddings: What feeds the classification layer (N, D).
-        logits: What the layer puts out (N, K or K + 1); None at places of a head with other anchors.
-        labels: Class of each region (N,), K for background; None at places of another model.
-        places: Where another model can read the same regions; None where it cannot.
     """
 
-    embeddings: Tensor
-    logits: Tensor | None
-    labels: Tensor | None
-    places: Any = None
+    embeddings: Tensor  # (N, D), what feeds the classification layer
+    logits: Tensor | None  # (N, K or K + 1), what it puts out; None at places of a head with other anchors
+    labels: Tensor | None  # (N,), K for background; None at places of another model
+    places: Any = None  # where another model can read the same regions
 
 
 class Head:
-    """The last classification layer of one detector.
+    """The last classification layer of one detector; made anew for each pass, so it may refer to modules.
 
-    It is made anew for each pass, so it may keep references to modules. A new kind is a subclass that is put into
-    ``kd_ext.taps.heads.HEADS``.
-
-    Attributes:
-        family: ``'RoI'``, ``'dense'`` or ``'query'``.
-        background: Whether label K occurs among the regions.
-        takes: Which of the settings ``stage`` and ``levels`` mean something to this head.
-        name: Class of the detector's head.
-        num_classes: K, without background.
-        width: D of the embeddings.
-        num_logits: Width of the logits of a region.
-        use_sigmoid: Whether each class is scored on its own.
+    A new kind is a subclass that is put into ``kd_ext.taps.heads.HEADS``.
     """
 
-    family: ClassVar[str]
-    background: ClassVar[bool] = False
-    takes: tuple[str, ...] = ()
-    width: int
-    num_logits: int
-    use_sigmoid: bool
+    family: ClassVar[str]  # RoI, dense or query
+    background: ClassVar[bool] = False  # whether label K occurs among the regions
+    takes: tuple[str, ...] = ()  # which of the settings stage and levels mean something to this head
+    width: int  # D of the embeddings
+    num_logits: int  # width of the logits of a region
+    use_sigmoid: bool  # whether each class is scored on its own
 
     def __init__(self, model: BaseModel, module: Any) -> None:
-        self.model, self.module = model, module
-        self.name = type(module).__name__
-        self.num_classes: int = module.num_classes
+        self.model, self.module, self.name = model, module, type(module).__name__
+        self.num_classes: int = module.num_classes  # K, without background
 
     @classmethod
     def recognises(cls, model: nn.Module) -> bool:
@@ -85,19 +68,11 @@ class Head:
         return False
 
     def other_anchors(self, other: Head) -> str:
-        """How the anchors at shared places differ from those of ``other``, in words; empty where they are the same.
-
-        Embeddings are of a location, logits of one of its anchors.
-        """
+        """How the anchors at shared places differ from those of ``other``, in words; empty where they are equal."""
         return ''
 
     def at(self, features: tuple[Tensor, ...], places: Any) -> Regions:
-        """The regions at the places of another head, without labels.
-
-        Args:
-            features: Output of ``model.extract_feat``.
-            places: ``Regions.places`` of the other head.
-        """
+        """The regions, without labels, at ``Regions.places`` of another head, from ``model.extract_feat``."""
         raise NotImplementedError
 
     def classifier_rows(self) -> Tensor:
@@ -110,8 +85,7 @@ class LinearHead(Head):
 
     def __init__(self, model: BaseModel, module: Any, layer: Any) -> None:
         super().__init__(model, module)
-        self.layer = layer
-        self.width, self.num_logits = layer.in_features, layer.out_features
+        self.layer, self.width, self.num_logits = layer, layer.in_features, layer.out_features
         self.use_sigmoid = bool(getattr(module.loss_cls, 'use_sigmoid', False))
 
     def classifier_rows(self) -> Tensor:
@@ -119,11 +93,7 @@ class LinearHead(Head):
 
 
 def stage_of(model: BaseModel, stage: int) -> Any:
-    """The box head of a stage of a cascade.
-
-    Raises:
-        ValueError: No such stage.
-    """
+    """The box head of a stage of a cascade, or a ``ValueError``."""
     heads: Any = model.roi_head.bbox_head
     if not 0 <= stage < len(heads):
         raise value_error('stage', f'in 0..{len(heads) - 1}, as {type(model.roi_head).__name__} has', stage)
@@ -139,33 +109,25 @@ def box_head(model: nn.Module) -> nn.Module | None:
 
 
 @contextlib.contextmanager
-def own_loss_mode(*modules: nn.Module) -> Iterator[None]:
+def own_loss_mode(*modules: Any) -> Iterator[None]:
     """Lets detectors compute their loss without leaving eval mode.
 
     Some heads put out what their loss needs only while ``training`` is set; it is set on these modules alone, so
     norm and dropout layers stay frozen. Mask losses are set aside: they read no regions, and the student's data
     need not have masks.
     """
-    before = [(module, module.training) for module in modules]
-    parts: list[tuple[Any, Any]] = [
-        (part, part._modules.pop('mask_head'))
-        for part in (getattr(module, 'roi_head', nn.Module()) for module in modules)
-        if getattr(part, 'mask_head', None) is not None
-    ]
-    losses = [step for module in modules for step in mask_losses(module)]
-    for owner, method, stand_in in losses:
-        owner.__dict__[method] = stand_in
-    for module in modules:
-        module.training = True
-    try:
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            part: Any = getattr(module, 'roi_head', None)
+            if getattr(part, 'mask_head', None) is not None:
+                stack.callback(setattr, part, 'mask_head', part._modules.pop('mask_head'))
+        for owner, method, stand_in in [step for module in modules for step in mask_losses(module)]:
+            owner.__dict__[method] = stand_in
+            stack.callback(owner.__dict__.pop, method, None)
+        for module in modules:
+            stack.callback(setattr, module, 'training', module.training)
+            module.training = True
         yield
-    finally:
-        for module, mode in before:
-            module.training = mode
-        for part, mask_head in parts:
-            part.mask_head = mask_head
-        for owner, method, _ in losses:
-            owner.__dict__.pop(method, None)
 
 
 def run_own_loss(model: BaseModel, head: Head, inputs: Tensor, data_samples: list) -> Regions:

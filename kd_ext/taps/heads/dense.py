@@ -58,10 +58,7 @@ class DenseHead(Head):
     A region is an anchor or point that the head assigns to an object; its embedding is the input of the
     classification layer at that location.
 
-    Args:
-        model: The detector.
-        levels: Levels to read, all of one width. By default all that are as wide as the finest one; that is a part
-            of them in SSD alone.
+    By default it reads all levels that are as wide as the finest one; that is a part of them in SSD alone.
 
     Raises:
         ValueError: ``levels`` do not exist or differ in width.
@@ -72,9 +69,7 @@ class DenseHead(Head):
 
     def __init__(self, model: BaseModel, stage: int | None = None, levels: Sequence[int] | None = None) -> None:
         super().__init__(model, dense_module(model))
-        kind = dense_kind(self.module)
-        assert kind is not None  # as recognises() found
-        self.kind = kind
+        self.kind = dense_kind(self.module)
         layers: Any = getattr(self.module, self.kind.layer)
         self.layers = list(layers) if isinstance(layers, nn.ModuleList) else [layers]
         widths = [_convolution(layer).in_channels for layer in self.layers]
@@ -99,9 +94,8 @@ class DenseHead(Head):
             return [i for i, width in enumerate(widths) if width == widths[0]]
         levels = [levels] if isinstance(levels, int) else list(levels)
         if not levels or not all(0 <= i < len(widths) for i in levels) or len({widths[i] for i in levels}) > 1:
-            raise value_error(
-                'levels', f'levels of one width among those of {self.name}, which has {widths}', tuple(levels)
-            )
+            rule = f'levels of one width among those of {self.name}, which has {widths}'
+            raise value_error('levels', rule, tuple(levels))
         return levels
 
     def watch(self) -> Watch:
@@ -173,8 +167,7 @@ class DenseHead(Head):
         return Regions(torch.cat(embeddings), torch.cat(logits) if same else None, None, places)
 
     def _box_layers(self) -> list[nn.Module]:
-        """Layers that lead to the boxes alone and keep the width: a head of mmdet does without them where only its
-        scores are read."""
+        """Layers that lead to the boxes alone and keep the width; a head of mmdet scores without them."""
         head, name = self.module, self.kind.tower
         if not name or not type(head).__module__.startswith('mmdet.'):
             return []
@@ -191,9 +184,8 @@ class DenseHead(Head):
             self.module(features)
         sizes = self._sizes(watch.calls['layer'])
         if not _same_levels(sizes, places.sizes):
-            raise value_error(
-                f"the levels of the teacher's {self.name}", f"of sizes {places.sizes}, as the student's", sizes
-            )
+            rule = f"of sizes {places.sizes}, as the student's"
+            raise value_error(f"the levels of the teacher's {self.name}", rule, sizes)
         return self._gather(watch.calls['layer'], places)
 
     def classifier_rows(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable, List, NamedTuple, Tuple
+from typing import Any, Callable, List, NamedTuple, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -14,19 +14,14 @@ Sizes = List[Tuple[int, int]]  # (H, W) of all levels
 
 
 class DenseKind(NamedTuple):
-    """Where one kind of dense head keeps its classification layer and labels.
+    """Where one kind of dense head keeps its classification layer and labels."""
 
-    ``labels(watch, batch, sizes)`` gives (B, P) labels of all P anchors, in the order level, row, column, anchor.
-    ``before`` is the number of outputs of an anchor that come before its logits in one layer, ``samples`` whether
-    the labels need the calls of the head's sampler. ``tower`` names the convolutions that lead to the boxes alone.
-    """
-
-    layer: str
-    targets: str
-    labels: Callable[[Watch, int, Sizes], Tensor]
-    before: int = 0
-    samples: bool = False
-    tower: str = ''
+    layer: str  # attribute of the classification layer
+    targets: str  # method that assigns labels
+    labels: Callable[[Watch, int, Sizes], Tensor]  # (B, P) of all anchors, in the order level, row, column, anchor
+    before: int = 0  # outputs of an anchor that come before its logits in one layer
+    samples: bool = False  # whether the labels need the calls of the head's sampler
+    tower: str = ''  # attribute of the convolutions that lead to the boxes alone
 
 
 def _levels_at(index: int) -> Callable[[Watch, int, Sizes], Tensor]:
@@ -90,7 +85,7 @@ def _grids(watch: Watch, batch: int, sizes: Sizes) -> Tensor:
 
 BOXES = 'reg_convs'
 # by class name; of several in the order of inheritance the nearest counts
-KINDS = dict(
+KINDS: dict[Any, DenseKind] = dict(
     FCOSHead=DenseKind('conv_cls', 'get_targets', _levels_at(0), tower=BOXES),
     FoveaHead=DenseKind('conv_cls', 'get_targets', _flat),
     RetinaHead=DenseKind('retina_cls', 'get_targets', _levels_at(0), tower=BOXES),
@@ -117,11 +112,8 @@ KINDS = dict(
 )
 
 
-def dense_kind(module: nn.Module) -> DenseKind | None:
-    """The :class:`DenseKind` of a head, or None."""
-    for kind in type(module).__mro__:
-        if kind.__name__ in REFUSED:  # inherits, but assigns in another way
-            return None
-        if kind.__name__ in KINDS:
-            return KINDS[kind.__name__]
-    return None
+def dense_kind(module: nn.Module) -> Any:
+    """The :class:`DenseKind` of a head; None of others and of those that inherit but assign in another way."""
+    names = [kind.__name__ for kind in type(module).__mro__]
+    name = next((name for name in names if name in KINDS or name in REFUSED), None)
+    return None if name in REFUSED else KINDS.get(name)

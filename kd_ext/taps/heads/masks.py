@@ -35,12 +35,9 @@ def _with_masks(head: Any) -> Callable:
 
     def loss(features: Any, data_samples: list, *args: Any, **kwargs: Any) -> Any:
         if any('masks' not in sample.gt_instances for sample in data_samples):
-            raise value_error(
-                'the annotations',
-                f'with masks, by which {type(head).__name__} assigns its regions',
-                'boxes alone',
-                'Load them with LoadAnnotations(with_mask=True), or take a method that reads maps.',
-            )
+            rule = f'with masks, by which {type(head).__name__} assigns its regions'
+            remedy = 'Load them with LoadAnnotations(with_mask=True), or take a method that reads maps.'
+            raise value_error('the annotations', rule, 'boxes alone', remedy)
         return own(features, data_samples, *args, **kwargs)
 
     return loss

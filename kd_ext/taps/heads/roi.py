@@ -23,10 +23,6 @@ class RoIHead(LinearHead):
     A region is a proposal that the detector samples for its own loss. In a cascade it is by default one of the
     first stage, which sees the proposals of the RPN as a head without a cascade does.
 
-    Args:
-        model: The detector.
-        stage: Stage of a cascade.
-
     Raises:
         ValueError: No such stage.
     """
