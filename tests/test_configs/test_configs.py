@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import runpy
 from pathlib import Path
 
 import mmdet
@@ -13,6 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from kd_ext.build.probe import blank_samples
+from kd_ext.cli.class_means import parse_args
 from tests.helpers.data_sets import BCCD, ROOT
 from tests.helpers.shrunken_configs import data, distilled, give_prototypes, shrink
 
@@ -195,13 +195,12 @@ def test_published_nd(name):
 
 
 @pytest.mark.parametrize('name', [n for n in CONFIGS if 'tools/class_means.py' in (ROOT / 'configs' / n).read_text()])
-def test_header_makes_the_class_means(name, monkeypatch):
+def test_header_makes_the_class_means(name):
     lines = (ROOT / 'configs' / name).read_text().splitlines()
     words = ' '.join(line.strip('# \\') for line in lines if line.startswith('#   ')).split()
     python, tool, *args = words
-    assert python == 'python'
-    monkeypatch.setattr('sys.argv', [tool, *args])
-    parsed = runpy.run_path(str(ROOT / tool))['parse_args']()
+    assert (python, tool) == ('python', 'tools/class_means.py')
+    parsed = parse_args(args, None)
     cfg, other = load(name), load(Path(parsed.config).name)
     used = {entry.class_means for entry in cfg.model.distill.values() if 'class_means' in entry}
     assert used == {parsed.out}
@@ -212,9 +211,27 @@ def test_header_makes_the_class_means(name, monkeypatch):
 
 def test_class_means_of_a_file_have_their_command():
     for name in DISTILLED:
+        text = (ROOT / 'configs' / name).read_text()
         for entry in load(name).model.distill.values():
             if str(entry.get('class_means', '')).endswith('.pth'):
-                assert 'tools/class_means.py' in (ROOT / 'configs' / name).read_text(), name
+                # the ablations name the config whose class means they share
+                assert 'tools/class_means.py' in text or "_base_ = './kdpp_" in text, name
+
+
+@pytest.mark.parametrize(('part', 'other'), [('direction', 'norm'), ('norm', 'direction')])
+def test_ablations_of_nd(part, other):
+    name = 'faster-rcnn_r101_r18_coco.py'
+    whole, half = load(f'kdpp_{name}').model, load(f'kdpp-{part}_{name}').model
+    assert dict(half.distill.nd) == dict(whole.distill.nd, **{other: False})
+    assert half.distill.kd == whole.distill.kd and half.teacher_ckpt == whole.teacher_ckpt
+
+
+@pytest.mark.parametrize('name', [n for n in CONFIGS if n.endswith('_cityscapes.py')])
+def test_logit_cka_is_the_released_form_or_called_ours(name):
+    entry = load(name).model.distill.rcka
+    assert (entry.intra_weight, entry.inter_weight, entry.loss_weight) == (1.0, 1.0, 10.0)
+    form = ('pixels', True) if name.startswith('rcka-pixels_') else ('images', False)
+    assert (entry.samples, entry.center) == form
 
 
 def test_the_plain_config_of_nc3_reads_its_students():
