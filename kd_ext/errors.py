@@ -131,8 +131,8 @@ def check_task_loss(losses: dict[str, Any], total: Tensor, data_samples: list | 
 
 
 def bad_weights(model: nn.Module) -> str:
-    """``2 of 9 values of backbone.conv1.weight`` where some weights are not finite, else an empty string."""
-    for name, value in model.named_parameters():
+    """``2 of 9 values of backbone.conv1.weight`` where weights or buffers are not finite, else an empty string."""
+    for name, value in model.state_dict().items():
         bad = int((~torch.isfinite(value)).sum())
         if bad:
             return f'{bad} of {value.numel()} values of {name}'

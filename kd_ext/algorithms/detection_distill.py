@@ -1,7 +1,10 @@
 """The algorithm: who runs when, and under which grad mode."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from copy import deepcopy
-from typing import Dict, List, Optional, Union
+from typing import Any
 
 import torch
 from mmengine.model import BaseModel
@@ -11,11 +14,15 @@ from torch import Tensor
 
 from kd_ext.algorithms.distiller import Distiller
 from kd_ext.algorithms.plain_student import PlainStudentMixin
+from kd_ext.algorithms.saved_run import average_shares, calling_runner
 from kd_ext.build.detector import build_detector, model_config
 from kd_ext.engine import policies
 from kd_ext.errors import check_task_loss, near_matches, type_error
 from kd_ext.registry import MODELS
-from kd_ext.teachers.build import build_teachers, map_classes
+from kd_ext.taps import Reading
+from kd_ext.teachers.build import build_teachers, check_apart, map_classes
+from kd_ext.teachers.forward import TeacherPass
+from kd_ext.teachers.identity import teacher_digest
 from kd_ext.teachers.inputs import InputAdapter
 
 ARGUMENTS = (
@@ -77,15 +84,15 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
 
     def __init__(
         self,
-        student: Union[Dict, str, BaseModel, None] = None,
-        teacher: Union[Dict, str, BaseModel, None] = None,
-        teacher_ckpt: Union[str, Dict[str, str], None] = None,
-        distill: Optional[Dict[str, Dict]] = None,
+        student: dict | str | BaseModel | None = None,
+        teacher: dict | str | BaseModel | None = None,
+        teacher_ckpt: str | dict[str, str] | None = None,
+        distill: dict[str, dict] | None = None,
         allow_teacher_mismatch: bool = False,
-        classes: Optional[Dict] = None,
-        data_preprocessor: Optional[Dict] = None,
-        init_cfg: Optional[Dict] = None,
-        **unknown,
+        classes: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+        **unknown: Any,
     ) -> None:
         for key in unknown:
             raise type_error(
@@ -93,12 +100,13 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             )
         policies.apply()
         if not isinstance(student, BaseModel):
-            student = model_config(student, 'student')
+            cfg = model_config(student, 'student')  # type: ignore[arg-type]  # refuses None
             if data_preprocessor is not None:  # MMEngine's Runner hands on that of the whole config
-                student = {'data_preprocessor': data_preprocessor, **student}
-            student = build_detector(student, 'student')
+                cfg = {'data_preprocessor': data_preprocessor, **cfg}
+            student = build_detector(cfg, 'student')
         # the student of a seed is the same with and without distillation
         with torch.random.fork_rng(devices=[]):
+            check_apart(student, teacher)
             teachers = build_teachers(teacher, teacher_ckpt, allow_teacher_mismatch)
             distiller = Distiller(distill, student, teachers, map_classes(classes, teachers))
         super().__init__(student, None, init_cfg, module_inplace=True)
@@ -106,6 +114,10 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
         # not registered: no parameter, state, mode or copy of ours
         self.__dict__['teachers'] = teachers
         self.adapters = {name: InputAdapter(student, model) for name, model in teachers.items()}
+        # class means belong to these
+        self.teacher_digests = {
+            name: teacher_digest(model) for name, model in teachers.items() if distiller.class_means
+        }
         self.distillation_stopped = False  # set by mmrazor's StopDistillHook
 
     @property
@@ -118,7 +130,7 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
         """The frozen detector; of several the first, see ``teachers``."""
         return next(iter(self.teachers.values()))
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         """Parts and methods of the student: hooks written for detectors (``SetEpochInfoHook``,
         ``YOLOXModeSwitchHook``) look for them here."""
         try:
@@ -128,7 +140,13 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
                 raise
             return getattr(self.architecture, name)
 
-    def loss(self, inputs: Tensor, data_samples: Optional[List] = None) -> Dict[str, Tensor]:
+    def train(self, mode: bool = True) -> DetectionDistill:
+        """As of every module; a training loop calls it, which also gives the shares their window in the log."""
+        if mode:
+            average_shares(calling_runner())
+        return super().train(mode)
+
+    def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """``student.*`` task losses, ``distill.loss_*`` terms, the share of each term in the total as
         ``distill.share_*``, and the factor of an entry with a schedule or a balance as ``distill.factor_*``."""
         if self.distillation_stopped or not self.distiller.active:
@@ -157,19 +175,23 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
         )
         return losses
 
-    def _run_teachers(self, passes, inputs, data_samples, seen_S=None):
-        """Those that wait for the student, once it was read; else others."""
+    def _run_teachers(
+        self, passes: dict[str, TeacherPass], inputs: Tensor, samples: list | None, seen_S: Reading | None = None
+    ) -> None:
+        """Runs the teachers that go before the student, or with ``seen_S`` those that go after it."""
         for name, one in passes.items():
             if one.waits == (seen_S is not None):
-                adapted = self.adapters[name](inputs, data_samples)
-                one.run(self.teachers[name], adapted, data_samples)
+                teacher = self.teachers[name]
+                if any(module.training for module in teacher.modules()):  # a hook of the run may have done that
+                    teacher.eval()
+                one.run(teacher, self.adapters[name](inputs, samples), samples)
 
-    def _apply(self, fn, *args, **kwargs):
+    def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> DetectionDistill:
         for teacher in self.teachers.values():
             teacher._apply(fn)  # follows to the device
         return super()._apply(fn, *args, **kwargs)
 
-    def __deepcopy__(self, memo):
+    def __deepcopy__(self, memo: dict) -> DetectionDistill:
         for teacher in self.teachers.values():
             memo[id(teacher)] = teacher  # copies share them
         copied = memo[id(self)] = type(self).__new__(type(self))

@@ -54,6 +54,8 @@ class Distiller(nn.Module):
         classes: dict[str, ClassMap],
     ) -> None:
         super().__init__()
+        if isinstance(distill, dict):  # None in a config drops the entry of a base config
+            distill = {name: entry for name, entry in distill.items() if entry is not None}
         if not isinstance(distill, dict) or not distill:
             raise value_error(
                 'distill',

@@ -8,13 +8,14 @@ from typing import Any
 
 from torch import nn
 
+from kd_ext.algorithms.saved_run import describe_run, taken_over
 from kd_ext.errors import expected
 
 STUDENT = 'architecture.'  # the name mmrazor's algorithm base gives it
-ENTRY = 'kd_ext'
+ENTRY, RUN = 'kd_ext', 'kd_ext_run'
 
 
-class PlainStudentMixin:
+class PlainStudentMixin(nn.Module):
     """Makes the algorithm look like its student alone: in checkpoints and by the names of its parts.
 
     ``state_dict`` holds the keys and values that the student alone would save, so every file written from it
@@ -31,14 +32,18 @@ class PlainStudentMixin:
     checkpoint; it is refused at the first step instead.
     """
 
+    architecture: Any  # the student
+    distiller: Any
+    teacher_digests: dict[str, str]
+
     def children(self) -> Iterator[nn.Module]:
         """The student, the distiller and the data preprocessor."""
         for _, module in super().named_children():
             yield module
 
-    def modules(self) -> Iterator[nn.Module]:
+    def modules(self, *args: Any, **kwargs: Any) -> Iterator[nn.Module]:
         """All modules, the student itself included."""
-        for _, module in super().named_modules():
+        for _, module in super().named_modules(None, '', *args, **kwargs):
             yield module
 
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
@@ -62,12 +67,12 @@ class PlainStudentMixin:
                     yield name, module
 
     def _named_members(
-        self, get_members_fn: Callable, prefix: str = '', recurse: bool = True, **kwargs: bool
+        self, get_members_fn: Callable, prefix: str = '', recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, Any]]:
-        yield from self.architecture._named_members(get_members_fn, prefix, recurse, **kwargs)
+        yield from self.architecture._named_members(get_members_fn, prefix, recurse, remove_duplicate)
         if recurse:
             prefix = f'{prefix}.distiller' if prefix else 'distiller'
-            yield from self.distiller._named_members(get_members_fn, prefix, **kwargs)
+            yield from self.distiller._named_members(get_members_fn, prefix, recurse, remove_duplicate)
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
         """Replaces a child under the name that ``named_children`` gives it, as the conversion to SyncBN does."""
@@ -77,8 +82,8 @@ class PlainStudentMixin:
         else:
             super().add_module(name, module)
 
-    def forward(self, inputs, data_samples=None, mode='tensor'):
-        """As of every MMEngine model.
+    def forward(self, inputs: Any, data_samples: list | None = None, mode: str = 'tensor') -> Any:
+        """The forward pass of every MMEngine model.
 
         Raises:
             RuntimeError: FSDP has split the parameters.
@@ -98,7 +103,9 @@ class PlainStudentMixin:
             )
         return super().forward(inputs, data_samples, mode)
 
-    def state_dict(self, *args, destination=None, prefix='', keep_vars=False):
+    def state_dict(
+        self, *args: Any, destination: dict | None = None, prefix: str = '', keep_vars: bool = False
+    ) -> Any:
         """The student's state dict, with the distiller's as metadata."""
         state = self.architecture.state_dict(*args, destination=destination, prefix=prefix, keep_vars=keep_vars)
         metadata = state._metadata
@@ -106,27 +113,23 @@ class PlainStudentMixin:
         for name in [key for key in metadata if key.startswith(prefix)]:
             metadata[f'{prefix}{STUDENT}{name[len(prefix) :]}'.rstrip('.')] = metadata[name]
         own = metadata.get(prefix[:-1], {})
-        metadata[prefix[:-1]] = {**own, ENTRY: OrderedDict(self.distiller.state_dict(keep_vars=keep_vars))}
+        state_of_ours = OrderedDict(self.distiller.state_dict(keep_vars=keep_vars))
+        metadata[prefix[:-1]] = {**own, ENTRY: state_of_ours, RUN: describe_run(self.distiller, self.teacher_digests)}
         return state
 
-    def _load_from_state_dict(
-        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-    ):
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *args: Any) -> None:
         # both torch and MMEngine load our submodules from ``state_dict`` after this call, so it is rewritten in
         # place to our own names
         for key in [key for key in state_dict if key.startswith(prefix)]:
             name = key[len(prefix) :]
             if not name.startswith((STUDENT, 'distiller.')):
                 state_dict[f'{prefix}{STUDENT}{name}'] = state_dict.pop(key)
-        distiller = local_metadata.get(ENTRY)
-        if distiller is None:  # a plain student: ours keeps what it has
-            distiller = self.distiller.state_dict()
+        run = describe_run(self.distiller, self.teacher_digests)
+        distiller = taken_over(self.distiller, run, local_metadata.get(ENTRY), local_metadata.get(RUN))
         for name, value in distiller.items():
             state_dict.setdefault(f'{prefix}distiller.{name}', value)
         # data_preprocessor is registered twice, here and in the student
         own = f'{prefix}{STUDENT}data_preprocessor.'
         for key in [key for key in state_dict if key.startswith(own)]:
             state_dict[key.replace(STUDENT, '', 1)] = state_dict[key]
-        super()._load_from_state_dict(
-            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *args)

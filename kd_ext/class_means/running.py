@@ -21,6 +21,8 @@ class OnlineClassMeans(StoredClassMeans):
         width: D.
     """
 
+    counts: Tensor
+
     def __init__(self, rows: int, width: int) -> None:
         super().__init__(torch.zeros(rows, width))
         self.register_buffer('counts', torch.zeros(rows, dtype=torch.long))

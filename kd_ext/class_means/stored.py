@@ -74,11 +74,11 @@ class ClassMeans:
                     "Name the student's classes, classes=dict(student=[...]), to find them by name.",
                 )
         if not fits:
-            known = f'{rows if names is None else len(names)} classes of width {width}'
+            count = f'{rows if names is None else len(names)} classes of width {width}'
             raise value_error(
                 f'the class means {source!r}',
                 f"those of the student's {num_classes} classes",
-                known + (f' ({", ".join(names[:4])}, ...)' if names else ''),
+                count + (f' ({", ".join(names[:4])}, ...)' if names else ''),
                 f'Compute them with a teacher of the same data set: {TOOL.format("CHECKPOINT", "means.pth")}; or '
                 "name the student's classes, classes=dict(student=[...]), to find them among these.",
             )
@@ -151,8 +151,9 @@ def load_class_means(path: str | os.PathLike) -> ClassMeans:
     try:
         loaded = _from_json(path) if path.endswith('.json') else _from_file(path)
     except Exception as error:
-        damaged = isinstance(error, pickle.UnpicklingError)
-        why = reason(error) if damaged else f'{type(error).__name__}: {str(error)[:300]}'
+        why = f'{type(error).__name__}: {str(error)[:300]}'
+        if isinstance(error, pickle.UnpicklingError):
+            why = reason(error)
         raise value_error(
             'class_means',
             'a file of tools/class_means.py or a JSON file of lists by class index',
@@ -199,6 +200,8 @@ class StoredClassMeans(nn.Module):
     Args:
         means: (R, D).
     """
+
+    means: Tensor
 
     def __init__(self, means: Tensor) -> None:
         super().__init__()

@@ -1,6 +1,9 @@
 """One teacher or several, by name, and whose classes they know."""
 
+from __future__ import annotations
+
 import os
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
@@ -39,6 +42,9 @@ def build_teacher(source, checkpoint, allow_mismatch=False, role='teacher'):
         raise type_error('allow_teacher_mismatch', 'True or False', repr(allow_mismatch))
     if isinstance(source, BaseModel):
         teacher = source
+        if any(p.is_meta for p in teacher.parameters()):
+            rule = 'a model with weights'
+            raise value_error(role, rule, 'one on the device meta', "Build it on 'cpu', or load its weights first.")
     else:
         teacher = build_detector(source, role)
         if not checkpoint:
@@ -100,6 +106,29 @@ def build_teachers(source, checkpoint, allow_mismatch=False):
     return {
         name: build_teacher(one, checkpoint[name], allow_mismatch, f'{ONE}.{name}') for name, one in source.items()
     }
+
+
+def check_apart(student: BaseModel, source: Any) -> None:
+    """That teachers which are given as models share no weights with the student: freezing them would freeze it.
+
+    Args:
+        student: As built.
+        source: ``teacher=`` of the algorithm.
+
+    Raises:
+        ValueError: One is the student itself, or has a module of it.
+    """
+    own = {id(value): name for name, value in student.state_dict(keep_vars=True).items()}
+    for one in source.values() if are_several(source) else (source,):
+        weights = one.state_dict(keep_vars=True).items() if isinstance(one, BaseModel) else ()
+        shared = [own[id(value)] for _, value in weights if id(value) in own]
+        if shared:
+            raise value_error(
+                'teacher',
+                'a model of its own, as it is frozen',
+                'the student itself' if len(shared) == len(own) else f'one that shares {shared[0]} with the student',
+                'Give a copy of it, copy.deepcopy(model), or a config with a checkpoint.',
+            )
 
 
 def are_several(source):

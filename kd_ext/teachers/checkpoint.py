@@ -51,7 +51,8 @@ def read_checkpoint(path, key='teacher_ckpt'):
             f'{path!r} ({type(error).__name__}: {str(error)[:300]})',
             'Fetch or train it again.',
         ) from error
-    return state, content.get('meta') or {}
+    meta = content.get('meta')
+    return state, meta if isinstance(meta, dict) else {}
 
 
 def load_teacher(teacher, path, allow_mismatch=False, role='teacher'):
@@ -111,8 +112,11 @@ def load_teacher(teacher, path, allow_mismatch=False, role='teacher'):
 
 def _class_names(meta):
     """Names of the classes that a checkpoint was trained on, or None."""
-    names = (meta.get('dataset_meta') or {}).get('classes', meta.get('CLASSES'))
-    return None if names is None else list(names)
+    dataset = meta.get('dataset_meta')
+    names = dataset.get('classes') if isinstance(dataset, dict) else None
+    names = meta.get('CLASSES') if names is None else names
+    known = isinstance(names, (tuple, list)) and all(isinstance(name, str) for name in names)
+    return list(names) if known else None
 
 
 def _mismatch(teacher, role, path, report, shapes):
