@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.growth_model import LINES, MAKERS, VALUES, amount, judge, make_run
+from benchmarks.growth_model import ENTRIES, LINES, VALUES, amount, judge, make_run
 from benchmarks.growth_plot import draw
 from benchmarks.timing import interleave, machine, peak_memory
 from kd_ext.engine.whole_files import write_text
@@ -28,7 +28,9 @@ CLOCKS = dict(wall=time.perf_counter, cpu=time.process_time)
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--only', nargs='+', choices=list(MAKERS), default=list(MAKERS), help='losses (default: all)')
+    parser.add_argument(
+        '--only', nargs='+', choices=list(ENTRIES), default=list(ENTRIES), help='losses (default: all)'
+    )
     parser.add_argument(
         '--points', type=int, default=None, metavar='N', help='the N smallest values only (at least 2), for a trial'
     )

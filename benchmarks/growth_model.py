@@ -1,21 +1,26 @@
-r"""How the cost of a loss grows with what it is given.
+"""How the cost of a loss grows with what it is given.
 
 A line is one loss and one quantity: a run (forward and backward) at several values of it, all else at the sizes of
 a usual training. The exponent e of
 
-.. math:: cost \approx a \cdot value^e
+.. math:: cost \approx a \\cdot value^e
 
 is fitted by least squares on logarithms, over all values and over the upper half, and compared with the power that
 the loss' own formula has. What is added once a call (a kernel's start, class means that are read whole) makes the
 fitted one smaller; a larger one means work that the formula does not ask for.
 """
 
+from __future__ import annotations
+
 from typing import Callable, Dict, List, NamedTuple, Optional
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from kd_ext.losses import LipschitzLoss, LogitCKALoss, LogitKLLoss, NCKDLoss, NDLoss, RCKALoss, ReviewKDLoss
+import kd_ext  # noqa: F401  # mmrazor's losses need it
+from kd_ext.recipes import COMBINATIONS, METHODS, distill_entries
+from kd_ext.terms.entry import build_loss, set_up, split_entry
 
 SIZES = ((224, 384), (320, 544), (448, 768), (640, 1088), (896, 1536), (1280, 2176))
 BATCHES = 1, 2, 4, 8, 16
@@ -46,22 +51,68 @@ class Line(NamedTuple):
     why: str
 
 
+# losses without a ready entry, and where they read
+EXTRA = {
+    'logit_cka': dict(type='kd_ext.LogitCKALoss', at='logits'),
+    'feature_cka': dict(type='kd_ext.FeatureCKALoss', at='neck'),
+}
+ENTRIES = {**{name: distill_entries([name])[name] for name in METHODS if name not in COMBINATIONS}, **EXTRA}
+ALONG = dict(
+    neck=('pixels', 'batch'),
+    backbone=('pixels', 'batch'),
+    embedding=('regions', 'classes'),
+    logits=('regions', 'classes'),
+)
+# powers other than 1, or with a reason worth saying
+POWERS = {
+    ('rcka', 'pixels'): (2, 'P x P products up to 5/3 B p^2 patches; from there on 1'),
+    ('rcka', 'batch'): (1, 'longer rows, the same P'),
+    ('feature_cka', 'batch'): (2, 'B x B products'),
+    ('lipschitz', 'pixels'): (1, 'products with a vector'),
+    ('lipschitz', 'batch'): (1, 'one matrix an image'),
+    ('nd', 'classes'): (1, 'a length for each class mean'),
+    ('nckd', 'regions'): (1, 'regions x classes products'),
+    ('nckd', 'classes'): (2, 'angles of all pairs of classes'),
+    ('logit_cka', 'regions'): (1, 'K x K products, as long as regions'),
+    ('logit_cka', 'classes'): (2, 'K x K products of K classes'),
+}
 LINES = [
-    Line('RCKA', 'pixels', 2, 'P x P products up to 5/3 B p^2 patches; from there on 1'),
-    Line('RCKA', 'batch', 1, 'longer rows, the same P'),
-    Line('ReviewKD', 'pixels', 1, 'convolutions'),
-    Line('ReviewKD', 'batch', 1, 'convolutions'),
-    Line('Lipschitz', 'pixels', 1, 'products with a vector'),
-    Line('Lipschitz', 'batch', 1, 'one matrix an image'),
-    Line('ND', 'regions', 1, 'one product a region'),
-    Line('ND', 'classes', 1, 'a length for each class mean'),
-    Line('NCKD', 'regions', 1, 'regions x classes products'),
-    Line('NCKD', 'classes', 2, 'angles of all pairs of classes'),
-    Line('KL', 'regions', 1, 'a softmax a region'),
-    Line('KL', 'classes', 1, 'a softmax over classes'),
-    Line('LogitCKA', 'regions', 1, 'K x K products, as long as regions'),
-    Line('LogitCKA', 'classes', 2, 'K x K products of K classes'),
+    Line(name, along, *POWERS.get((name, along), (1, f'each of the {along} once')))
+    for name, entry in ENTRIES.items()
+    for along in ALONG[entry['at']]
 ]
+
+
+def prepare(
+    name: str, given: Usual, device: str = 'cpu'
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Callable[[], Tensor]]:
+    """Student leaves, teacher tensors and the forward pass of a loss on both."""
+    loss_cfg, settings = split_entry(name, ENTRIES[name])
+    loss, traits = build_loss(name, loss_cfg)
+    student, teacher = (_features(settings['at'], given, device) for _ in range(2))
+    labels = torch.randint(given.classes, (given.regions,), device=device)
+    means = torch.rand(given.classes, given.embedding, device=device)
+    widths = [tensor.shape[1] for tensor in student]
+    if settings['at'] in ('embedding', 'logits'):
+        facts = dict(num_classes=given.classes, width=widths[0], use_sigmoid=False)
+    else:
+        facts = dict(num_levels=len(widths), student_widths=widths, teacher_widths=widths)
+    set_up(name, loss, traits, **facts)
+    loss = loss.to(device).train()
+    for leaf in student:
+        leaf.requires_grad_()
+
+    def call(*pair) -> Tensor:
+        features, named = traits.arguments(*pair, labels=labels, class_means=means)
+        value = loss(*features, **named)
+        return sum(value.values()) if isinstance(value, dict) else value
+
+    def forward() -> Tensor:
+        if traits.relates_levels:
+            return call(student, teacher)
+        return sum(call(*pair) for pair in zip(student, teacher))
+
+    return student, teacher, forward
 
 
 def make_run(line: Line, value, device: str = 'cpu', **usual) -> Callable[[], None]:
@@ -70,92 +121,33 @@ def make_run(line: Line, value, device: str = 'cpu', **usual) -> Callable[[], No
     ``usual`` replaces fields of :class:`Usual`.
     """
     torch.manual_seed(0)
-    given = Usual(**{**usual, line.along: value})
-    loss, student, rest = MAKERS[line.loss](given, device)
-    leaves = [leaf.requires_grad_() for leaf in student]
-    loss = loss.to(device).train()
-    single = len(leaves) == 1
+    leaves, _, forward = prepare(line.loss, Usual(**{**usual, line.along: value}), device)
 
-    def run():
-        value = loss(leaves[0] if single else tuple(leaves), *rest)
-        total = sum(value.values()) if isinstance(value, dict) else value
-        total.backward()
-        for leaf in (*leaves, *loss.parameters()):
+    def run() -> None:
+        forward().backward()
+        for leaf in leaves:
             leaf.grad = None
 
     return run
 
 
-def _maps(given, strides, widths, device):
+def _features(at: str, given: Usual, device: str) -> tuple[Tensor, ...]:
+    """One side's: four levels of a neck, four stages that double their width, embeddings or logits."""
+    if at == 'embedding':
+        return (torch.rand(given.regions, given.embedding, device=device),)
+    if at == 'logits':
+        return (torch.randn(given.regions, given.classes, device=device),)
     height, width = given.pixels
-    return [
-        torch.rand(given.batch, channels, -(-height // stride), -(-width // stride), device=device)
-        for stride, channels in zip(strides, widths)
-    ]
-
-
-def _neck(given, device):
-    return _maps(given, (4, 8, 16, 32), [given.width] * 4, device)
-
-
-def _stages(given, device):
-    widths = [given.width * 2**k for k in range(4)]
-    return _maps(given, (4, 8, 16, 32), widths, device)
-
-
-def _rcka(given, device):
-    return (RCKALoss(center=False), _neck(given, device), [tuple(_neck(given, device))])
-
-
-def _review(given, device):
-    loss = ReviewKDLoss(given.width, given.width, 4, given.width)
-    return loss, _neck(given, device), [tuple(_neck(given, device))]
-
-
-def _lipschitz(given, device):
-    return (LipschitzLoss(relative=True), _stages(given, device), [tuple(_stages(given, device))])
-
-
-def _embeddings(given, device):
-    return torch.rand(given.regions, given.embedding, device=device)
-
-
-def _classes(given, device):
-    """Labels and class means."""
-    labels = torch.randint(given.classes, (given.regions,), device=device)
-    return [labels, torch.rand(given.classes, given.embedding, device=device)]
-
-
-def _nd(given, device):
-    return (
-        NDLoss(num_classes=given.classes),
-        [_embeddings(given, device)],
-        [_embeddings(given, device), *_classes(given, device)],
+    return tuple(
+        torch.rand(
+            given.batch,
+            given.width * (2**level if at == 'backbone' else 1),
+            -(-height // stride),
+            -(-width // stride),
+            device=device,
+        )
+        for level, stride in enumerate((4, 8, 16, 32))
     )
-
-
-def _nckd(given, device):
-    loss = NCKDLoss(num_classes=given.classes, width=given.embedding)
-    return loss, [_embeddings(given, device)], _classes(given, device)
-
-
-def _of_logits(loss):
-    def make(given, device):
-        student, teacher = torch.randn(2, given.regions, given.classes, device=device)
-        return loss(), [student], [teacher]
-
-    return make
-
-
-MAKERS = {
-    'RCKA': _rcka,
-    'ReviewKD': _review,
-    'Lipschitz': _lipschitz,
-    'ND': _nd,
-    'NCKD': _nckd,
-    'KL': _of_logits(LogitKLLoss),
-    'LogitCKA': _of_logits(LogitCKALoss),
-}
 
 
 def amount(value) -> int:

@@ -1,15 +1,18 @@
 """What ``benchmarks/losses.py`` compares, one function per method.
 
-A new method is a function under ``@case``. It gets the device and a divisor of the sizes, and returns a
-:class:`Case` of closures, each a forward and a backward on the same tensors.
+A method with rivals is a function under ``@case``. It gets the device and a divisor of the sizes, and returns a
+:class:`Case` of closures, each a forward and a backward on the same tensors. Every other entry of
+``configs/_base_/distill`` is compared with mse alone.
 """
 
+from functools import partial
 from typing import Callable, Dict, NamedTuple, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.growth_model import ENTRIES, Usual, prepare
 from benchmarks.loss_rivals import formed_lipschitz_loss, loop_nd_loss, loop_rcka_loss, svd_lipschitz_loss
 from kd_ext.losses.lipschitz_loss import lipschitz_loss
 from kd_ext.losses.nckd_loss import nc1_loss
@@ -144,3 +147,17 @@ def nd(device: str, shrink: int) -> Case:
         },
         {'ND, loop over regions': 3},
     )
+
+
+def _ready(name: str, device: str, shrink: int) -> Case:
+    """A ready entry beside mse on the same tensors."""
+    width, count = max(2, 256 // shrink), max(8, 1024 // shrink)
+    given = Usual((800, 1333), 2, count, 80, width) if shrink == 1 else Usual((160, 224), 2, count, 8, width, 16)
+    leaves, teacher, forward = prepare(name, given, device)
+    title = f'{name}: at {ENTRIES[name]["at"]}, {", ".join(str(tuple(leaf.shape)) for leaf in leaves)}'
+    return Case(title, leaves, {'mse': _step(leaves, lambda: mse(leaves, teacher)), name: _step(leaves, forward)}, {})
+
+
+for _name in ENTRIES:
+    if _name not in CASES:
+        CASES[_name] = partial(_ready, _name)

@@ -33,7 +33,7 @@ class DistillationLoss(Protocol):
     * ``labels`` (``label``, ``gt_labels``, ``gt_label``): the class of each region (N,), K for background,
     * ``class_means``: raw class means of the teacher's embeddings (K or K+1, D).
 
-    Both exist at ``at='embedding'`` alone, labels at ``at='logits'`` too. A loss without a parameter for the teacher's
+    Class means exist at ``at='embedding'``, labels there and at ``at='logits'``. A loss without a parameter for the teacher's
     features never gets them, and the teacher is not run for it. Other parameters need a default.
 
     At feature maps a loss gets one level (B, C, H, W) at a time, at regions rows (N, D) or (N, K). All are fp32,

@@ -1,10 +1,12 @@
 """Which method works with which head: one real step decides, cell by cell.
 
-    python -m tests.helpers.coverage_table [DETECTOR ...]
+    python -m tests.helpers.coverage_table [DETECTOR or METHOD ...]
 
-writes docs/coverage.json and the README's table; of all detectors, or of
-those that are named, with the other rows as they are recorded.
+writes docs/coverage.json and the table of docs/coverage.md. The columns are the entries of ``configs/_base_/distill``.
+With arguments only these rows or columns are tried; all other cells stay as they are recorded.
 """
+
+from __future__ import annotations
 
 import functools
 import json
@@ -15,23 +17,22 @@ import torch
 from mmengine import MessageHub
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from kd_ext.recipes import COMBINATIONS, distill_entries
+from kd_ext.recipes import METHODS as NAMES
 from tests.helpers import detector_zoo as zoo
 from tests.helpers import tiny_detectors as tiny
 
 RECORD = tiny.ROOT / 'docs' / 'coverage.json'
-README = tiny.ROOT / 'README.md'
+PAGE = tiny.ROOT / 'docs' / 'coverage.md'
 MARKS = '<!-- coverage: begin -->', '<!-- coverage: end -->'
 YES, BY_MEANS = 'yes', 'yes, norms of class means'
 NO_PLACES = 'no: teacher and student have no regions in common'
 ONE_STAGE = 'no: its backbone puts out one stage, and the loss relates two'
 NO_NECK = "no: it has no neck; at='backbone' works"
+# settings that fit the zoo's small maps
+SMALL = dict(rcka=dict(patch_size=2), reviewkd=dict(mid_channels=8))
 METHODS = {
-    'RCKA': dict(type='kd_ext.RCKALoss', at='neck', patch_size=2),
-    'ND': dict(type='kd_ext.NDLoss', at='embedding'),
-    'NCKD': dict(type='kd_ext.NCKDLoss', at='embedding'),
-    'KL on logits': dict(type='kd_ext.LogitKLLoss', at='logits'),
-    'ReviewKD': dict(type='kd_ext.ReviewKDLoss', at='neck', mid_channels=8),
-    'Lipschitz': dict(type='kd_ext.LipschitzLoss', at='backbone'),
+    name: dict(distill_entries([name])[name], **SMALL.get(name, {})) for name in NAMES if name not in COMBINATIONS
 }
 # LD trains under a GFL of its own
 TEACHERS = {'LD': 'GFL'}
@@ -39,7 +40,7 @@ TEACHERS = {'LD': 'GFL'}
 FADING = ('RTMDet-Ins',)
 
 
-def outcome(head, method):
+def outcome(head: str, method: str) -> str:
     """What one training step shows: ``'yes'`` or the reason against it.
 
     Raises:
@@ -71,10 +72,10 @@ def outcome(head, method):
         total.backward()
     idle = {name for name, p in model.student.named_parameters() if p.grad is None}
     assert idle <= unused_alone(head), idle
-    heads = {term: getattr(term, 'needs_teacher', True) for term in model.distiller.terms.values()}
     if head in TEACHERS:
         return f'yes, with {TEACHERS[head]} for a teacher'
-    return YES if all(heads.values()) or method == 'NCKD' else BY_MEANS
+    (term,) = model.distiller.terms.values()
+    return YES if term.needs_teacher or term.traits.teacher is None else BY_MEANS
 
 
 def settle(teacher, head):
@@ -110,14 +111,9 @@ def _reason(text):
     return f'no: {refused[1] if refused else text}'
 
 
-def run(heads):
-    """Cells of some detectors: dict[head, dict[method, outcome]]."""
-    return {head: {method: outcome(head, method) for method in METHODS} for head in heads}
-
-
-def table(cells):
-    """The README's table in Markdown."""
-    notes = []
+def table(cells: dict[str, dict[str, str]]) -> str:
+    """The page's table in Markdown."""
+    notes: list[str] = []
     lines = ['| detector | ' + ' | '.join(METHODS) + ' |', '|---' * (len(METHODS) + 1) + '|']
     for head, row in cells.items():
         marks = []
@@ -137,26 +133,30 @@ def table(cells):
     return '\n'.join(lines).rstrip()
 
 
-def recorded():
+def recorded() -> dict[str, dict[str, str]]:
     """The cells that the repository claims."""
     return json.loads(RECORD.read_text())
 
 
-def readme_table():
-    """What stands between the marks in the README."""
-    text = README.read_text()
+def page_table() -> str:
+    """What stands between the marks of the page."""
+    text = PAGE.read_text()
     return text.partition(MARKS[0])[2].partition(MARKS[1])[0].strip()
 
 
-def main(heads):
-    known = recorded() if heads else {}
-    cells = {**known, **run(heads or zoo.ALL)}
-    cells = {head: cells[head] for head in zoo.ALL if head in cells}
+def main(names: list[str]) -> None:
+    heads = [name for name in names if name in zoo.ALL]
+    methods = [name for name in names if name in METHODS]
+    if {*names} - {*heads, *methods}:
+        raise SystemExit(f'no detector or method: {", ".join({*names} - {*heads, *methods})}')
+    cells = {head: dict(recorded().get(head, {})) for head in zoo.ALL}
+    for head in heads or zoo.ALL:
+        for method in methods or METHODS:
+            cells[head][method] = outcome(head, method)
+    cells = {head: {method: row[method] for method in METHODS if method in row} for head, row in cells.items()}
     RECORD.write_text(json.dumps(cells, indent=1) + '\n')
-    text = README.read_text()
-    before, _, rest = text.partition(MARKS[0])
-    after = rest.partition(MARKS[1])[2]
-    README.write_text(f'{before}{MARKS[0]}\n{table(cells)}\n{MARKS[1]}{after}')
+    before, _, rest = PAGE.read_text().partition(MARKS[0])
+    PAGE.write_text(f'{before}{MARKS[0]}\n{table(cells)}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}')
 
 
 if __name__ == '__main__':

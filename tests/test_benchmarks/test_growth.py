@@ -5,11 +5,12 @@ import sys
 import pytest
 from matplotlib.image import imread
 
-from benchmarks.growth_model import LINES, MAKERS, VALUES, Line, amount, fit, judge, make_run
+from benchmarks.growth_model import ENTRIES, EXTRA, LINES, VALUES, Line, amount, fit, judge, make_run
 from benchmarks.growth_plot import draw
+from kd_ext.recipes import PARTS
 
-SMALL = dict(pixels=(64, 96), regions=8, classes=5, width=4, embedding=6)
-LINE = Line('RCKA', 'batch', 1, 'longer rows')
+SMALL = dict(pixels=(64, 96), batch=2, regions=8, classes=5, width=4, embedding=6)
+LINE = Line('rcka', 'batch', 1, 'longer rows')
 
 
 @pytest.mark.parametrize('line', LINES, ids=lambda line: '-'.join(line[:2]))
@@ -21,16 +22,9 @@ def test_every_line_runs(line):
 def test_every_loss_has_a_line():
     import kd_ext.losses
 
-    shells = {name for name in kd_ext.losses.__all__ if name.endswith('Loss')}
-    assert {line.loss for line in LINES} == set(MAKERS)
-    made = {type(make(_given(), 'cpu')[0]).__name__ for make in MAKERS.values()}
-    assert made == shells
-
-
-def _given():
-    from benchmarks.growth_model import Usual
-
-    return Usual(**SMALL)
+    assert {path.stem for path in PARTS.glob('*.py')} | {*EXTRA} == set(ENTRIES) == {line.loss for line in LINES}
+    shells = {f'kd_ext.{name}' for name in kd_ext.losses.__all__ if name.endswith('Loss')}
+    assert shells <= {entry['type'] for entry in ENTRIES.values()}
 
 
 @pytest.mark.parametrize('power', [0.5, 1, 2])
@@ -61,7 +55,7 @@ def test_pixels_of_an_image():
 
 
 def test_figure(tmp_path):
-    draw([dict(loss='RCKA', along='batch', amounts=[1, 2], seconds=[1.0, 2.0], time=1.0)], tmp_path / 'growth.png')
+    draw([dict(loss='rcka', along='batch', amounts=[1, 2], seconds=[1.0, 2.0], time=1.0)], tmp_path / 'growth.png')
     assert imread(tmp_path / 'growth.png').std() > 0
 
 
@@ -72,7 +66,7 @@ def test_tool(tmp_path):
             '-m',
             'benchmarks.growth',
             '--only',
-            'KL',
+            'kd',
             '--points',
             '3',
             '--repeats',
