@@ -33,8 +33,8 @@ class DistillationLoss(Protocol):
     * ``labels`` (``label``, ``gt_labels``, ``gt_label``): the class of each region (N,), K for background,
     * ``class_means``: raw class means of the teacher's embeddings (K or K+1, D).
 
-    Class means exist at ``at='embedding'``, labels there and at ``at='logits'``. A loss without a parameter for the teacher's
-    features never gets them, and the teacher is not run for it. Other parameters need a default.
+    Class means exist at ``at='embedding'``, labels there and at ``at='logits'``. A loss without a parameter for
+    the teacher's features never gets them, and the teacher is not run for it. Other parameters need a default.
 
     At feature maps a loss gets one level (B, C, H, W) at a time, at regions rows (N, D) or (N, K). All are fp32,
     outside autocast. It returns a scalar, or a dict of scalars that are logged as ``loss_<entry>_<key>``.
