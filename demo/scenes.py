@@ -6,6 +6,9 @@ behind a large one. Shapes differ in size (log-uniform), texture, contrast and r
 class.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -17,12 +20,31 @@ MIN_PIXELS = 20
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What a scene is made of.
+
+    Attributes:
+        classes: Their names.
+        mask: Draws one object, ``mask(rng, label, size, centre, radius)``: (H, W) bool.
+        radii: Smallest and largest radius, in image heights; log-uniform between them.
+        min_visible: An object of which a smaller part is visible is left out of the labels.
+        whole: Keeps objects off the borders of the image.
+    """
+
+    classes: tuple[str, ...]
+    mask: Callable[..., np.ndarray]
+    radii: tuple[float, float] = (0.07, 0.25)
+    min_visible: float = MIN_VISIBLE
+    whole: bool = False
+
+
+@dataclass(frozen=True)
 class Scene:
     """One rendered image and what is in it.
 
     Attributes:
         image: (H, W, 3) uint8, BGR.
-        labels: (N,) int, indices into ``CLASSES``.
+        labels: (N,) int, indices into the classes of the kind.
         boxes: (N, 4) float, x1 y1 x2 y2 in pixels, x2 and y2 exclusive.
         masks: (N, H, W) bool, the visible pixels of each object.
     """
@@ -33,32 +55,38 @@ class Scene:
     masks: np.ndarray
 
 
-def render_scene(rng, size=(128, 128), max_objects=6):
+def render_scene(
+    rng: np.random.Generator, size: tuple[int, int] = (128, 128), max_objects: int = 6, kind: Kind | None = None
+) -> Scene:
     """Renders one scene.
 
     Args:
         rng (numpy.random.Generator): The only source of randomness.
         size (tuple[int]): Height and width in pixels.
-        max_objects (int): At most this many shapes are painted.
+        max_objects (int): At most this many objects are painted.
+        kind (Kind, optional): What they are; :data:`SHAPES` by default.
 
     Returns:
         Scene: The image with its visible objects; at least one.
     """
     while True:
-        scene = _try_scene(rng, size, max_objects)
+        scene = _try_scene(rng, size, max_objects, kind or SHAPES)
         if len(scene.labels):
             return scene
 
 
-def _try_scene(rng, size, max_objects):
+def _try_scene(rng, size, max_objects, kind):
     height, width = size
     image, ground = _background(rng, size)
     labels, full_areas, owner = [], [], np.full(size, -1, np.int16)
     for _ in range(rng.integers(1, max_objects + 1)):
-        radius = float(np.exp(rng.uniform(np.log(0.07 * height), np.log(0.25 * height))))
+        low, high = kind.radii
+        radius = float(np.exp(rng.uniform(np.log(low * height), np.log(high * height))))
         centre = rng.uniform((0, 0), (width, height))
-        label = int(rng.integers(len(CLASSES)))
-        mask = _shape_mask(CLASSES[label], size, centre, radius, rng.uniform(0, 2 * np.pi))
+        if kind.whole:
+            centre = centre.clip(radius, (width - radius, height - radius))
+        label = int(rng.integers(len(kind.classes)))
+        mask = kind.mask(rng, label, size, centre, radius)
         if not mask.any():
             continue
         paint = _texture(rng, size, _contrasting(rng, ground))
@@ -71,14 +99,14 @@ def _try_scene(rng, size, max_objects):
     image = cv2.GaussianBlur(image, (3, 3), rng.uniform(0.2, 0.9))
     image += rng.normal(0, rng.uniform(2, 7), image.shape)
     image = image.clip(0, 255).astype(np.uint8)
-    return _visible_objects(image, owner, labels, full_areas)
+    return _visible_objects(image, owner, labels, full_areas, kind.min_visible)
 
 
-def _visible_objects(image, owner, labels, full_areas):
+def _visible_objects(image, owner, labels, full_areas, min_visible):
     kept, boxes, masks = [], [], []
     for index, (label, area) in enumerate(zip(labels, full_areas)):
         mask = owner == index
-        if mask.sum() < max(MIN_PIXELS, MIN_VISIBLE * area):
+        if mask.sum() < max(MIN_PIXELS, min_visible * area):
             continue
         ys, xs = np.nonzero(mask)
         kept.append(label)
@@ -104,8 +132,9 @@ _CROSS = (
 )
 
 
-def _shape_mask(name, size, centre, radius, turn):
+def _shape_mask(rng, label, size, centre, radius):
     height, width = size
+    name, turn = CLASSES[label], rng.uniform(0, 2 * np.pi)
     mask = np.zeros((height, width), np.uint8)
     point = tuple(int(round(c)) for c in centre)
     if name in ('disk', 'ring'):
@@ -122,6 +151,9 @@ def _shape_mask(name, size, centre, radius, turn):
     outline = np.round(outline * radius + centre).astype(np.int32)
     cv2.fillPoly(mask, [outline], 1)
     return mask.astype(bool)
+
+
+SHAPES = Kind(CLASSES, _shape_mask)
 
 
 def _colour(rng, low=20, high=235):
