@@ -238,6 +238,8 @@ class Distiller(nn.Module):
             remedy = "Lower the learning rate or this term's loss_weight, clip gradients, or train without --amp."
             if 'teacher' in fault:
                 remedy = "Look at teacher_ckpt and at the teacher's data_preprocessor."
+            if 'class means' in fault:
+                remedy = 'Compute the file of class_means again; of running ones, look at teacher_ckpt.'
             found = f'{float(values[names[0]].detach())}; first seen in {fault}'
             raise FloatingPointError(
                 expected(f'distill.{names[0]} at iteration {iteration()}', 'finite', found, remedy)

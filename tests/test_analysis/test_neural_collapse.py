@@ -206,3 +206,15 @@ def test_two_processes_add_up(tmp_path):
         env=dict(os.environ, PYTHONPATH=root, OMP_NUM_THREADS='1'),
     )
     assert out.stdout.count('equal') == 2, out.stderr
+
+
+@pytest.mark.parametrize('background', [False, True])
+def test_one_class_is_said_before_any_image_is_read(background):
+    from types import SimpleNamespace
+
+    from kd_ext.analysis.neural_collapse.job import CollapseJob
+    from tests.helpers import tiny_detectors as tiny
+
+    job = CollapseJob(SimpleNamespace(classes=('disk',), num_classes=1), [0], background=background)
+    with pytest.raises(ValueError, match=r'two or more.*1, disk.*--background'):
+        job.head(tiny.build(tiny.fcos(num_classes=1)), 'model')

@@ -8,6 +8,7 @@ from kd_ext.class_means.moments import Moments
 from kd_ext.data.labelled import check_classes
 from kd_ext.data.progress import ImageProgress
 from kd_ext.data.regions import stream_regions, undisturbed
+from kd_ext.errors import value_error
 from kd_ext.taps import find_head
 
 
@@ -34,10 +35,17 @@ class CollapseJob:
         """The model's head, which has the classes of the data set.
 
         Raises:
-            ValueError: None that the taps know, or of other classes.
+            ValueError: No head that the taps know, other classes, or fewer than two.
         """
         head = find_head(model, role, self.stage, self.levels)
         check_classes(head, self.data)
+        if head.num_classes + (self.background and head.background) < 2:
+            raise value_error(
+                'the classes to measure',
+                'two or more, as neural collapse compares the means of classes',
+                f'{head.num_classes}, {", ".join(self.data.classes)}',
+                'With background=True (--background) a head that scores the background has two.',
+            )
         return head
 
     def moments(self, model, head, preprocess=None, title=None):

@@ -141,7 +141,7 @@ def measure(
             'the number of classes with regions',
             'at least 2',
             int(known.sum()),
-            'Use more images, or a smaller min_regions.',
+            'The measures compare classes: use more images, or a smaller min_regions.',
         )
     means = moments.means[known]
     norms = torch.linalg.vector_norm(_centred(means), dim=1)

@@ -1,40 +1,30 @@
 """Any mmdet head, with class means in place of its classification layer."""
 
-from typing import Optional
+from __future__ import annotations
+
+from typing import Any
 
 from mmcv.ops import MaskedConv2d
 from torch import nn
 
 from kd_ext.errors import value_error
 from kd_ext.registry import MODELS
+from kd_ext.taps.heads.dense_kinds import KINDS, dense_kind
 
-# what mmdet calls the layer that puts out the class scores. A head may have several of them; each is one layer, a
-# list of layers (levels, decoder layers), or a sequence that ends in one.
+# names of classification layers: of dense heads by their kind, then of RoI heads and DETR (fc_cls), other query heads,
+# and CenterNet. A head may have several; each is a layer, a list (levels, decoder layers), or a sequence that ends in
+# one. SSD's cls_convs are no classification layers in other heads.
+DENSE = {name: kind.layer for name, kind in KINDS.items() if not kind.before}
 LAYERS = (
-    'fc_cls',  # RoI heads; DETR, Conditional and DAB DETR
-    'cls_branches',
-    'aux_cls_branches',  # Deformable DETR, DINO, DDQ
-    'cls_embed',  # MaskFormer, Mask2Former
-    'conv_cls',  # FCOS, Fovea, NAS-FCOS, AutoAssign, YOLACT, SOLO
-    'retina_cls',
-    'atss_cls',
-    'gfl_cls',
-    'vfnet_cls',
-    'tood_cls',
-    'rtm_cls',
-    'multi_level_conv_cls',  # YOLOX
-    'reppoints_cls_out',
-    'cls_score',  # YOLOF
-    'heatmap_head',  # CenterNet
+    *('fc_cls', 'cls_branches', 'aux_cls_branches', 'cls_embed', 'heatmap_head'),
+    *dict.fromkeys(layer for name, layer in DENSE.items() if name != 'SSDHead'),
 )
-# by class: there the name means something else than in other heads
-OWN_LAYERS = dict(SSDHead=('cls_convs',))
 
 
-def _layer_names(head, layer):
-    """Attributes of the head that hold its classification layers: list."""
-    own = [names for kind in type(head).__mro__ for name, names in OWN_LAYERS.items() if kind.__name__ == name]
-    names = [layer] if layer else own[0] if own else LAYERS
+def _layer_names(head: nn.Module, layer: str | None) -> list[str]:
+    """Attributes of the head that hold its classification layers."""
+    kind = dense_kind(head)
+    names = [layer] if layer else [kind.layer] if kind and not kind.before else LAYERS
     found = [name for name in names if isinstance(getattr(head, name, None), nn.Module)]
     if not found:
         raise value_error(
@@ -102,7 +92,7 @@ class _Replacement:
 
 
 @MODELS.register_module(name='PrototypeHead')
-def prototype_head(head: dict, classifier: dict, layer: Optional[str] = None, **kwargs) -> nn.Module:
+def prototype_head(head: dict, classifier: dict, layer: str | None = None, **kwargs: Any) -> nn.Module:
     """Builds a head and puts ``PrototypeClassifier`` where it classifies.
 
     For the heads without ``cls_predictor_cfg``: dense heads and query heads. What the new layer has instead of a
