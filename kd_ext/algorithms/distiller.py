@@ -17,7 +17,7 @@ from kd_ext.teachers.forward import TeacherPass
 from kd_ext.terms.entry import OF_MAPS, OF_REGIONS, split_entry
 from kd_ext.terms.level_term import LevelTerm
 from kd_ext.terms.match_table import Matches
-from kd_ext.terms.reach import reaches_student
+from kd_ext.terms.reach import is_compiling, reaches_student
 from kd_ext.terms.region_wiring import RegionWiring
 from kd_ext.terms.term import Settings, Term
 from kd_ext.terms.weighting import Weighting
@@ -166,7 +166,7 @@ class Distiller(nn.Module):
         values = [value.detach() for found in terms.values() for value in found.values()]
         if not bool(torch.isfinite(torch.stack(values)).all()):
             self._name_fault(terms, student, teachers)
-        if self._unmoved and self.training and torch.is_grad_enabled():
+        if self._unmoved and self.training and torch.is_grad_enabled() and not is_compiling():
             self._check_gradient(terms, student)
         return _joined(
             {
@@ -181,9 +181,7 @@ class Distiller(nn.Module):
         Raises:
             RuntimeError: It reaches no parameter of the student, which would learn nothing from the term.
         """
-        if torch.compiler.is_compiling():  # the graph is not made yet
-            return
-        for name in self._unmoved & {*terms}:
+        for name in sorted(self._unmoved & {*terms}):
             values = terms[name].values()
             if not any(bool(value != 0) for value in values):
                 continue

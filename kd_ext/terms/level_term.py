@@ -48,11 +48,8 @@ class LevelTerm(Term):
         super().__init__(name, tap.key, *build_loss(name, loss))
         self.shapes = dict(student=student, teacher=teacher)
         if self.traits.needs or not self.traits.in_second_place:
-            raise self.error(
-                '.at',
-                f"'embedding' or 'logits', where regions have labels, as {type(self.loss).__name__} needs them",
-                repr(tap.key),
-            )
+            rule = f"'embedding' or 'logits', where regions have labels, as {type(self.loss).__name__} needs them"
+            raise self.error('.at', rule, repr(tap.key))
         self.pairs = pair_levels(name, settings.levels, student, teacher, self.traits.least_levels)
         pairs = [(student[i], teacher[j]) for i, j in self.pairs]
         self.weights = self._level_weights(settings.level_weights)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Iterable
 
+import torch
 from torch import Tensor, nn
 
 
@@ -31,3 +32,9 @@ def reaches_student(values: Iterable[Tensor], own: Iterable[nn.Parameter]) -> bo
                 seen.add(following)
                 nodes.append(following)
     return False
+
+
+def is_compiling() -> bool:
+    """Whether ``torch.compile`` traces this call: there is no graph to walk yet. Old versions of torch do not say."""
+    ask = getattr(getattr(torch, 'compiler', None), 'is_compiling', None)
+    return ask is not None and ask()

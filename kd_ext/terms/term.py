@@ -50,9 +50,7 @@ class Term(nn.Module):
         """What is compared with what, and notes for people."""
         raise NotImplementedError
 
-    def forward(
-        self, student: Reading, teacher: Reading | None, class_means: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def forward(self, student: Reading, teacher: Any, class_means: Tensor | None = None) -> dict[str, Tensor]:
         """Loss terms by log key, from the readings of both passes."""
         raise NotImplementedError
 
@@ -60,9 +58,7 @@ class Term(nn.Module):
         """The student's features that this term reads, by a name for messages."""
         raise NotImplementedError
 
-    def parts(
-        self, student: Reading, teacher: Reading | None, class_means: Tensor | None
-    ) -> Iterator[tuple[str, Tensor]]:
+    def parts(self, student: Reading, teacher: Any, class_means: Tensor | None) -> Iterator[tuple[str, Tensor]]:
         """All that goes into the value, first things first, with a text in which ``{}`` is how much of it is bad."""
         raise NotImplementedError
 
@@ -90,7 +86,7 @@ class Term(nn.Module):
         """What this term reads of the student that has no gradient."""
         return [name for name, feature in self.read(student).items() if not feature.requires_grad]
 
-    def fault(self, student: Reading, teacher: Reading | None, class_means: Tensor | None = None) -> str | None:
+    def fault(self, student: Reading, teacher: Any, class_means: Tensor | None = None) -> str | None:
         """Where this term stops being finite, in words, or None."""
         for text, value in self.parts(student, teacher, class_means):
             bad = int((~torch.isfinite(value)).sum())

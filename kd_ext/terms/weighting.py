@@ -28,11 +28,11 @@ class Weighting(nn.Module):
     """Multiplies the terms of an entry by one common factor.
 
     The running means are plain averages over the first ``1 / MOMENTUM`` steps, then exponential ones, the current
-    step included. They are buffers that travel in the distiller's state, so a resumed run goes on with them, and
-    are equal on all processes: in a training step each has to call this. Left out are steps at which the term is 0
-    on all processes (nothing to compare) and those with a value that is not finite (AMP leaves such a step out
-    too). A sum below ``EPS`` counts as ``EPS``: what is learned down to rounding errors is not blown up. A term
-    that falls within fewer than ``1 / MOMENTUM`` steps stays under its share until the means follow.
+    step included. They are buffers of the distiller's state, so a resumed run goes on with them, and are equal on
+    all processes: in a training step each has to call this. Steps at which the term is 0 on all processes (nothing
+    to compare) or a value is not finite (AMP skips such a step too) are not counted. A sum below ``EPS`` counts as
+    ``EPS``: a term that is learned down to rounding errors is not blown up. A term that falls within fewer than
+    ``1 / MOMENTUM`` steps stays under its share until the means follow.
 
     Args:
         name: Of the entry.
