@@ -194,5 +194,10 @@ def _untrained(teacher: nn.Module) -> nn.Module:
         initialise(untrained)
     for module in untrained.eval().modules():
         if isinstance(module, _BatchNorm):
-            module.training = True
+            module.register_forward_pre_hook(_use_statistics_of_images)
     return untrained
+
+
+def _use_statistics_of_images(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    # a map of one pixel of one image (the last level of SSD) has no variance: torch would raise
+    module.training = inputs[0].numel() > inputs[0].shape[1]

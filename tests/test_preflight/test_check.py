@@ -1,17 +1,20 @@
 """A teacher that was trained, and the same one broken in every way."""
 
 import copy
+import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 
 from kd_ext.cli.check import leave_busy_cores
 from kd_ext.data.labelled import class_names
 from kd_ext.preflight import Preflight, compare_classes
 from kd_ext.preflight.step_check import StepCheck
-from kd_ext.preflight.teacher_score import TeacherScore
+from kd_ext.preflight.teacher_score import TeacherScore, _untrained
 from kd_ext.teachers.build import ONE
 from kd_ext.teachers.class_map import ClassMap
 from tests.helpers import short_trainings as training
@@ -236,3 +239,84 @@ def test_a_plain_config_is_refused(shapes, tmp_path):
     done = training.command('tools/check.py', 'configs/fcos_r18-quarter_shapes.py')
     assert done.returncode == 1
     assert 'Expected config to be one that distills' in done.stdout
+
+
+def annotations(cfg, split, tmp_path, keep):
+    """Has a split read a copy of its annotation file that ``keep`` has changed."""
+    dataset = cfg[f'{split}_dataloader'].dataset
+    content = json.loads((Path(dataset.data_root) / dataset.ann_file).read_text())
+    keep(content)
+    (tmp_path / f'{split}.json').write_text(json.dumps(content))
+    dataset.ann_file = str(tmp_path / f'{split}.json')
+
+
+@pytest.mark.parametrize('count', [0, 1])
+def test_few_annotated_images(shapes, tmp_path, count):
+    cfg = config(shapes, tmp_path, 'random')
+    annotations(cfg, 'val', tmp_path, lambda one: one.update(annotations=one['annotations'][-count:][:count]))
+    flight = Preflight(cfg, tiny.build(cfg.model), images=3)
+    assert len(flight.batches) == (1 if count else 3)  # without any, those of the training
+    assert flight.step().values['rcka'] >= 0
+
+
+def test_classes_that_match_no_category(shapes, tmp_path):
+    cfg = config(shapes, tmp_path, 'random')
+    model = tiny.build(cfg.model)
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=('cat', 'dog'))
+    with pytest.raises(ValueError, match=r'train_dataloader .*metainfo\.classes'):
+        Preflight(cfg, model)
+
+
+def test_fewer_classes_in_the_head_than_in_the_data(shapes, tmp_path):
+    cfg = config(shapes, tmp_path, 'random')
+    cfg.model.student = tiny.fcos(num_classes=5)
+    with pytest.raises(ValueError, match='num_classes of bbox_head .*at least 6.*but got 5'):
+        Preflight(cfg, tiny.build(cfg.model))
+
+
+def test_a_student_that_fails_without_distillation(monkeypatch):
+    model = tiny.distill().train()
+    monkeypatch.setattr(type(model.student), 'loss', lambda *args: 1 / 0)
+    with pytest.raises(ValueError, match='student FCOS .*without distillation.*ZeroDivisionError'):
+        StepCheck(model, tiny.batch())
+
+
+def test_a_fault_of_the_distillation_stays_one(monkeypatch):
+    model = tiny.distill().train()
+    monkeypatch.setattr(type(model.distiller), 'forward', lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        StepCheck(model, tiny.batch())
+
+
+def test_augmentations_of_batches_are_left_as_they_were(shapes, tmp_path):
+    resize = dict(type='BatchSyncRandomResize', random_size_range=(96, 128), size_divisor=32, interval=1)
+    cfg = config(shapes, tmp_path, 'random')
+    cfg.model.student.data_preprocessor = dict(cfg.model.student.data_preprocessor, batch_augments=[resize])
+    MessageHub.get_current_instance().runtime_info.pop('iter', None)
+    model = tiny.build(cfg.model)
+    flight = Preflight(cfg, model, images=1)
+    flight.short()
+    flight.step()
+    (augment,) = model.data_preprocessor.batch_augments
+    assert augment._input_size is None  # not that of the small images looked at
+
+
+def test_wrapped_images_are_small_too(shapes, tmp_path):
+    cfg = config(shapes, tmp_path, 'random')
+    pipeline = cfg.val_dataloader.dataset.pipeline
+    cfg.val_dataloader.dataset.pipeline = [pipeline[0], dict(type='Resize', scale=(64, 64)), *pipeline[1:]]
+    cfg.val_dataloader.dataset = dict(type='RepeatDataset', times=1, dataset=cfg.val_dataloader.dataset)
+    text = cfg.pretty_text
+    flight = Preflight(cfg, tiny.build(cfg.model), images=1, size=32)
+    assert max(flight.batches[0]['inputs'][0].shape) == 32
+    assert cfg.pretty_text == text
+
+
+def test_an_untrained_network_whose_maps_end_in_one_pixel():
+    teacher = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2), torch.nn.BatchNorm2d(4))
+    teacher.init_weights = lambda: None
+    untrained = _untrained(teacher)
+    assert untrained(torch.rand(1, 3, 3, 3)).shape == (1, 4, 1, 1)
+    maps = untrained(torch.rand(1, 3, 9, 9) * 100)
+    torch.testing.assert_close(maps.mean((0, 2, 3)), torch.zeros(4), atol=1e-4, rtol=0)
