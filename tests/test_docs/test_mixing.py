@@ -102,9 +102,11 @@ def test_a_part_in_the_tools_of_mmdet(shapes, tmp_path):
     path.write_text(MINE % ('rcka', 'rcka', 'rcka'))
     done = stock('train.py', path, *options, cwd=tmp_path)
     assert done.returncode and 'does not support to load kd_ext config' in done.stdout
-    path.write_text(EVERYWHERE % ('rcka', 'rcka', 'rcka'))
+    publishes = "custom_hooks = [dict(type='kd_ext.PublishStudentHook')]\n"
+    path.write_text(EVERYWHERE % ('rcka', 'rcka', 'rcka') + publishes)
     done = stock('train.py', path, *options, cwd=tmp_path)
     assert done.returncode == 0 and 'distill.loss_rcka' in done.stdout, done.stdout[-3000:]
+    assert (tmp_path / 'work/student_epoch_1.pth').is_file() and 'DetInferencer(weights=' in done.stdout
     done = stock('test.py', path, tmp_path / 'work/epoch_1.pth', *options, cwd=tmp_path)
     assert done.returncode == 0 and 'Epoch(test) [1/1]' in done.stdout, done.stdout[-3000:]
 
