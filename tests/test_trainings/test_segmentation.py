@@ -203,7 +203,8 @@ def test_config_steps_once_when_shrunken(name):
     assert has_signal(gradients, 'backbone')
 
 
-@pytest.mark.parametrize('name', CONFIGS)
+# one config of each student: the plain ones, and RCKA's, whose students are mmseg's own
+@pytest.mark.parametrize('name', [n for n in CONFIGS if not n.startswith(('lipschitz', 'rcka-pixels_'))])
 def test_config_fits_at_full_size(name):
     # shrinking sets the widths of the heads, so the config's own show here
     model = config(name).model
