@@ -97,7 +97,7 @@ def make_config(setting: Setting, cell: Cell, data: Path, teacher: tuple[Path, P
     # the same numbers are drawn in every arm of a seed, and after a break
     cfg.custom_hooks = [dict(type='kd_ext.ExactResumeHook')]
     cfg.merge_from_dict(part.options)
-    if cell.distils and teacher is not None:
+    if cell.arm is not None and cell.distils and teacher is not None:
         # the method named here stands for the entries, which follow
         distill_config(cfg, str(teacher[0]), str(teacher[1]), ['rcka'])
         cfg.model.distill = entries(cell.arm, cell.choice)

@@ -106,7 +106,7 @@ def surroundings() -> dict[str, Any]:
     import torch
 
     import kd_ext
-    from kd_ext.preflight.timing import machine
+    from benchmarks.timing import machine
 
     found = machine()
     return dict(

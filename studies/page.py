@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 
 from studies.gate import OPEN as GATE_OPEN
-from studies.gate import PASSED, Gate, judge
+from studies.gate import PASSED, judge
 from studies.results import Results
 from studies.statistics import paired
 
@@ -53,7 +53,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _overview(found, gates):
-    titles: dict[str, str] = {}
+    titles = {}
     for results in found:
         titles.update({name: arm.title for name, arm in results.setting.arms.items() if arm.distils})
     rows = [['gate', *(_gate_word(results, gate) for results, gate in zip(found, gates))]]
@@ -61,7 +61,7 @@ def _overview(found, gates):
     return '## Verdicts\n\n' + _table(['', *(results.setting.title for results in found)], rows)
 
 
-def _gate_word(results, gate: Gate):
+def _gate_word(results, gate):
     if results.setting.waits:
         return 'cannot run yet'
     return gate.verdict if results.teacher else NOT_RUN

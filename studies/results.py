@@ -79,7 +79,8 @@ class Results:
 
     @staticmethod
     def describe(cell: Cell) -> dict[str, Any]:
-        """What tells a cell from others."""
+        """What tells a cell from others; the teacher has no place among them."""
+        assert cell.arm is not None
         return dict(arm=cell.arm.name, seed=cell.seed, split=cell.split, choice=asdict(cell.choice))
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -9,7 +10,6 @@ from threading import Event
 from typing import Any
 
 from kd_ext.errors import value_error
-from kd_ext.teachers.identity import checkpoint_digest
 from studies.board import Board
 from studies.cells import Cell, Choice, cell_digest, make_config, trials
 from studies.data import place, prepare
@@ -88,10 +88,9 @@ class Study:
         """
         prepare(self.setting, self.work)
         teacher = self.teacher()
-        if self._all([teacher]):
+        if teacher.state != FINISHED and self._all([teacher]):
             return False
-        self._know(teacher)
-        self.results.teacher = {**teacher.record(), 'checkpoint': self._teacher['digest']}
+        self.results.teacher = dict(teacher.record() or {}, checkpoint=self._know(teacher))
         self._drop_stale()
         ours = [name for name in arms if self.setting.arms[name].role == 'ours']
         self._arms([name for name in arms if name not in ours], seeds)
@@ -107,13 +106,13 @@ class Study:
             self.board.say(text)
         return not self.failed
 
-    def _know(self, teacher):
+    def _know(self, teacher: Training) -> str:
+        """Makes the teacher known to its students: the digest of its checkpoint."""
+        digest = hashlib.sha256(teacher.checkpoint.read_bytes()).hexdigest()
         self._teacher = dict(
-            folder=str(teacher.folder),
-            config=str(teacher.config),
-            checkpoint=str(teacher.checkpoint),
-            digest=checkpoint_digest(str(teacher.checkpoint), None),
+            folder=str(teacher.folder), config=str(teacher.config), checkpoint=str(teacher.checkpoint), digest=digest
         )
+        return digest
 
     def _arms(self, names, seeds):
         """The searches of some arms, then their cells."""

@@ -9,12 +9,18 @@ import sys
 import time
 from pathlib import Path
 from threading import Event
+from unittest.mock import Mock
 
 import pytest
+import torch
 import yaml
 from mmengine.config import Config
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
-from studies.cells import Cell, Choice
+from kd_ext.engine import ExactResumeHook
+from studies import setting
+from studies.cells import Cell, Choice, make_config
+from studies.data import prepare
 from studies.figures import read_curve
 from studies.setting import Arm
 from studies.training import CHANGED, FINISHED, MISSING, UNFINISHED, Failed, Stopped, Training
@@ -127,6 +133,37 @@ def test_killed_resumed_and_changed(tmp_path):
     changed = figures(work)['cells']
     assert changed[0] == unbroken['cells'][0] and changed[1]['digest'] != unbroken['cells'][1]['digest']
     assert len([*(work / 'micro/alone_seed-0').glob('train-*.log')]) == 1
+
+
+def images_seen(cfg, draws):
+    """Names and flips of two epochs, while the steps draw ``draws`` random numbers each."""
+    loader = Runner.build_dataloader(cfg.train_dataloader, seed=cfg.randomness.seed)
+    hook = ExactResumeHook()
+    runner = Mock(train_dataloader=loader, seed=cfg.randomness.seed, train_loop=Mock(spec=EpochBasedTrainLoop))
+    hook.before_train(runner)
+    seen = []
+    for runner.epoch in range(2):
+        loader.sampler.set_epoch(runner.epoch)
+        hook.before_train_epoch(runner)
+        for runner.iter, batch in enumerate(loader):
+            hook.before_train_iter(runner, runner.iter, batch)
+            seen += [(one.img_path, one.flip) for one in batch['data_samples']]
+            torch.rand(draws)
+    return seen
+
+
+def test_all_arms_of_a_seed_see_the_same_images(tmp_path):
+    declared = setting.load(declare(tmp_path))
+    data = prepare(declared, tmp_path)
+    arms, files = declared.arms, (tmp_path / 't.py', tmp_path / 't.pth')
+    alone, distilled, other = (
+        make_config(declared, Cell(arms[name], seed), data, files)
+        for name, seed in (('alone', 0), ('rcka_w10', 0), ('alone', 1))
+    )
+    seen = images_seen(alone, 0)
+    assert len(seen) == 12 and len({name for name, _ in seen}) == 6 and len({flip for _, flip in seen}) == 2
+    assert images_seen(distilled, 7) == seen
+    assert images_seen(other, 0) != seen
 
 
 def a_training(folder, digest='a'):
