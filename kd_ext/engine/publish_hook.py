@@ -85,8 +85,9 @@ def publish(path: str, config: str = '') -> str:
 
 
 def plain_config(cfg: Config) -> str:
-    """Text of the plain student's config, which imports nothing of kd_ext; empty where the model was no config."""
-    if not isinstance(cfg.get('model'), dict):
+    """Text of the plain student's config, which imports nothing of kd_ext; empty where it was given as a module."""
+    model = cfg.get('model')
+    if not isinstance(model, dict) or isinstance(model.get('student'), torch.nn.Module):
         return ''
     cfg = student_config(cfg).copy()
     cfg.update(load_from=None, resume=False)

@@ -111,3 +111,5 @@ def test_plain_config(shapes, tmp_path):
     assert plain.load_from is None and not plain.resume
     assert cfg.load_from == 'x.pth' and len(cfg.custom_hooks) == 2
     assert plain_config(Config(dict(work_dir='x'))) == ''
+    cfg.model.student = torch.nn.Linear(1, 1)
+    assert plain_config(cfg) == ''
