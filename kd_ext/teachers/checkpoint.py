@@ -37,7 +37,7 @@ def read_checkpoint(path, key='teacher_ckpt'):
             key, 'a checkpoint', f'the config {path!r}', 'The config belongs to teacher, the .pth file here.'
         )
     try:
-        content = CheckpointLoader.load_checkpoint(path, 'cpu', logger=None)
+        content = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
         state = content.get('state_dict', content)
         state = {key[7:] if key.startswith('module.') else key: value for key, value in state.items()}
         if not any(isinstance(v, torch.Tensor) for v in state.values()):

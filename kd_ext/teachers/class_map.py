@@ -30,8 +30,8 @@ def plain_names(names: Sequence[str]) -> list[str]:
 class ClassMap:
     """Which class of the teacher each class of the student is.
 
-    Names are compared without case, spaces, ``_`` and ``-``. Where one list is not known both are taken to be the
-    same.
+    Names are compared without case, spaces, ``_`` and ``-``, except where a list tells names apart by them
+    (``'A'`` and ``'a'``). Where one list is not known both are taken to be the same.
 
     Args:
         student (Sequence[str], optional): Names of the student's classes.
@@ -55,7 +55,7 @@ class ClassMap:
         self.aliases = {}
         for name, other in (aliases or {}).items():
             for side, word, known in (('student', name, own), ('teacher', other, places)):
-                if _plain(word) not in known:
+                if not {word, _plain(word)} & set(known):
                     raise value_error(
                         'classes.aliases',
                         "names of the student's classes with the teacher's names for them",
@@ -72,10 +72,13 @@ class ClassMap:
 
     def find(self, names, places):
         """Place of each of these names in another list, or ``UNKNOWN``."""
-        plain = plain_names(names)
-        return torch.tensor(
-            [places.get(self.aliases.get(name), places.get(name, UNKNOWN)) for name in plain], dtype=torch.long
-        )
+        found = []
+        for name in names:
+            plain = _plain(name)
+            # the exact name first: it is a key where plain names do not tell a list's classes apart
+            own = places.get(name, places.get(plain, UNKNOWN))
+            found.append(places.get(self.aliases.get(plain), own))
+        return torch.tensor(found, dtype=torch.long)
 
     @property
     def common(self):
@@ -178,12 +181,13 @@ class ClassMap:
 
 
 def _places(whose, names):
-    """Place of each plain name in a list."""
-    plain = plain_names(names or ())
-    if len(set(plain)) < len(plain):
+    """Place of each plain name in a list; of names that are the same when plain, that of the exact name."""
+    names = list(names or ())
+    if len(set(names)) < len(names):
         raise value_error(
             f'the class names of {whose}',
             'without one twice',
-            ', '.join(sorted({n for n in plain if plain.count(n) > 1})),
+            ', '.join(sorted({name for name in names if names.count(name) > 1})),
         )
-    return {name: index for index, name in enumerate(plain)}
+    plain = plain_names(names)
+    return {(name if plain.count(key) > 1 else key): index for index, (name, key) in enumerate(zip(names, plain))}

@@ -11,6 +11,7 @@ import torch
 from kd_ext.cli import command, errors, train
 from kd_ext.cli.errors import console
 from kd_ext.cli.test import check_weights
+from kd_ext.teachers.checkpoint import read_checkpoint
 from tests.helpers import short_trainings as training
 from tests.helpers import tiny_detectors as tiny
 from tests.helpers.data_sets import ROOT
@@ -96,3 +97,12 @@ def test_a_distillation_resumed_as_a_plain_training(shapes, tmp_path):
             [str(tmp_path / 'plain.py'), '--resume', '--cfg-options', 'train_cfg.max_epochs=2', 'val_cfg=None']
             + ['val_dataloader=None', 'val_evaluator=None']
         )
+
+
+def test_a_full_disk_is_not_blamed_on_a_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / 'own.pth'
+    torch.save(dict(state_dict=tiny.build(tiny.fcos()).state_dict()), path)
+    with open('/dev/full', 'w', buffering=1) as full:
+        monkeypatch.setattr(sys, 'stdout', full)
+        state, _ = read_checkpoint(str(path))
+    assert 'backbone.conv1.weight' in state

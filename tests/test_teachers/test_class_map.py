@@ -60,10 +60,16 @@ def test_rows_of_class_means():
         ClassMeans(means[:1], classes=['dog']).of_classes(3, aliased)
 
 
+def test_names_that_differ_in_case_alone():
+    assert ClassMap(['A', 'a'], ['A', 'a']).same
+    assert ClassMap(['A', 'a', 'b'], ['a', 'B', 'A']).index.tolist() == [2, 0, 1]
+    assert ClassMap(['Dog'], ['DOG', 'dog', 'cat']).index.tolist() == [1]
+
+
 @pytest.mark.parametrize(
     'args,text',
     [
-        ((['a', 'A'], None), 'without one twice'),
+        ((['a', 'a'], None), 'without one twice'),
         ((['a'], ['b'], dict(c='b')), "'c', which is no class of the student"),
         ((['a'], ['b'], dict(a='c')), "'c', which is no class of the teacher"),
     ],
