@@ -104,11 +104,12 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             if data_preprocessor is not None:  # MMEngine's Runner hands on that of the whole config
                 cfg = {'data_preprocessor': data_preprocessor, **cfg}
             student = build_detector(cfg, 'student')
+        detector: Any = student
         # the student of a seed is the same with and without distillation
         with torch.random.fork_rng(devices=[]):
             check_apart(student, teacher)
             teachers = build_teachers(teacher, teacher_ckpt, allow_teacher_mismatch)
-            distiller = Distiller(distill, student, teachers, map_classes(classes, teachers))
+            distiller = Distiller(distill, detector, teachers, map_classes(classes, teachers))
         super().__init__(student, None, init_cfg, module_inplace=True)
         self.distiller = distiller
         # not registered: no parameter, state, mode or copy of ours

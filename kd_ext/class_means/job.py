@@ -1,15 +1,23 @@
 """Sums the embeddings of a data set by class; can be stopped and resumed."""
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
 import torch
 from mmengine.dist import all_reduce, barrier, broadcast_object_list, get_rank, get_world_size, is_main_process
+from torch import Tensor, nn
 
-from kd_ext.class_means.partials import Partials
+from kd_ext.class_means.moments import Sums
+from kd_ext.class_means.partials import Partial, Partials
 from kd_ext.class_means.stored import ClassMeans
 from kd_ext.data.progress import ImageProgress
 from kd_ext.data.regions import stream_regions
 
 
-def add_regions(sums, regions, data, index):
+def add_regions(sums: Sums, regions: Any, data: Any, index: int) -> None:
     """Takes the :class:`Regions` of an image in; None counts as none.
 
     Raises:
@@ -41,14 +49,25 @@ class MeanJob:
         fresh (bool): Delete partial results instead of going on from them.
     """
 
-    def __init__(self, model, head, data, indices, out, identity, save_every=500, workers=0, fresh=False):
+    def __init__(
+        self,
+        model: nn.Module,
+        head: Any,
+        data: Any,
+        indices: Sequence[int],
+        out: str | Path,
+        identity: dict[str, str],
+        save_every: int = 500,
+        workers: int = 0,
+        fresh: bool = False,
+    ) -> None:
         self.model, self.head, self.data = model, head, data
         self.indices = torch.as_tensor(list(indices))
         self.save_every, self.workers, self.fresh = save_every, workers, fresh
         self.partials = Partials(out, identity, head.num_labels, head.width, len(data))
-        self.partial, self._consistent = None, True
+        self.partial, self._consistent = self.partials.empty(), True
 
-    def run(self, stop=lambda: False):
+    def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Sums the images that are left, and saves what is reached.
 
         Args:
@@ -73,8 +92,9 @@ class MeanJob:
                 self.partials.write(get_rank(), self.partial)
         return finished
 
-    def _start(self):
+    def _start(self) -> tuple[Partial, Tensor]:
         """This process's partial result, and the images left for all."""
+        plan: list
         partial, plan = self.partials.empty(), [None]
         if is_main_process():
             if self.fresh:
@@ -84,7 +104,7 @@ class MeanJob:
         broadcast_object_list(plan)
         return partial, plan[0]
 
-    def _sum(self, indices, progress, stop):
+    def _sum(self, indices: Sequence[int], progress: ImageProgress, stop: Callable[[], bool]) -> bool:
         if stop():
             return not indices
         for index, regions in stream_regions(self.model, self.head, self.data, indices, self.workers):
@@ -99,7 +119,7 @@ class MeanJob:
                 self.partials.write(get_rank(), self.partial)
         return True
 
-    def result(self):
+    def result(self) -> ClassMeans:
         """:class:`ClassMeans` of all processes; each has to call it, once.
 
         Classes and info are left to the caller.
@@ -111,7 +131,7 @@ class MeanJob:
         all_reduce(images)
         return ClassMeans(sums.means, sums.counts.long(), info=dict(images=int(images)))
 
-    def finish(self):
+    def finish(self) -> None:
         """Deletes the partial results; after the means are saved."""
         barrier()
         if is_main_process():

@@ -3,6 +3,8 @@
 Shapes: N regions, D embedding width, R rows (classes, the background last where it counts); label k is row k.
 """
 
+from __future__ import annotations
+
 import torch
 from mmengine.dist import all_reduce
 from torch import Tensor
@@ -33,7 +35,7 @@ class Sums:
         self.sums = torch.zeros(rows, width, dtype=torch.double)
 
     @torch.no_grad()
-    def add(self, embeddings: Tensor, labels: Tensor) -> 'Sums':
+    def add(self, embeddings: Tensor, labels: Tensor) -> Sums:
         """Takes in a batch: embeddings (N, D) and labels (N,).
 
         Raises:
@@ -55,12 +57,12 @@ class Sums:
         self._add(embeddings, labels)
         return self
 
-    def _add(self, embeddings, labels):
+    def _add(self, embeddings: Tensor, labels: Tensor) -> None:
         sums, counts = class_sums(embeddings, labels, len(self.counts))
         self.sums += sums
         self.counts += counts
 
-    def merge(self, other: 'Sums') -> 'Sums':
+    def merge(self, other: Sums) -> Sums:
         """Takes in the regions of another one, of the same shape."""
         if self.sums.shape != other.sums.shape:
             raise value_error('moments', f'of shape {tuple(self.sums.shape)}', tuple(other.sums.shape))
@@ -68,13 +70,13 @@ class Sums:
             mine += theirs
         return self
 
-    def all_reduce(self) -> 'Sums':
+    def all_reduce(self) -> Sums:
         """Adds up all processes; each has to call it, once, at the end."""
         for tensor in self._state():
             all_reduce(tensor)
         return self
 
-    def _state(self):
+    def _state(self) -> tuple[Tensor, ...]:
         return self.counts, self.sums
 
     @property
@@ -94,11 +96,11 @@ class Moments(Sums):
         super().__init__(rows, width)
         self.squares = torch.zeros(width, width, dtype=torch.double)
 
-    def _add(self, embeddings, labels):
+    def _add(self, embeddings: Tensor, labels: Tensor) -> None:
         super()._add(embeddings, labels)
         self.squares += embeddings.T @ embeddings
 
-    def _state(self):
+    def _state(self) -> tuple[Tensor, ...]:
         return self.counts, self.sums, self.squares
 
     @property

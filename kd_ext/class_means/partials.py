@@ -5,11 +5,12 @@ processes. The merged file lists what it absorbed: a crash between writing it an
 nothing twice.
 """
 
+from __future__ import annotations
+
 import re
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import List
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ class Partial:
     sums: Sums
     done: Tensor
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    absorbed: List[str] = field(default_factory=list)
+    absorbed: list[str] = field(default_factory=list)
 
 
 class Partials:
@@ -46,24 +47,24 @@ class Partials:
         rows (int), width (int): Of the sums. images (int): M.
     """
 
-    def __init__(self, out, identity, rows, width, images):
+    def __init__(self, out: str | Path, identity: dict[str, str], rows: int, width: int, images: int) -> None:
         self.out, self.identity = Path(out), dict(identity)
         self.rows, self.width, self.images = rows, width, images
 
-    def empty(self):
+    def empty(self) -> Partial:
         """A :class:`Partial` of no image."""
         return Partial(Sums(self.rows, self.width), torch.zeros(self.images, dtype=torch.bool))
 
-    def path(self, rank):
+    def path(self, rank: int) -> Path:
         """Of a process."""
         return self.out.with_name(f'{self.out.name}.partial.{rank}')
 
-    def files(self, ending=''):
+    def files(self, ending: str = '') -> list[Path]:
         """Those that are there."""
         form = re.compile(re.escape(self.out.name) + r'\.partial\.\d+' + ending)
         return sorted(path for path in self.out.parent.iterdir() if form.fullmatch(path.name))
 
-    def write(self, rank, partial):
+    def write(self, rank: int, partial: Partial) -> None:
         """Replaces the file of a process, as a whole or not at all."""
         content = dict(
             identity=self.identity,
@@ -76,7 +77,7 @@ class Partials:
         with replacing(self.path(rank)) as part:
             torch.save(content, part)
 
-    def read(self, path):
+    def read(self, path: Path) -> Partial:
         """The :class:`Partial` of a file.
 
         Raises:
@@ -104,7 +105,7 @@ class Partials:
         partial.absorbed = content['absorbed']
         return partial
 
-    def merge(self):
+    def merge(self) -> Partial:
         """One :class:`Partial` of all files, now the only one, of rank 0.
 
         Raises:
@@ -134,7 +135,7 @@ class Partials:
                     path.unlink()
         return merged
 
-    def remove(self):
+    def remove(self) -> None:
         """Deletes all files, unfinished ones included."""
         for path in self.files(r'(\.part)?'):
             path.unlink()

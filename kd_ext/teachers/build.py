@@ -18,7 +18,7 @@ ONE = 'teacher'  # its name where there is only one
 CLASSES = ('student', 'teacher', 'aliases')
 
 
-def build_teacher(source, checkpoint, allow_mismatch=False, role='teacher'):
+def build_teacher(source: Any, checkpoint: Any, allow_mismatch: bool = False, role: str = 'teacher') -> BaseModel:
     """Builds, loads and freezes a teacher, or what a tool measures.
 
     Args:
@@ -64,7 +64,7 @@ def build_teacher(source, checkpoint, allow_mismatch=False, role='teacher'):
     return teacher
 
 
-def initialise(teacher):
+def initialise(teacher: Any) -> None:
     """Random weights of the usual scale, nothing downloaded."""
     for module in teacher.modules():
         if hasattr(module, '_is_init'):
@@ -75,7 +75,7 @@ def initialise(teacher):
     teacher.init_weights()
 
 
-def build_teachers(source, checkpoint, allow_mismatch=False):
+def build_teachers(source: Any, checkpoint: Any, allow_mismatch: bool = False) -> dict[str, BaseModel]:
     """Builds, loads and freezes one teacher or several.
 
     Args:
@@ -131,7 +131,7 @@ def check_apart(student: BaseModel, source: Any) -> None:
             )
 
 
-def are_several(source):
+def are_several(source: Any) -> bool:
     """Whether ``teacher=`` is a dict of teachers, and not a config."""
     return (
         isinstance(source, dict)
@@ -141,7 +141,7 @@ def are_several(source):
     )
 
 
-def map_classes(names, teachers):
+def map_classes(names: dict | None, teachers: dict[str, BaseModel]) -> dict[str, ClassMap]:
     """A :class:`ClassMap` for each teacher.
 
     Args:

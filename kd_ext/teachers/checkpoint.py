@@ -1,18 +1,22 @@
 """The teacher: built, loaded to the last key, frozen."""
 
+from __future__ import annotations
+
 import os
 import pickle
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
+from torch import nn
 
 from kd_ext.errors import bad_weights, expected, file_error, refusal, value_error
 
 CONFIGS = ('.py', '.json', '.yaml', '.yml')
 
 
-def checkpoint_key(role):
+def checkpoint_key(role: str) -> str:
     """Where the weights of a role are named."""
     kind, _, name = role.partition('.')
     if kind != 'teacher':
@@ -20,7 +24,7 @@ def checkpoint_key(role):
     return f'teacher_ckpt.{name}' if name else 'teacher_ckpt'
 
 
-def read_checkpoint(path, key='teacher_ckpt'):
+def read_checkpoint(path: str, key: str = 'teacher_ckpt') -> tuple[dict, dict]:
     """The state dict in a checkpoint file or URL, without ``module.``.
 
     Args:
@@ -55,7 +59,7 @@ def read_checkpoint(path, key='teacher_ckpt'):
     return state, meta if isinstance(meta, dict) else {}
 
 
-def load_teacher(teacher, path, allow_mismatch=False, role='teacher'):
+def load_teacher(teacher: Any, path: str, allow_mismatch: bool = False, role: str = 'teacher') -> dict[str, list[str]]:
     """Loads ``path`` and accounts for every key.
 
     Returns:
@@ -110,16 +114,17 @@ def load_teacher(teacher, path, allow_mismatch=False, role='teacher'):
     return report
 
 
-def _class_names(meta):
+def _class_names(meta: dict) -> list[str] | None:
     """Names of the classes that a checkpoint was trained on, or None."""
     dataset = meta.get('dataset_meta')
     names = dataset.get('classes') if isinstance(dataset, dict) else None
     names = meta.get('CLASSES') if names is None else names
-    known = isinstance(names, (tuple, list)) and all(isinstance(name, str) for name in names)
-    return list(names) if known else None
+    if isinstance(names, (tuple, list)) and all(isinstance(name, str) for name in names):
+        return list(names)
+    return None
 
 
-def _mismatch(teacher, role, path, report, shapes):
+def _mismatch(teacher: nn.Module, role: str, path: str, report: dict[str, list[str]], shapes: dict) -> str:
     samples = []
     for kind in ('missing', 'unexpected'):
         if report[kind]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from kd_ext.errors import near_matches, value_error
 UNKNOWN = -1
 
 
-def _plain(name):
+def _plain(name: str) -> str:
     """``'Dining_Table'`` and ``'diningtable'`` are one name."""
     return re.sub(r'[\s_-]', '', str(name)).lower()
 
@@ -47,9 +48,15 @@ class ClassMap:
         ValueError: A name occurs twice in a list, or an alias is no name of either.
     """
 
-    def __init__(self, student=None, teacher=None, aliases=None):
-        self.student = None if student is None else list(student)
-        self.teacher = None if teacher is None else list(teacher)
+    def __init__(
+        self,
+        student: Sequence[str] | None = None,
+        teacher: Sequence[str] | None = None,
+        aliases: dict[str, str] | None = None,
+    ) -> None:
+        # None where a list is not known; then nothing is mapped
+        self.student: Any = None if student is None else list(student)
+        self.teacher: Any = None if teacher is None else list(teacher)
         places = _places('the teacher', self.teacher)
         own = _places('the student', self.student)
         self.aliases = {}
@@ -63,34 +70,35 @@ class ClassMap:
                         near_matches(word, getattr(self, side) or ()),
                     )
             self.aliases[_plain(name)] = _plain(other)
-        self.index = None
+        self.index: Any = None
         if self.student is not None and self.teacher is not None:
             self.index = self.find(self.student, places)
         self.same = self.index is None or (
             len(self.student) == len(self.teacher) and self.index.tolist() == list(range(len(self.student)))
         )
 
-    def find(self, names, places):
+    def find(self, names: Sequence[str], places: dict[str, int]) -> Tensor:
         """Place of each of these names in another list, or ``UNKNOWN``."""
         found = []
         for name in names:
             plain = _plain(name)
             # the exact name first: it is a key where plain names do not tell a list's classes apart
             own = places.get(name, places.get(plain, UNKNOWN))
-            found.append(places.get(self.aliases.get(plain), own))
+            alias = self.aliases.get(plain)
+            found.append(own if alias is None else places.get(alias, own))
         return torch.tensor(found, dtype=torch.long)
 
     @property
-    def common(self):
+    def common(self) -> list[int]:
         """Student's classes that the teacher knows: list[int]."""
         return (self.index >= 0).nonzero()[:, 0].tolist()
 
     @property
-    def disjoint(self):
+    def disjoint(self) -> bool:
         """Whether the lists have no class in common."""
         return not self.same and not self.common
 
-    def describe(self):
+    def describe(self) -> str:
         """``classes: 18 of 20 known to the teacher (80), not a, b``."""
         unknown = [name for name, place in zip(self.student, self.index) if place < 0]
         text = (
@@ -100,7 +108,7 @@ class ClassMap:
         )
         return text + (f', not {", ".join(unknown[:8])}' + (', ...' if unknown[8:] else '') if unknown else '')
 
-    def check(self, num_classes, teacher_classes):
+    def check(self, num_classes: int, teacher_classes: int) -> None:
         """That the lists are as long as the heads say.
 
         Raises:
@@ -126,7 +134,7 @@ class ClassMap:
                 "or take terms at 'embedding', 'neck' or 'backbone'.",
             )
 
-    def columns(self, background):
+    def columns(self, background: bool) -> tuple[list[int], list[int]]:
         """Columns of the logits of both that mean the same.
 
         Args:
@@ -141,7 +149,7 @@ class ClassMap:
             own, other = [*own, len(self.student)], [*other, len(self.teacher)]
         return own, other
 
-    def rows(self, means: Tensor, names) -> Tensor:
+    def rows(self, means: Tensor, names: Sequence[str]) -> Tensor:
         """Class means (R, D) of classes ``names`` for the student's.
 
         A class that is not among them gets a row of zeros, which all losses leave out; the background's row stays
@@ -162,7 +170,7 @@ class ClassMap:
         back[-1] = len(self.student)
         return back.to(labels.device)[labels]
 
-    def to_teacher(self, data_samples):
+    def to_teacher(self, data_samples: list) -> list:
         """Copies of the samples with the teacher's labels.
 
         Objects of classes that it does not know are left out.
@@ -171,7 +179,7 @@ class ClassMap:
             return data_samples
         return [self._sample(sample) for sample in data_samples]
 
-    def _sample(self, sample):
+    def _sample(self, sample: Any) -> Any:
         labels = self.labels_to_teacher(sample.gt_instances.labels)
         known = labels >= 0
         mapped = sample.new()
@@ -180,7 +188,7 @@ class ClassMap:
         return mapped
 
 
-def _places(whose, names):
+def _places(whose: str, names: Sequence[str] | None) -> dict[str, int]:
     """Place of each plain name in a list; of names that are the same when plain, that of the exact name."""
     names = list(names or ())
     if len(set(names)) < len(names):

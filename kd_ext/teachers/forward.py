@@ -1,11 +1,17 @@
 """The teacher's forward pass, only as far as the taps ask."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Collection
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from kd_ext.taps import PartTap, Reading, Watch
 from kd_ext.taps.heads import own_loss_mode
+from kd_ext.teachers.class_map import ClassMap
 
 
 class TeacherPass:
@@ -29,17 +35,21 @@ class TeacherPass:
         waits (bool): Whether it runs after the student: its own loss might change the samples.
     """
 
-    def __init__(self, taps, own=(), classes=None, calls=()):
+    def __init__(
+        self, taps: dict, own: Collection[str] = (), classes: ClassMap | None = None, calls: Any = ()
+    ) -> None:
         self.taps, self.own = taps, set(own)
-        self.classes, self.calls = classes, dict(calls)
+        self.classes: Any = classes
+        self.calls = dict(calls)
         maps = [tap for tap in taps.values() if not tap.of_regions]
         self.shallow = all(isinstance(tap, PartTap) for tap in maps)
         self.shared = [key for key, tap in taps.items() if tap.of_regions and key not in self.own]
         self.waits = bool(self.own)
-        self._reading = self._features = None
+        self._reading: Any = None
+        self._features: Any = None
 
     @torch.no_grad()
-    def run(self, teacher, inputs, data_samples):
+    def run(self, teacher: Any, inputs: Tensor, data_samples: list | None) -> None:
         """Runs all but a head at the student's places.
 
         Args:
@@ -58,7 +68,7 @@ class TeacherPass:
         self._reading = reading
 
     @torch.no_grad()
-    def read(self, seen_S):
+    def read(self, seen_S: Reading) -> Reading:
         """What the taps saw, after :meth:`run`.
 
         Args:
@@ -71,7 +81,7 @@ class TeacherPass:
             self._reading.place(key, self._features, seen_S.regions(key))
         return self._reading
 
-    def _run(self, teacher, inputs, data_samples, reading):
+    def _run(self, teacher: Any, inputs: Tensor, data_samples: list | None, reading: Reading) -> None:
         if self.own:
             heads = [reading.heads[key].module for key in self.own]
             devices = [inputs.device] if inputs.is_cuda else []

@@ -1,7 +1,10 @@
 """Neural collapse of several models side by side: a figure, and a table."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Dict
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,7 +18,7 @@ MOST_LABELS = 24
 MEASURES = dict(nc1='NC1: spread within / between', nc2='NC2: angles off ETF', nc3='NC3: classifier off means')
 
 
-def draw_collapse(measures: Dict[str, Collapse], path, dpi: int = 90) -> None:
+def draw_collapse(measures: dict[str, Collapse], path: str | Path, dpi: int = 90) -> None:
     """Writes a PNG: cosine matrices, norms of the class means, NC1 to NC3.
 
     Args:
@@ -26,7 +29,8 @@ def draw_collapse(measures: Dict[str, Collapse], path, dpi: int = 90) -> None:
     columns = len(measures)
     figure = Figure(figsize=(max(8, 4 * columns), 8.5), dpi=dpi, layout='constrained')
     FigureCanvasAgg(figure)
-    matrices, norms, numbers = figure.subfigures(3, 1, height_ratios=(4, 2.3, 2.2))
+    parts: Any = figure.subfigures(3, 1, height_ratios=(4, 2.3, 2.2))
+    matrices, norms, numbers = parts
     axes = matrices.subplots(1, columns, squeeze=False)[0]
     for axis, (name, measured) in zip(axes, measures.items()):
         image = _matrix(axis, name, measured)
@@ -38,7 +42,7 @@ def draw_collapse(measures: Dict[str, Collapse], path, dpi: int = 90) -> None:
         figure.savefig(part, format=Path(path).suffix[1:])
 
 
-def _matrix(axis, name, measured):
+def _matrix(axis: Any, name: str, measured: Any) -> Any:
     image = axis.imshow(measured.cosines.numpy(), cmap='RdBu_r', vmin=-1, vmax=1)
     axis.set_title(f'{name}: cosines of centred class means', fontsize=9)
     _name_ticks(axis, measured.classes)
@@ -47,12 +51,12 @@ def _matrix(axis, name, measured):
     return image
 
 
-def _name_ticks(axis, names):
+def _name_ticks(axis: Any, names: Sequence[str]) -> None:
     if len(names) <= MOST_LABELS:
         axis.set_xticks(range(len(names)), names, fontsize=6, rotation=60, ha='right', rotation_mode='anchor')
 
 
-def _norms(axis, measures):
+def _norms(axis: Any, measures: dict) -> None:
     """Bars of the norms, side by side for each class that any model has."""
     names = list(dict.fromkeys(name for measured in measures.values() for name in measured.classes))
     width = 0.8 / len(measures)
@@ -68,7 +72,7 @@ def _norms(axis, measures):
     )
 
 
-def _bars(axis, key, measures):
+def _bars(axis: Any, key: str, measures: dict) -> None:
     colours = {name: f'C{index}' for index, name in enumerate(measures)}
     values = {
         name: getattr(measured, key) for name, measured in measures.items() if getattr(measured, key) is not None
@@ -82,7 +86,7 @@ def _bars(axis, key, measures):
     axis.margins(y=0.15)
 
 
-def collapse_table(measures: Dict[str, Collapse]) -> Table:
+def collapse_table(measures: dict[str, Collapse]) -> Table:
     """A row for each model, for ``rich.print``.
 
     Classes that were left out are named below the table.
@@ -110,7 +114,7 @@ def collapse_table(measures: Dict[str, Collapse]) -> Table:
     return table
 
 
-def _left_out(measures):
+def _left_out(measures: dict) -> str | None:
     lines = [
         f'{model}, too few regions: ' + ', '.join(f'{name} ({count})' for name, count in measured.left_out.items())
         for model, measured in measures.items()

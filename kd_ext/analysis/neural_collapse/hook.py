@@ -1,14 +1,18 @@
 """Logs how far a detector's embeddings have collapsed, as it trains."""
 
-from typing import Optional, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from mmengine.dist import all_reduce
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from torch import tensor
+from torch import nn, tensor
 
 from kd_ext.analysis.neural_collapse.job import CollapseJob
+from kd_ext.analysis.neural_collapse.measures import Collapse
 from kd_ext.data.labelled import LabelledData, spread
 from kd_ext.errors import value_error
 from kd_ext.registry import HOOKS
@@ -39,10 +43,10 @@ class NeuralCollapseHook(Hook):
 
     def __init__(
         self,
-        max_images: Optional[int] = 200,
+        max_images: int | None = 200,
         interval: int = 1,
-        stage: Optional[int] = None,
-        levels: Optional[Sequence[int]] = None,
+        stage: int | None = None,
+        levels: Sequence[int] | None = None,
         background: bool = False,
         workers: int = 0,
     ) -> None:
@@ -50,17 +54,18 @@ class NeuralCollapseHook(Hook):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise value_error(f'NeuralCollapseHook.{name}', 'a whole number >= 1', repr(value))
         self.max_images, self.interval = max_images, interval
-        self.options = dict(stage=stage, levels=levels, workers=workers, background=background)
-        self._job, self._validations = None, 0
+        self.options: dict[str, Any] = dict(stage=stage, levels=levels, workers=workers, background=background)
+        self._job: Any = None
+        self._validations = 0
 
-    def before_run(self, runner):
+    def before_run(self, runner: Any) -> None:
         """Reads the labels of the validation set: what is wrong shows now."""
         data = LabelledData(runner.cfg, 'val')
         self._job = CollapseJob(data, spread(len(data), self.max_images), **self.options)
         self._job.head(self._student(runner)[0], 'student')
 
     @staticmethod
-    def _student(runner):
+    def _student(runner: Any) -> tuple[nn.Module, Any]:
         """The detector, and the preprocessor of what it sees."""
         model = runner.model
         if is_model_wrapper(model):
@@ -68,7 +73,7 @@ class NeuralCollapseHook(Hook):
         # mmrazor's algorithms keep their student under this name
         return (getattr(model, 'architecture', model), model.data_preprocessor)
 
-    def after_val_epoch(self, runner, metrics=None):
+    def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
         """Measures, and has the logger print it."""
         scalars = runner.message_hub.log_scalars
         for key in KEYS:  # those of the last time would be logged again
@@ -84,10 +89,11 @@ class NeuralCollapseHook(Hook):
             if getattr(measured, key) is not None:
                 runner.message_hub.update_scalar(PREFIX + key, getattr(measured, key))
 
-    def _measured(self, model, preprocess):
+    def _measured(self, model: nn.Module, preprocess: Callable | None) -> Collapse | None:
         """The measures, or None where there are none, with a warning."""
         head = self._job.head(model, 'student')
-        fault, moments = '', None
+        moments: Any = None
+        fault = ''
         try:
             moments = self._job.moments(model, head, preprocess)
         except ValueError as error:

@@ -1,8 +1,14 @@
 """The measures of neural collapse of a model on images of a data set."""
 
-from mmengine.dist import get_rank, get_world_size
+from __future__ import annotations
 
-from kd_ext.analysis.neural_collapse.measures import measure
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mmengine.dist import get_rank, get_world_size
+from torch import Tensor, nn
+
+from kd_ext.analysis.neural_collapse.measures import Collapse, measure
 from kd_ext.class_means.job import add_regions
 from kd_ext.class_means.moments import Moments
 from kd_ext.data.labelled import check_classes
@@ -25,13 +31,22 @@ class CollapseJob:
         min_regions (int): Classes with fewer are left out.
     """
 
-    def __init__(self, data, indices, stage=None, levels=None, background=False, workers=0, min_regions=1):
+    def __init__(
+        self,
+        data: Any,
+        indices: Sequence[int],
+        stage: int | None = None,
+        levels: Sequence | None = None,
+        background: bool = False,
+        workers: int = 0,
+        min_regions: int = 1,
+    ) -> None:
         self.data, self.indices = data, list(indices)
         self.stage, self.levels = stage, levels
         self.background = background
         self.workers, self.min_regions = workers, min_regions
 
-    def head(self, model, role):
+    def head(self, model: nn.Module, role: str) -> Any:
         """The model's head, which has the classes of the data set.
 
         Raises:
@@ -48,7 +63,7 @@ class CollapseJob:
             )
         return head
 
-    def moments(self, model, head, preprocess=None, title=None):
+    def moments(self, model: Any, head: Any, preprocess: Callable | None = None, title: str | None = None) -> Moments:
         """:class:`Moments` of this process's images.
 
         Mode, buffers and random states are afterwards as before.
@@ -64,21 +79,22 @@ class CollapseJob:
                 progress.step()
         return moments
 
-    def measure(self, head, moments):
+    def measure(self, head: Any, moments: Moments) -> Collapse:
         """:class:`Collapse`, from the moments of all processes."""
         names = list(self.data.classes)
         if len(moments.counts) > len(names):
             names.append('background')
         return measure(moments, classifier_rows(head), names, self.min_regions)
 
-    def run(self, model, role, preprocess=None):
+    def run(self, model: nn.Module, role: str, preprocess: Callable | None = None) -> Collapse:
         """All of the above; each process has to call it."""
         head = self.head(model, role)
-        moments = self.moments(model, head, preprocess, role).all_reduce()
+        moments = self.moments(model, head, preprocess, role)
+        moments.all_reduce()
         return self.measure(head, moments)
 
 
-def classifier_rows(head):
+def classifier_rows(head: Any) -> Tensor | None:
     """Rows as wide as the embeddings, or None: no linear layer on them."""
     rows = head.classifier_rows()
     if rows.dim() != 2 or rows.shape[1] != head.width:

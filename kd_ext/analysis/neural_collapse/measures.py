@@ -20,8 +20,10 @@ Source: Papyan, Han, Donoho, Prevalence of neural collapse during the terminal p
 PNAS 2020, arXiv 2008.08186.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor
@@ -35,7 +37,7 @@ from kd_ext.losses.labelled import directions
 RANK_TOLERANCE = 1e-6
 
 
-def _centred(rows):
+def _centred(rows: Tensor) -> Tensor:
     return rows - rows.mean(0, keepdim=True)
 
 
@@ -60,7 +62,7 @@ def nc1(means: Tensor, within: Tensor) -> float:
     return float((variances / spread.square()).sum().clamp(min=0))
 
 
-def nc2(means: Tensor) -> Tuple[float, float]:
+def nc2(means: Tensor) -> tuple[float, float]:
     """Distance of the angles between K > 1 class means from an ETF's.
 
     Returns:
@@ -94,8 +96,8 @@ class Collapse:
         norm_spread: Standard deviation of the centred means' norms over their mean; 0 in an ETF.
     """
 
-    classes: List[str]
-    left_out: Dict[str, int]
+    classes: list[str]
+    left_out: dict[str, int]
     counts: Tensor
     cosines: Tensor
     norms: Tensor
@@ -103,7 +105,7 @@ class Collapse:
     nc2: float
     nc2_std: float
     norm_spread: float
-    nc3: Optional[float] = None
+    nc3: float | None = None
 
     def numbers(self) -> dict:
         """The single numbers, as JSON can hold them."""
@@ -120,7 +122,7 @@ class Collapse:
 
 
 def measure(
-    moments: Moments, classifier: Optional[Tensor] = None, names: Optional[Sequence[str]] = None, min_regions: int = 1
+    moments: Moments, classifier: Tensor | None = None, names: Sequence[str] | None = None, min_regions: int = 1
 ) -> Collapse:
     """All measures from the moments of a model's embeddings.
 
@@ -160,7 +162,7 @@ def measure(
     )
 
 
-def _names(names, rows):
+def _names(names: Sequence[str] | None, rows: int) -> list[str]:
     names = [str(name) for name in (range(rows) if names is None else names)]
     if len(names) == rows - 1:
         names.append('background')
@@ -169,7 +171,7 @@ def _names(names, rows):
     return names
 
 
-def _duality(means, classifier, known, width):
+def _duality(means: Tensor, classifier: Tensor | None, known: Tensor, width: int) -> float | None:
     if classifier is None:
         return None
     if classifier.dim() != 2 or classifier.shape[1] != width or len(classifier) < len(known):

@@ -1,7 +1,9 @@
 """Spectral norms of models side by side: a figure, and a table."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Dict
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -11,18 +13,18 @@ from kd_ext.analysis.spectra.job import Spectra, relative_gaps
 from kd_ext.engine.whole_files import replacing
 
 
-def gaps_of(spectra: Dict[str, Spectra]):
+def gaps_of(spectra: dict[str, Spectra]) -> list[float] | None:
     """Relative gaps of student and teacher; None where one is missing."""
     if not {'student', 'teacher'} <= set(spectra):
         return None
     return relative_gaps(spectra['student'], spectra['teacher'])
 
 
-def _strides(measured, index):
+def _strides(measured: Any, index: int) -> str:
     return '{} -> {}'.format(*measured.strides[index : index + 2])
 
 
-def spectra_table(spectra: Dict[str, Spectra]) -> Table:
+def spectra_table(spectra: dict[str, Spectra]) -> Table:
     """A row for each pair of neighbouring stages and model."""
     gaps = gaps_of(spectra)
     images = len(next(iter(spectra.values())).sigmas)
@@ -52,7 +54,7 @@ def spectra_table(spectra: Dict[str, Spectra]) -> Table:
     return table
 
 
-def draw_spectra(spectra: Dict[str, Spectra], path, dpi: int = 90) -> None:
+def draw_spectra(spectra: dict[str, Spectra], path: str | Path, dpi: int = 90) -> None:
     """Writes a PNG: spread over the images, and the gaps where there are two.
 
     Args:
@@ -77,7 +79,7 @@ def draw_spectra(spectra: Dict[str, Spectra], path, dpi: int = 90) -> None:
         figure.savefig(part, format=Path(path).suffix[1:])
 
 
-def _boxes(axis, spectra):
+def _boxes(axis: Any, spectra: dict[str, Spectra]) -> None:
     """A box a model beside each other; whiskers reach to min and max."""
     width = 0.7 / len(spectra)
     handles = []
@@ -100,7 +102,7 @@ def _boxes(axis, spectra):
     axis.set_title('spectral norm: min, quartiles, max over the images', fontsize=9)
 
 
-def _gaps(axis, gaps):
+def _gaps(axis: Any, gaps: list[float]) -> None:
     axis.bar(range(len(gaps)), gaps, 0.6, color='C3')
     for index, gap in enumerate(gaps):
         axis.text(index, gap, f'{gap:.0%}', ha='center', va='bottom', fontsize=8)

@@ -4,12 +4,15 @@ Shapes: I images, n stages that are compared, B = 1 image in a pass; stage k is 
 n - 1) are what :func:`kd_ext.losses.spectral.stage_sigmas` makes of them.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Dict, List, Tuple
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_rank, get_world_size
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_ext.build.probe import blank_samples, probing
 from kd_ext.data.progress import ImageProgress
@@ -34,23 +37,23 @@ class Spectra:
     """
 
     sigmas: Tensor
-    widths: List[int]
-    strides: List[int]
+    widths: list[int]
+    strides: list[int | None]
 
-    def numbers(self) -> Dict[str, list]:
+    def numbers(self) -> dict[str, list]:
         """Statistics over the images, a number for each pair of stages."""
         sigmas = self.sigmas
         values = dict(mean=sigmas.mean(0), std=sigmas.std(0, correction=0), min=sigmas.amin(0), max=sigmas.amax(0))
         return {key: value.tolist() for key, value in values.items()}
 
 
-def relative_gaps(student: Spectra, teacher: Spectra) -> List[float]:
+def relative_gaps(student: Spectra, teacher: Spectra) -> list[float]:
     """Mean over the images of abs(s - t) / t, for each pair of stages."""
     gaps = (student.sigmas - teacher.sigmas).abs() / (teacher.sigmas + EPS)
     return gaps.mean(0).tolist()
 
 
-def read_stages(model, inputs, samples, role) -> Tuple[Tensor, ...]:
+def read_stages(model: nn.Module, inputs: Tensor, samples: list, role: str) -> tuple[Tensor, ...]:
     """The backbone's stages; the pass ends behind them.
 
     Raises:
@@ -62,14 +65,14 @@ def read_stages(model, inputs, samples, role) -> Tuple[Tensor, ...]:
     return reading.levels(PLACE)
 
 
-def probe_stages(model, role) -> List[torch.Size]:
+def probe_stages(model: nn.Module, role: str) -> list[torch.Size]:
     """Shapes of the backbone's stages on a blank image."""
     with probing(model) as inputs:
         stages = read_stages(model, inputs, blank_samples(model, inputs), role)
     return [stage.shape for stage in stages]
 
 
-def compared_levels(shapes, levels=None) -> Dict[str, List[int]]:
+def compared_levels(shapes: dict[str, list[torch.Size]], levels: Sequence | None = None) -> dict[str, list[int]]:
     """Levels of each model that its sigmas are taken of.
 
     Args:
@@ -110,13 +113,15 @@ class SpectraJob:
         workers (int): Processes that read images, for each process.
     """
 
-    def __init__(self, data, indices, num_iters=30, levels=None, workers=0):
+    def __init__(
+        self, data: Any, indices: Sequence[int], num_iters: int = 30, levels: Sequence | None = None, workers: int = 0
+    ) -> None:
         self.data, self.indices = data, list(indices)
         self.num_iters, self.levels = num_iters, levels
         self.workers = workers
 
     @torch.no_grad()
-    def run(self, models) -> Dict[str, Spectra]:
+    def run(self, models: dict[str, Any]) -> dict[str, Spectra]:
         """Of each model, by role; each process has to call it.
 
         Images go through the data preprocessor of the student, or of the only model, and to a teacher as in
@@ -150,7 +155,7 @@ class SpectraJob:
             for role in models
         }
 
-    def _batches(self, model):
+    def _batches(self, model: Any) -> Iterator[tuple[int, dict]]:
         """Row and preprocessed image, of this process's images."""
         mine = self.indices[get_rank() :: get_world_size()]
         rows = range(get_rank(), len(self.indices), get_world_size())
@@ -159,7 +164,7 @@ class SpectraJob:
                 yield row, model.data_preprocessor({key: [value] for key, value in sample.items()}, False)
                 progress.step()
 
-    def _finite(self, values, row, role):
+    def _finite(self, values: Tensor, row: int, role: str) -> Tensor:
         if not bool(values.isfinite().all()):
             index = self.indices[row]
             raise value_error(

@@ -1,6 +1,8 @@
 """A last classification layer made of the teacher's class means."""
 
-from typing import Optional
+from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +15,7 @@ from kd_ext.losses.checks import check_count
 from kd_ext.registry import MODELS
 
 
-def _across(classes, in_features):
+def _across(classes: Tensor, in_features: int) -> Tensor:
     """A random projection (D, in_features) to where all cosines are 0.
 
     The logits are the bias then, as in a new linear layer. Inputs of a new network are alike: they would all be
@@ -67,8 +69,8 @@ class PrototypeClassifier(nn.Module):
         self,
         in_features: int,
         out_features: int,
-        class_means=None,
-        width: Optional[int] = None,
+        class_means: Any = None,
+        width: int | None = None,
         scale: float = 10.0,
         learn_scale: bool = True,
         center: bool = True,
@@ -86,17 +88,18 @@ class PrototypeClassifier(nn.Module):
             raise value_error('scale', 'a finite number > 0', repr(scale))
         self.center, self.channels_first = bool(center), bool(channels_first)
         means, self._missing = find_class_rows(class_means, out_features // num_anchors, width, background)
+        self.class_means: Tensor
         self.register_buffer('class_means', means)
         self.learnt_rows = nn.Parameter(torch.randn(means.shape))
         self.bias = nn.Parameter(torch.zeros(out_features))
-        scale = torch.tensor([float(scale)])
+        start = torch.tensor([float(scale)])
         if learn_scale:
-            self.scale = nn.Parameter(scale)
+            self.scale = nn.Parameter(start)
         else:
-            self.register_buffer('scale', scale)
+            self.register_buffer('scale', start)
         self._add_projection(means.shape[1])
 
-    def _add_projection(self, width):
+    def _add_projection(self, width: int) -> None:
         """Its bias has -g in it, which fp16 would lose in the difference."""
         if self.num_anchors == 1 and self.in_features == width:
             self.projection = self.projection_bias = None
@@ -153,7 +156,7 @@ class PrototypeClassifier(nn.Module):
             logits = logits.movedim(-1, 1).contiguous()
         return logits
 
-    def _check(self, x):
+    def _check(self, x: Tensor) -> None:
         if self._missing:
             raise RuntimeError(
                 expected(
@@ -173,7 +176,7 @@ class PrototypeClassifier(nn.Module):
                 'channels_first tells maps from vectors.',
             )
 
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         if f'{prefix}class_means' in state_dict:
             self._missing = None

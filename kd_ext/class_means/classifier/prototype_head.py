@@ -39,10 +39,11 @@ def _layer_names(head: nn.Module, layer: str | None) -> list[str]:
 class _Replacement:
     """Makes a classifier for a layer, and the same one for it again."""
 
-    def __init__(self, head, cfg):
-        self.head, self.cfg, self.made = head, cfg, {}
+    def __init__(self, head: nn.Module, cfg: dict) -> None:
+        self.head, self.cfg = head, cfg
+        self.made: dict = {}
 
-    def __call__(self, module):
+    def __call__(self, module: nn.Module) -> nn.Module:
         """What comes in place of a module; containers are kept."""
         if isinstance(module, nn.ModuleList):
             for index, item in enumerate(module):
@@ -56,7 +57,7 @@ class _Replacement:
             self.made[module] = self._classifier(module)
         return self.made[module]
 
-    def _classifier(self, module):
+    def _classifier(self, module: nn.Module) -> nn.Module:
         if isinstance(module, nn.Linear):
             sizes = dict(in_features=module.in_features, out_features=module.out_features)
         elif (
@@ -75,14 +76,14 @@ class _Replacement:
             raise self._error('nn.Linear, or a plain nn.Conv2d', type(module).__name__)
         return MODELS.build({'type': 'kd_ext.PrototypeClassifier', **self.cfg, **sizes})
 
-    def _anchors(self, module):
-        logits = getattr(self.head, 'cls_out_channels', None)
+    def _anchors(self, module: Any) -> int:
+        logits: Any = getattr(self.head, 'cls_out_channels', None)
         logits = logits or self.head.num_classes
         if module.out_channels % logits:
             raise self._error(f'{logits} logits for each anchor', f'{module.out_channels} channels')
         return module.out_channels // logits
 
-    def _error(self, rule, value):
+    def _error(self, rule: str, value: Any) -> ValueError:
         return value_error(
             f'the classification layer of {type(self.head).__name__}',
             rule,

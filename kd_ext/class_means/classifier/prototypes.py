@@ -16,7 +16,7 @@ Source: Neural Collapse Inspired Knowledge Distillation, AAAI 2025, arXiv 2412.1
 released.
 """
 
-from typing import Tuple, Union
+from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,7 @@ from kd_ext.losses.precision import full_precision
 
 
 @full_precision
-def classifier_rows(class_means: Tensor, learnt: Tensor, center: bool = True) -> Tuple[Tensor, Tensor]:
+def classifier_rows(class_means: Tensor, learnt: Tensor, center: bool = True) -> tuple[Tensor, Tensor]:
     """Rows of length 1 (C, D) that score the classes, and g (1, D).
 
     Args:
@@ -46,14 +46,14 @@ def classifier_rows(class_means: Tensor, learnt: Tensor, center: bool = True) ->
 
 
 @full_precision
-def scaled_cosines(embeddings: Tensor, rows: Tensor, scale: Union[float, Tensor]) -> Tensor:
+def scaled_cosines(embeddings: Tensor, rows: Tensor, scale: float | Tensor) -> Tensor:
     """Cosines of centred embeddings (..., D) to rows of length 1 (C, D)."""
     return scale * F.linear(directions(embeddings), rows)
 
 
 @full_precision
 def prototype_logits(
-    embeddings: Tensor, class_means: Tensor, learnt: Tensor, scale: Union[float, Tensor] = 1.0, center: bool = True
+    embeddings: Tensor, class_means: Tensor, learnt: Tensor, scale: float | Tensor = 1.0, center: bool = True
 ) -> Tensor:
     """Scaled cosines to the class means; see the module's formula.
 

@@ -1,7 +1,9 @@
 """Class means for a classifier: from a file, a tensor, or a checkpoint."""
 
+from __future__ import annotations
+
 import os
-from typing import Optional, Tuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from kd_ext.errors import expected, value_error
 from kd_ext.losses.checks import check_count
 
 
-def find_class_rows(source, num_logits: int, width: Optional[int], background: bool) -> Tuple[Tensor, Optional[str]]:
+def find_class_rows(source: Any, num_logits: int, width: int | None, background: bool) -> tuple[Tensor, str | None]:
     """Class means (C, D), zero in rows that have none, and what is missing.
 
     Args:
@@ -51,7 +53,7 @@ def find_class_rows(source, num_logits: int, width: Optional[int], background: b
     return means, None
 
 
-def _from_file(path, num_logits, background):
+def _from_file(path: str | os.PathLike, num_logits: int, background: bool) -> Tensor:
     """The rows that a classifier with C logits takes from a file."""
     loaded = load_class_means(path)
     means = _checked(loaded.means)
@@ -77,7 +79,7 @@ def _from_file(path, num_logits, background):
     return means
 
 
-def _from_tensor(source, num_logits):
+def _from_tensor(source: Any, num_logits: int) -> Tensor:
     means = _checked(torch.as_tensor(source))
     if len(means) not in (num_logits - 1, num_logits):
         raise value_error(
