@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +90,7 @@ def make_config(setting: Setting, cell: Cell, data: Path, teacher: tuple[Path, P
         teacher (tuple[Path, Path] | None): Config and checkpoint, for cells that distil.
     """
     part = setting.teacher if cell.arm is None else setting.student
-    cfg = Config.fromfile(ROOT / part.config)
+    cfg = copy.deepcopy(_read(ROOT / part.config))
     _set_data(cfg, setting, cell, part, data)
     epochs = part.epochs * (1 if cell.arm is None else cell.arm.times)
     _set_schedule(cfg, setting, epochs)
@@ -102,6 +103,11 @@ def make_config(setting: Setting, cell: Cell, data: Path, teacher: tuple[Path, P
         distill_config(cfg, str(teacher[0]), str(teacher[1]), ['rcka'])
         cfg.model.distill = entries(cell.arm, cell.choice)
     return cfg
+
+
+@functools.cache
+def _read(path):
+    return Config.fromfile(path)
 
 
 def _set_data(cfg, setting, cell, part, data):
