@@ -32,7 +32,7 @@ def first(arm):
 
 
 def test_all_settings_of_the_protocol_are_declared():
-    assert setting.names() == WANTED
+    assert set(WANTED) <= set(setting.names())
 
 
 @pytest.mark.parametrize('name', WANTED)
@@ -47,11 +47,13 @@ def test_a_setting_is_complete(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['few_labels', 'look_alike', 'other_family', 'photographs'])
+@pytest.mark.parametrize(
+    'name', [name for name in setting.names() if name not in ('all_labels', 'few_labels_many_images')]
+)
 def test_every_arm_can_be_built(name, tmp_path):
     """Teacher and student of full size, with the entries of all arms in one model.
 
-    The other settings have the student of ``few_labels``.
+    The two that are left out have the student of ``few_labels``.
     """
     declared = setting.load(name)
     files = teacher_files(declared, tmp_path)
@@ -66,7 +68,9 @@ def test_every_arm_can_be_built(name, tmp_path):
     assert plain.type != 'kd_ext.DetectionDistill'
     cfg.model.distill = everything
     model = build(cfg.model)
-    assert set(model.distiller.terms) == {'kd', 'pkd', 'cwd', 'reviewkd', 'rcka', 'nd', 'nckd', 'lipschitz'}
+    assert set(model.distiller.terms) == set(everything)
+    if name in WANTED:
+        assert set(everything) == {'kd', 'pkd', 'cwd', 'reviewkd', 'rcka', 'nd', 'nckd', 'lipschitz'}
     # the student of a seed starts from the same weights with and without a teacher
     state, alone = model.student.state_dict(), build(plain).state_dict()
     assert state.keys() == alone.keys() and all(torch.equal(state[key], alone[key]) for key in alone)
