@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint and tests, after preparing .venv where that is needed.
+# Lint, types and tests, after preparing .venv where that is needed.
 #
 #   bash tools/run_tests.sh                      all of it
 #   bash tools/run_tests.sh -m 'not slow'        without trainings
@@ -10,6 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash tools/setup.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
+.venv/bin/mypy
 # a worker a core, each with one thread: two threads in each of two processes
 # on two cores mostly wait for one another
 export OMP_NUM_THREADS=1
