@@ -35,7 +35,12 @@ def imported(name: str) -> set[str]:
     """Modules that a module imports, wherever in the file it does."""
     path, found = MODULES[name], set()
     package = name if path.name == '__init__.py' else name.rpartition('.')[0]
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and 'TYPE_CHECKING' in ast.unparse(node.test)
+    ]:
+        node.body = [ast.Pass()]  # for the type checker alone
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
