@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from logging import WARNING
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from kd_ext.build.probe import blank_samples, probing
-from kd_ext.errors import expected, iteration, near_matches, value_error
-from kd_ext.taps import ModuleTap, PartTap, Reading, RegionTap, build_tap
+from kd_ext.errors import expected, iteration, value_error
+from kd_ext.taps import Reading, RegionTap
 from kd_ext.teachers.class_map import ClassMap
 from kd_ext.teachers.forward import TeacherPass
-from kd_ext.terms.entry import OF_MAPS, OF_REGIONS, split_entry
 from kd_ext.terms.level_term import LevelTerm
 from kd_ext.terms.match_table import Matches
+from kd_ext.terms.plan import chosen_teacher, entry_tap, probe_taps, split_entries
 from kd_ext.terms.reach import is_compiling, reaches_student
 from kd_ext.terms.region_wiring import RegionWiring
-from kd_ext.terms.term import Settings, Term
+from kd_ext.terms.term import Term
 from kd_ext.terms.weighting import Weighting
 
 
@@ -63,17 +62,17 @@ class Distiller(nn.Module):
                 repr(distill),
                 "For example distill=dict(rcka=dict(type='kd_ext.RCKALoss', at='neck')).",
             )
-        losses, settings = _split(distill)
-        taps = {name: _tap(name, given) for name, given in settings.items()}
+        losses, settings = split_entries(distill)
+        taps = {name: entry_tap(name, given) for name, given in settings.items()}
         self.classes = classes
-        self.teacher_of = {name: _teacher(name, given, teachers) for name, given in settings.items()}
+        self.teacher_of = {name: chosen_teacher(name, given, teachers) for name, given in settings.items()}
         self.taps = {tap.key: tap for tap in taps.values()}
-        shapes_S, _ = _probe(self.taps, student, 'student')
+        shapes_S, _ = probe_taps(self.taps, student, 'student')
         shapes_T, self.calls = {}, {}
         several = len(teachers) > 1
         for role, teacher in teachers.items():
             own = {tap.key: tap for name, tap in taps.items() if self.teacher_of[name] == role}
-            shapes_T[role], self.calls[role] = _probe(own, teacher, role)
+            shapes_T[role], self.calls[role] = probe_taps(own, teacher, role)
         wiring = RegionWiring(student, teachers, classes)
         terms: dict[str, Term] = {}
         weightings: dict[str, Weighting] = {}
@@ -258,40 +257,6 @@ class _Entries(nn.ModuleDict):
         super().add_module(list(self)[int(name)] if name.isdigit() else name, module)
 
 
-def _split(distill: dict[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], dict[str, Settings]]:
-    """Loss configs and settings of the entries, by name; those that use another's connectors come last.
-
-    MMEngine sorts the keys of a config that it writes, and sums rounded numbers in the order of their terms.
-    """
-    split = {name: split_entry(name, cfg) for name, cfg in distill.items()}
-    names = sorted(split, key=lambda name: (isinstance(split[name][1].get('connector'), str), name))
-    return {name: split[name][0] for name in names}, {name: Settings(**split[name][1]) for name in names}
-
-
-def _teacher(name: str, settings: Settings, teachers: Mapping[str, Any]) -> str:
-    """Name of the teacher of an entry."""
-    chosen = settings.teacher
-    if chosen is None and len(teachers) == 1:
-        return next(iter(teachers))
-    if not isinstance(chosen, str) or chosen not in teachers:
-        remedy = 'With several teachers each entry says which one it is of.'
-        if chosen is not None:
-            remedy = near_matches(chosen, teachers)
-        raise value_error(f'distill.{name}.teacher', f'one of {", ".join(teachers)}', repr(chosen), remedy)
-    return chosen
-
-
-def _tap(name: str, settings: Settings) -> ModuleTap | RegionTap:
-    """The tap of an entry, whose other settings mean something to it."""
-    tap = build_tap(settings.at, settings.stage, settings.levels)
-    of_regions = isinstance(tap, RegionTap)
-    for setting in OF_MAPS if of_regions else OF_REGIONS:
-        if getattr(settings, setting) is not None:
-            rule = f"without {setting} {'where' if of_regions else 'unless'} at is 'embedding' or 'logits'"
-            raise value_error(f'distill.{name}', rule, f'at={settings.at!r}')
-    return tap
-
-
 def _joined(terms: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
     """The values of all entries in one dict.
 
@@ -310,14 +275,3 @@ def _joined(terms: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
                 )
             joined[key] = value
     return joined
-
-
-def _probe(taps: Mapping[str, Any], model: Any, role: str) -> tuple[dict[str, list[torch.Size]], dict[str, int]]:
-    """Every tapped feature map on a blank image: shapes, and the calls of its module, by key."""
-    taps = {key: tap for key, tap in taps.items() if not tap.of_regions}
-    if not taps:
-        return {}, {}
-    shallow = all(isinstance(tap, PartTap) for tap in taps.values())
-    with probing(model) as inputs, Reading(taps, model, role, dict.fromkeys(taps, 1) if shallow else None) as reading:
-        model(inputs, blank_samples(model, inputs), mode='tensor')
-    return {key: [level.shape for level in reading.levels(key)] for key in taps}, reading.maps.counts()

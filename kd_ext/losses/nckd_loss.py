@@ -231,12 +231,8 @@ class NCKDLoss(nn.Module):
             self.student_means = torch.zeros(shape)
             self.student_counts = torch.zeros(shape[0], dtype=torch.long)
         elif self.student_means.shape != shape:
-            raise value_error(
-                'student_means',
-                f'of shape {shape}',
-                f'{tuple(self.student_means.shape)}',
-                'Leave out num_classes and width of kd_ext.NCKDLoss: they are found from the detector.',
-            )
+            remedy = 'Leave out num_classes and width of kd_ext.NCKDLoss: the detector tells them.'
+            raise value_error('student_means', f'of shape {shape}', tuple(self.student_means.shape), remedy)
 
     def forward(self, preds_S: Tensor, labels: Tensor, class_means: Tensor) -> dict[str, Tensor]:
         """Weighted terms ``nc1`` and ``nc2``, without one that is off.
