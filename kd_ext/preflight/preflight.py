@@ -145,7 +145,8 @@ class Preflight:
     def run(self) -> list[Finding]:
         """All checks, shown on the way."""
         findings = [*self.classes(), *self.sizes()]
-        self.console.print(f'matches\n{self.model.distiller.matches}\n', markup=False, highlight=False, soft_wrap=True)
+        matches = self.model.distiller.matches
+        self.console.print('matches', matches.table(), *matches.remarks(), '', sep='\n', markup=False, highlight=False)
         with self.watch.part("the teacher's own loss"):
             scores = self.teachers()
         for name, score in scores.items():

@@ -74,11 +74,13 @@ class Matches:
         yield from self.notes
 
     def table(self) -> Table:
-        """The rows as a table of rich: 80 columns where names are short."""
+        """The rows as a table of rich, which folds long cells where the terminal is narrow."""
         from rich.table import Table
 
         noted = any(row.note for row in self.rows)
-        table = Table(*COLUMNS, *['loss'] * noted, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for name in (*COLUMNS, *['loss'] * noted):
+            table.add_column(name, overflow='fold')  # a narrow terminal cuts nothing off
         for row in self.rows:
             cells = (*row.student.cells(), *row.teacher.cells(row.of), row.connector or 'none', f'{row.parameters:,}')
             table.add_row(row.entry, *cells, *[row.note] * noted)
@@ -90,8 +92,11 @@ class Matches:
         # as wide as it gets: a log wraps nothing
         page = io.StringIO()
         Console(file=page, width=1000, color_system=None).print(self.table())
-        rows = [line.rstrip() for line in page.getvalue().splitlines()]
+        return '\n'.join([*(line.rstrip() for line in page.getvalue().splitlines()), *self.remarks()])
+
+    def remarks(self) -> list[str]:
+        """What stands beneath the table: the notes, and what the connectors add."""
         added = f'{self.added:,} added parameters, in training alone'
         if any(row.note for row in self.rows):
             added += f'; shapes and patches of an image of {PROBE_SIZE} x {PROBE_SIZE}, larger images have larger ones'
-        return '\n'.join([*rows, *self.notes, added])
+        return [*self.notes, added]

@@ -1,5 +1,10 @@
 """The table of what learns from what."""
 
+import io
+from collections import Counter
+
+from rich.console import Console
+
 from tests.helpers import short_trainings as training
 from tests.helpers import tiny_detectors as tiny
 
@@ -57,3 +62,13 @@ def test_a_training_logs_it_once(shapes, tmp_path):
     assert lines[first : first + len(table)] == table
     assert lines[first - 1].endswith('what learns from what')
     assert sum('entry' in line and 'stride' in line for line in lines) == 1
+
+
+def test_a_narrow_terminal_cuts_nothing_off():
+    found = matches(rcka=tiny.rcka(patch_size=16), nd=dict(type='kd_ext.NDLoss', at='embedding')).matches
+    page = io.StringIO()
+    Console(file=page, width=80, color_system=None).print(found.table())
+    narrow, whole = page.getvalue(), '\n'.join(str(found).splitlines()[: len(found.rows) + 1])
+    assert max(map(len, narrow.splitlines())) <= 80
+    # cells are folded: every letter is still there
+    assert Counter(''.join(narrow.split())) == Counter(''.join(whole.split()))
