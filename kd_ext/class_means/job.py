@@ -1,4 +1,4 @@
-"""Sums the embeddings of a data set by class; can be stopped and resumed."""
+"""Sums the embeddings of a data set by class; the job can be stopped and resumed."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from kd_ext.data.regions import stream_regions
 
 
 def add_regions(sums: Sums, regions: Any, data: Any, index: int) -> None:
-    """Takes the :class:`Regions` of an image in; None counts as none.
+    """Adds the :class:`Regions` of an image to ``sums``; None adds nothing.
 
     Raises:
-        ValueError: An embedding is inf or NaN; the image is named.
+        ValueError: An embedding is inf or NaN; the message names the image.
     """
     if regions is None:
         return
@@ -32,21 +32,21 @@ def add_regions(sums: Sums, regions: Any, data: Any, index: int) -> None:
 
 
 class MeanJob:
-    """The class means of a model's embeddings over images of a data set.
+    """Computes the class means of a model's embeddings over images of a data set.
 
-    Each process takes every world-th of the images that are not done. The result does not depend on their number,
-    nor on interruptions, but for the rounding of float64.
+    Each process takes every world-th image that is not done yet. The result depends neither on the number of
+    processes nor on interruptions, up to float64 rounding.
 
     Args:
-        model (nn.Module): In eval mode.
-        head (Head): Of ``find_head``.
-        data (LabelledData): All images.
-        indices (Sequence[int]): Those to take.
-        out (str | Path): File that the means are for.
-        identity (dict[str, str]): See :class:`Partials`.
-        save_every (int): Images of a process between two saved states.
-        workers (int): Processes that read images, for each process.
-        fresh (bool): Delete partial results instead of going on from them.
+        model: In eval mode.
+        head: Its head, from ``find_head``.
+        data: The :class:`LabelledData`.
+        indices: Images to use.
+        out: File that the means will go to; the partial results lie beside it.
+        identity: See :class:`Partials`.
+        save_every: Images between two saves of a process.
+        workers: Data workers of each process.
+        fresh: Delete partial results instead of resuming from them.
     """
 
     def __init__(
@@ -68,13 +68,13 @@ class MeanJob:
         self.partial, self._consistent = self.partials.empty(), True
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Sums the images that are left, and saves what is reached.
+        """Sums the remaining images and saves the partial result.
 
         Args:
-            stop (Callable[[], bool]): Asked after each image of this process.
+            stop: Asked after each image; True stops the job.
 
         Returns:
-            bool: Whether all images of this process are done.
+            Whether this process has finished its images.
         """
         self.partial, left = self._start()
         mine = left[get_rank() :: get_world_size()]
@@ -93,7 +93,7 @@ class MeanJob:
         return finished
 
     def _start(self) -> tuple[Partial, Tensor]:
-        """This process's partial result, and the images left for all."""
+        """This process's partial result, and the images that all processes still have to do."""
         plan: list
         partial, plan = self.partials.empty(), [None]
         if is_main_process():
@@ -120,11 +120,8 @@ class MeanJob:
         return True
 
     def result(self) -> ClassMeans:
-        """:class:`ClassMeans` of all processes; each has to call it, once.
-
-        Classes and info are left to the caller.
-        """
-        # copies: what is on disk stays this process's own
+        """The :class:`ClassMeans` of all processes, without classes; every process has to call it, once."""
+        # in a copy: this process's own sums must not count for all processes
         sums = self.partials.empty().sums.merge(self.partial.sums)
         sums.all_reduce()
         images = self.partial.done.sum()
@@ -132,7 +129,7 @@ class MeanJob:
         return ClassMeans(sums.means, sums.counts.long(), info=dict(images=int(images)))
 
     def finish(self) -> None:
-        """Deletes the partial results; after the means are saved."""
+        """Deletes the partial results; call it after the means are saved."""
         barrier()
         if is_main_process():
             self.partials.remove()

@@ -1,6 +1,6 @@
-"""What class means and the measures of neural collapse need of embeddings.
+"""Sums over labelled embeddings, for class means and the measures of neural collapse.
 
-Shapes: N regions, D embedding width, R rows (classes, the background last where it counts); label k is row k.
+Shapes: N regions, D embedding width, R rows (classes; the background last if it counts). Row k has label k.
 """
 
 from __future__ import annotations
@@ -15,18 +15,16 @@ from kd_ext.losses.labelled import check_labelled, class_sums
 
 
 class Sums:
-    """Counts and sums of labelled embeddings, in float64.
-
-    They add up: over batches, processes and parts of a data set.
+    """Counts and sums of embeddings by class, in float64; they add up over batches, processes and parts of a data
+    set.
 
     Args:
-        rows (int): R. Labels outside of 0 .. R - 1 are left out, so K leaves the background out and K + 1 takes it
-            in.
-        width (int): D.
+        rows: R. Labels outside 0 .. R - 1 are ignored: with R = K the background is, with K + 1 it counts.
+        width: D.
 
     Attributes:
-        counts (Tensor): Regions of each class (R,).
-        sums (Tensor): Sums of the embeddings of each class (R, D).
+        counts: Regions of each class (R,).
+        sums: Sum of the embeddings of each class (R, D).
     """
 
     def __init__(self, rows: int, width: int) -> None:
@@ -36,11 +34,10 @@ class Sums:
 
     @torch.no_grad()
     def add(self, embeddings: Tensor, labels: Tensor) -> Sums:
-        """Takes in a batch: embeddings (N, D) and labels (N,).
+        """Adds embeddings (N, D) with labels (N,).
 
         Raises:
-            ValueError: Shapes that do not fit, or an embedding that is inf or NaN; nothing of the batch is taken
-                in then.
+            ValueError: Shapes do not fit, or an embedding is inf or NaN; the sums are unchanged then.
         """
         check_labelled(embeddings, labels, self.sums)
         embeddings, labels = embeddings.cpu().double(), labels.cpu()
@@ -63,7 +60,7 @@ class Sums:
         self.counts += counts
 
     def merge(self, other: Sums) -> Sums:
-        """Takes in the regions of another one, of the same shape."""
+        """Adds ``other``, which has the same shape."""
         if self.sums.shape != other.sums.shape:
             raise value_error('moments', f'of shape {tuple(self.sums.shape)}', tuple(other.sums.shape))
         for mine, theirs in zip(self._state(), other._state()):
@@ -71,7 +68,7 @@ class Sums:
         return self
 
     def all_reduce(self) -> Sums:
-        """Adds up all processes; each has to call it, once, at the end."""
+        """Adds up over all processes; each has to call it, once, at the end."""
         for tensor in self._state():
             all_reduce(tensor)
         return self
@@ -81,15 +78,15 @@ class Sums:
 
     @property
     def means(self) -> Tensor:
-        """Class means (R, D), zero where there is no region."""
+        """Class means (R, D), zero for a class without regions."""
         return self.sums / self.counts.clamp(min=1)[:, None]
 
 
 class Moments(Sums):
-    """Sums and second moments; memory is D * (R + D) numbers.
+    """Sums and second moments: D * (R + D) numbers.
 
     Attributes:
-        squares (Tensor): Sum of h h^T over all regions (D, D).
+        squares: Sum of h h^T over all regions (D, D).
     """
 
     def __init__(self, rows: int, width: int) -> None:
@@ -105,6 +102,6 @@ class Moments(Sums):
 
     @property
     def within(self) -> Tensor:
-        """S_W (D, D), over the regions of all classes."""
+        """Covariance S_W within classes (D, D), over the regions of all classes."""
         scatter = self.squares - self.sums.T @ self.means
         return scatter / self.counts.sum().clamp(min=1)

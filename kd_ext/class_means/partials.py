@@ -1,8 +1,7 @@
-"""What a long sum over a data set has reached, in files beside its output.
+"""Partial sums over a data set, in files beside the output, so that a stopped job can resume.
 
-Each process writes its own, ``<output>.partial.<rank>``. The next start merges them, whatever the number of
-processes. The merged file lists what it absorbed: a crash between writing it and deleting the others counts
-nothing twice.
+Each process writes its own file, ``<output>.partial.<rank>``. The next start merges them, whatever the number of
+processes. The merged file lists what it absorbed, so a crash before the others are deleted counts nothing twice.
 """
 
 from __future__ import annotations
@@ -27,9 +26,8 @@ class Partial:
     """Sums over some images of a data set.
 
     Attributes:
-        sums: Over those images.
-        done: Which images (M,), bool.
-        absorbed: Ids of the files that went into this one.
+        done: Which of the M images are included (M,), bool.
+        absorbed: Ids of the files merged into this one.
     """
 
     sums: Sums
@@ -39,12 +37,13 @@ class Partial:
 
 
 class Partials:
-    """The files of one output.
+    """Reads, writes and merges the partial files of one output.
 
     Args:
-        out (str | Path): File that the sums are for.
-        identity (dict[str, str]): What the sums are of; files of something else are refused.
-        rows (int), width (int): Of the sums. images (int): M.
+        out: File that the finished result goes to.
+        identity: What the sums depend on: model, data, settings. Files with another identity are refused.
+        rows, width: Shape of the sums.
+        images: M.
     """
 
     def __init__(self, out: str | Path, identity: dict[str, str], rows: int, width: int, images: int) -> None:
@@ -52,20 +51,20 @@ class Partials:
         self.rows, self.width, self.images = rows, width, images
 
     def empty(self) -> Partial:
-        """A :class:`Partial` of no image."""
+        """A :class:`Partial` that includes no image."""
         return Partial(Sums(self.rows, self.width), torch.zeros(self.images, dtype=torch.bool))
 
     def path(self, rank: int) -> Path:
-        """Of a process."""
+        """The file of a rank."""
         return self.out.with_name(f'{self.out.name}.partial.{rank}')
 
     def files(self, ending: str = '') -> list[Path]:
-        """Those that are there."""
+        """The existing partial files; ``ending`` is a pattern for what follows the rank."""
         form = re.compile(re.escape(self.out.name) + r'\.partial\.\d+' + ending)
         return sorted(path for path in self.out.parent.iterdir() if form.fullmatch(path.name))
 
     def write(self, rank: int, partial: Partial) -> None:
-        """Replaces the file of a process, as a whole or not at all."""
+        """Replaces the file of a rank atomically."""
         content = dict(
             identity=self.identity,
             id=partial.id,
@@ -78,10 +77,10 @@ class Partials:
             torch.save(content, part)
 
     def read(self, path: Path) -> Partial:
-        """The :class:`Partial` of a file.
+        """Reads a partial file.
 
         Raises:
-            ValueError: It cannot be read, or is of something else.
+            ValueError: It cannot be read, or has another identity.
         """
         try:
             content = torch.load(path, map_location='cpu', weights_only=True)
@@ -106,17 +105,17 @@ class Partials:
         return partial
 
     def merge(self) -> Partial:
-        """One :class:`Partial` of all files, now the only one, of rank 0.
+        """Merges all files into rank 0's and deletes the others.
 
         Raises:
-            ValueError: See :meth:`read`, or two files have an image in common.
+            ValueError: See :meth:`read`; or two files include the same image.
         """
         files = self.files()
         found = [self.read(path) for path in files]
         merged = self.empty()
         absorbed = {one for partial in found for one in partial.absorbed}
         for partial in found:
-            if partial.id in absorbed:  # and was not deleted any more
+            if partial.id in absorbed:  # a crash came before it was deleted
                 continue
             if bool((merged.done & partial.done).any()):
                 raise value_error(
@@ -136,6 +135,6 @@ class Partials:
         return merged
 
     def remove(self) -> None:
-        """Deletes all files, unfinished ones included."""
+        """Deletes all files, half-written ones too."""
         for path in self.files(r'(\.part)?'):
             path.unlink()

@@ -1,4 +1,4 @@
-"""Class means of a teacher, as a running mean of what training shows."""
+"""Running class means of a teacher, updated in training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from kd_ext.losses.labelled import batch_means
 
 
 class OnlineClassMeans(StoredClassMeans):
-    """Means of all teacher embeddings seen so far, equal on all processes.
+    """Means of all teacher embeddings seen so far, the current batch included; equal on all processes.
 
-    A plain average over everything seen, the current batch included, so it is of use from the first iteration.
-    Warm-up: a class takes part from the first region seen of it; until then its row is zero, which all losses
-    leave out.
+    A class counts from its first region on. Until then its row is zero, which all losses ignore.
 
     Args:
         rows: R.
@@ -29,11 +27,11 @@ class OnlineClassMeans(StoredClassMeans):
 
     @torch.no_grad()
     def update(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Takes in the regions of all processes; each has to call it.
+        """Adds the regions of all processes; each has to call it.
 
         Args:
             embeddings: The teacher's (N, D).
-            labels: (N,); a label that has no row is left out.
+            labels: (N,); a label without a row is ignored.
         """
         means, counts = batch_means(embeddings, labels, len(self.means))
         self.counts += counts.long()

@@ -1,7 +1,7 @@
-"""Classes of the student found in the teacher's list, by name.
+"""Maps the student's classes to the teacher's by name.
 
-Shapes: K_S and K_T classes of student and teacher; the background is label K_S or K_T, in the last column of
-softmax logits and the last row of class means that hold it.
+Shapes: K_S and K_T are the numbers of classes of student and teacher. The background has label K_S or K_T: the
+last column of softmax logits and, where class means include it, their last row.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ UNKNOWN = -1
 
 
 def _plain(name: str) -> str:
-    """``'Dining_Table'`` and ``'diningtable'`` are one name."""
+    """Folds case, spaces, ``_`` and ``-``: ``'Dining_Table'`` and ``'diningtable'`` are one name."""
     return re.sub(r'[\s_-]', '', str(name)).lower()
 
 
 def plain_names(names: Sequence[str]) -> list[str]:
-    """Names as they are compared."""
+    """Folds names to the form in which they are compared."""
     return [_plain(name) for name in names]
 
 
 class ClassMap:
-    """Which class of the teacher each class of the student is.
+    """Maps each class of the student to the teacher's class of the same name.
 
-    Names are compared without case, spaces, ``_`` and ``-``, except where a list tells names apart by them
-    (``'A'`` and ``'a'``). Where one list is not known both are taken to be the same.
+    Names are compared without case, spaces, ``_`` and ``-``, unless two names of one list differ only in these
+    (``'A'`` and ``'a'``). If one list is unknown (None), both are assumed to be the same.
 
     Args:
-        student (Sequence[str], optional): Names of the student's classes.
-        teacher (Sequence[str], optional): Names of the teacher's.
-        aliases (dict[str, str], optional): The teacher's name for a class of the student where they differ:
-            ``dict(sofa='couch')``.
+        student: Names of the student's classes.
+        teacher: Names of the teacher's classes.
+        aliases: The teacher's name for each student class that it names differently: ``dict(sofa='couch')``.
 
     Attributes:
-        same (bool): Whether there is nothing to map.
-        index (Tensor | None): Teacher's class of each of the student's (K_S,), ``-1`` where it knows none.
+        same: Whether both have the same labels, so that nothing is mapped.
+        index: Teacher class of each student class (K_S,), ``-1`` if the teacher lacks it; None if a list is
+            unknown.
 
     Raises:
-        ValueError: A name occurs twice in a list, or an alias is no name of either.
+        ValueError: A list has a name twice, or an alias is in neither list.
     """
 
     def __init__(
@@ -54,7 +54,6 @@ class ClassMap:
         teacher: Sequence[str] | None = None,
         aliases: dict[str, str] | None = None,
     ) -> None:
-        # None where a list is not known; then nothing is mapped
         self.student: Any = None if student is None else list(student)
         self.teacher: Any = None if teacher is None else list(teacher)
         places = _places('the teacher', self.teacher)
@@ -78,11 +77,11 @@ class ClassMap:
         )
 
     def find(self, names: Sequence[str], places: dict[str, int]) -> Tensor:
-        """Place of each of these names in another list, or ``UNKNOWN``."""
+        """Index of each of ``names`` in another list, ``UNKNOWN`` if it is not there."""
         found = []
         for name in names:
             plain = _plain(name)
-            # the exact name first: it is a key where plain names do not tell a list's classes apart
+            # the key is the exact name where two names of that list fold to the same
             own = places.get(name, places.get(plain, UNKNOWN))
             alias = self.aliases.get(plain)
             found.append(own if alias is None else places.get(alias, own))
@@ -90,16 +89,16 @@ class ClassMap:
 
     @property
     def common(self) -> list[int]:
-        """Student's classes that the teacher knows: list[int]."""
+        """Student classes that the teacher has too."""
         return (self.index >= 0).nonzero()[:, 0].tolist()
 
     @property
     def disjoint(self) -> bool:
-        """Whether the lists have no class in common."""
+        """Whether the lists share no class."""
         return not self.same and not self.common
 
     def describe(self) -> str:
-        """``classes: 18 of 20 known to the teacher (80), not a, b``."""
+        """For messages: ``classes: 18 of the student's 20 are among the teacher's 80, not a, b``."""
         unknown = [name for name, place in zip(self.student, self.index) if place < 0]
         text = (
             f"classes: {len(self.common)} of the student's "
@@ -109,13 +108,13 @@ class ClassMap:
         return text + (f', not {", ".join(unknown[:8])}' + (', ...' if unknown[8:] else '') if unknown else '')
 
     def check(self, num_classes: int, teacher_classes: int) -> None:
-        """That the lists are as long as the heads say.
+        """Checks the lists against the numbers of classes of the models.
 
         Raises:
-            ValueError: They are not, or the heads differ and no names say how.
+            ValueError: A list has another length, or the numbers differ and a list is unknown.
         """
         for role, names, count in (('student', self.student, num_classes), ('teacher', self.teacher, teacher_classes)):
-            # names that nothing is mapped by may be of any number
+            # while one list is unknown, nothing is mapped and the other may have any length
             if self.index is not None and len(names) != count:
                 raise value_error(
                     f'the class names of the {role}',
@@ -135,13 +134,10 @@ class ClassMap:
             )
 
     def columns(self, background: bool) -> tuple[list[int], list[int]]:
-        """Columns of the logits of both that mean the same.
+        """Logit columns of the student, and those of the teacher that score the same classes.
 
         Args:
-            background (bool): Whether the last one is the background.
-
-        Returns:
-            tuple[list[int], list[int]]: Of the student, of the teacher.
+            background: Whether the last column scores the background.
         """
         own = self.common
         other = self.index[own].tolist()
@@ -150,31 +146,28 @@ class ClassMap:
         return own, other
 
     def rows(self, means: Tensor, names: Sequence[str]) -> Tensor:
-        """Class means (R, D) of classes ``names`` for the student's.
+        """Reorders the means (R, D) of classes ``names`` to the student's classes.
 
-        A class that is not among them gets a row of zeros, which all losses leave out; the background's row stays
-        the last.
+        A student class that ``names`` lacks gets a row of zeros, which all losses ignore. The background stays
+        last.
         """
         index = self.find(self.student, _places('the class means', names))
         found = means[index.clamp(min=0)] * (index >= 0)[:, None]
         return torch.cat([found, means[len(names) :]])
 
     def labels_to_teacher(self, labels: Tensor) -> Tensor:
-        """The teacher's labels (N,), ``-1`` where it knows no such class."""
+        """Translates student labels (N,); ``-1`` where the teacher lacks the class."""
         return self.index.to(labels.device)[labels]
 
     def labels_to_student(self, labels: Tensor) -> Tensor:
-        """The student's labels of the teacher's (N,), background included."""
+        """Translates teacher labels (N,), background included; ``-1`` where the student lacks the class."""
         back = torch.full((len(self.teacher) + 1,), UNKNOWN)
         back[self.index[self.common]] = torch.tensor(self.common)
         back[-1] = len(self.student)
         return back.to(labels.device)[labels]
 
     def to_teacher(self, data_samples: list) -> list:
-        """Copies of the samples with the teacher's labels.
-
-        Objects of classes that it does not know are left out.
-        """
+        """Copies samples with the teacher's labels, without the objects whose class the teacher lacks."""
         if self.same:
             return data_samples
         return [self._sample(sample) for sample in data_samples]
@@ -189,7 +182,7 @@ class ClassMap:
 
 
 def _places(whose: str, names: Sequence[str] | None) -> dict[str, int]:
-    """Place of each plain name in a list; of names that are the same when plain, that of the exact name."""
+    """Index of each folded name in a list; names that fold to the same keep their exact form."""
     names = list(names or ())
     if len(set(names)) < len(names):
         raise value_error(

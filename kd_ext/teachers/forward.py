@@ -1,4 +1,4 @@
-"""The teacher's forward pass, only as far as the taps ask."""
+"""Runs the teacher's forward pass, only as far as the taps need it."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from kd_ext.teachers.class_map import ClassMap
 
 
 class TeacherPass:
-    """One forward of a teacher, as far as a set of taps needs it.
+    """One forward pass of a teacher, as far as a set of taps needs it.
 
-    * Taps on modules: the usual forward pass, left after the last of them.
-    * Regions of the student: backbone and neck, then the head alone at the student's places.
-    * Regions of its own (for running class means where the student's mean nothing to it): its own loss, still in
-      eval mode.
+    * Taps on modules: the usual forward pass, stopped after the last tapped module.
+    * Region taps at the student's regions: backbone and neck, then the head alone at those regions.
+    * Region taps at the teacher's own regions (for running class means where the student's regions cannot be
+      used): the teacher's own loss, in eval mode.
 
-    It runs before the student where it can: what it allocates and drops is then not on top of the activations that
-    wait for the student's backward.
+    The pass runs before the student's where it can. Memory that it frees then does not add to the activations that
+    the student keeps for its backward pass.
 
     Args:
-        taps (dict[str, Tap]): Those that need the teacher, by key.
-        own (set[str]): Keys of region taps that read the teacher's own.
-        classes (ClassMap, optional): For the labels of its own loss.
-        calls (dict[str, int]): How often the module of each tap on maps runs in a pass of this teacher.
+        taps: Taps that need the teacher, by key.
+        own: Keys of the region taps at the teacher's own regions.
+        classes: Maps the labels for the teacher's own loss.
+        calls: How often the module of each tap on maps runs in one pass of this teacher.
 
     Attributes:
-        waits (bool): Whether it runs after the student: its own loss might change the samples.
+        waits: Whether the pass must follow the student's, because the teacher's own loss may change the samples.
     """
 
     def __init__(
@@ -50,12 +50,8 @@ class TeacherPass:
 
     @torch.no_grad()
     def run(self, teacher: Any, inputs: Tensor, data_samples: list | None) -> None:
-        """Runs all but a head at the student's places.
-
-        Args:
-            teacher (BaseModel): In eval mode.
-            inputs (Tensor): Images in its own normalisation.
-            data_samples (list): Of the batch.
+        """Runs the teacher, in eval mode, on images in its own normalisation. :meth:`read` adds the student's
+        regions.
         """
         stop_after = None
         if not self.shared and not self.own:
@@ -69,13 +65,12 @@ class TeacherPass:
 
     @torch.no_grad()
     def read(self, seen_S: Reading) -> Reading:
-        """What the taps saw, after :meth:`run`.
+        """What the taps recorded, after :meth:`run`.
+
+        Taps at the student's regions return the student's labels.
 
         Args:
-            seen_S (Reading): Of the student, on the same batch.
-
-        Returns:
-            Reading: With the student's labels where it is read at the student's regions.
+            seen_S: The student's recordings of the same batch.
         """
         for key in self.shared:
             self._reading.place(key, self._features, seen_S.regions(key))

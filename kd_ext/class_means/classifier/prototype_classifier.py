@@ -1,4 +1,4 @@
-"""A last classification layer made of the teacher's class means."""
+"""A classification layer whose weights are the teacher's class means."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from kd_ext.registry import MODELS
 
 
 def _across(classes: Tensor, in_features: int) -> Tensor:
-    """A random projection (D, in_features) to where all cosines are 0.
+    """A random projection (D, in_features) orthogonal to all classes, so that every cosine starts at 0.
 
-    The logits are the bias then, as in a new linear layer. Inputs of a new network are alike: they would all be
-    taken for the class that happens to lie in their direction.
+    The logits are then the bias, as in a new linear layer. A new network's inputs are all alike; any other
+    projection would assign them all to whichever class lies in their direction.
     """
     width = classes.shape[1]
     rows = nn.init.xavier_uniform_(classes.new_empty(width, in_features))
@@ -31,38 +31,38 @@ def _across(classes: Tensor, in_features: int) -> Tensor:
 
 @MODELS.register_module()
 class PrototypeClassifier(nn.Module):
-    """Scores by cosines to the class means: the formula of ``prototypes.py``.
+    """Scores classes by cosines to the class means; the formula is in ``prototypes.py``.
 
-    Takes the place of ``nn.Linear``, by ``cls_predictor_cfg`` of mmdet's RoI heads, or of a convolution, by
-    ``kd_ext.PrototypeHead``. Where the input is not as wide as the class means, or a location has several anchors,
-    a learnt linear projection to s - g comes first; where widths differ it starts such that the logits are the
-    bias alone. Means, scale and projection are in the checkpoint, which alone is needed for inference.
+    It replaces ``nn.Linear`` (``cls_predictor_cfg`` of mmdet's RoI heads) or a convolution
+    (``kd_ext.PrototypeHead``). If the input is not as wide as the class means, or a location has several anchors,
+    a learnt linear projection to s - g comes first. If the widths differ, it starts such that the logits are the
+    bias alone. Means, scale and projection are saved in the checkpoint, so inference needs no class-means file.
 
-    Initialisers of mmdet's heads reach the bias, as they should, and nothing else: the other parameters have names
-    of their own.
+    Of its parameters, initialisers of mmdet's heads change the bias alone: the others have names that they do not
+    look for.
 
     Args:
-        in_features (int): D_in; mmdet's heads fill it in.
-        out_features (int): A times C; mmdet's heads fill it in.
-        class_means (str | Path | Tensor, optional): File that ``tools/class_means.py`` wrote, or rows (C or C - 1,
-            D) used as they are; with C - 1 of them the last logit has a learnt row. ``None``, or a file that is
-            not there, with ``width`` given: they come with the checkpoint, which is to be loaded before use.
-        width (int, optional): D, where there are no means to tell.
-        scale (float): gamma > 0, 1 / tau of NC1. With 80 classes in an ETF 10 lets the right one reach a
+        in_features: D_in; mmdet's heads fill it in.
+        out_features: A times C; mmdet's heads fill it in.
+        class_means: A file of ``tools/class_means.py``, or rows (C or C - 1, D) used as they are; with C - 1 rows
+            the last logit has a learnt row. With None or a missing file, give ``width``: a checkpoint with the
+            means has to be loaded before use.
+        width: D, needed only without class means.
+        scale: gamma > 0, that is 1 / tau of NC1. With 80 classes in an ETF, 10 allows the right class a
             probability of 0.997.
-        learn_scale (bool): Whether gamma is learnt, from ``scale`` on.
-        center (bool): Take g, the mean over classes, out first.
-        background (bool): Whether the background is scored by its mean in the file as well. By default it has a
-            learnt row; but all rows of a file that names no classes (the ND authors') are used.
-        num_anchors (int): A. Logits are ordered as mmdet has them, anchors outside and classes inside.
-        channels_first (bool): Whether inputs are maps (B, D_in, H, W).
+        learn_scale: Whether gamma is learnt, starting from ``scale``.
+        center: Subtract g, the mean over classes, first.
+        background: Whether the background is scored by its mean in the file. By default it has a learnt row; but a
+            file without class names (the ND authors') is used whole.
+        num_anchors: A. Logits are ordered as in mmdet: anchors outside, classes inside.
+        channels_first: Whether inputs are maps (B, D_in, H, W).
 
     Attributes:
-        class_means (Tensor): Raw means (C, D), zero where there is none.
+        class_means: Raw means (C, D), zero where there is none.
 
     Raises:
         FileNotFoundError: No such file, and no ``width``.
-        ValueError: A setting is out of its range, or class means that do not fit ``out_features`` or ``width``.
+        ValueError: A setting is out of range, or the class means do not fit ``out_features`` or ``width``.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class PrototypeClassifier(nn.Module):
         self._add_projection(means.shape[1])
 
     def _add_projection(self, width: int) -> None:
-        """Its bias has -g in it, which fp16 would lose in the difference."""
+        """The projection's bias contains -g; subtracting g afterwards would lose it in fp16."""
         if self.num_anchors == 1 and self.in_features == width:
             self.projection = self.projection_bias = None
             return
@@ -110,11 +110,11 @@ class PrototypeClassifier(nn.Module):
         else:
             rows = _across(classes, self.in_features)
             start = torch.zeros(width)
-        # by name no weight and no bias: a prior probability is not for them
+        # not named weight and bias: initialisers set a prior probability in parameters of these names
         self.projection = nn.Parameter(rows.repeat(self.num_anchors, 1))
         self.projection_bias = nn.Parameter(start.repeat(self.num_anchors))
 
-    # what code that knows convolutions asks for
+    # attributes of a convolution, which mmdet's code reads
     @property
     def in_channels(self) -> int:
         return self.in_features
@@ -125,9 +125,9 @@ class PrototypeClassifier(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The rows in use, of length ``scale``, made anew at each call.
+        """The rows in use, of length ``scale``: (C, D), or (A * C, D, 1, 1) for maps.
 
-        (C, D), or (A * C, D, 1, 1) for maps. What is written into them has no effect, so initialisers may.
+        Computed anew at each call, so initialisers may write into it without effect.
         """
         rows = self.scale * classifier_rows(self.class_means, self.learnt_rows, self.center)[0]
         if self.channels_first:
@@ -135,11 +135,11 @@ class PrototypeClassifier(nn.Module):
         return rows
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (..., C) of (..., D_in), or (B, A * C, H, W) of maps.
+        """Logits (..., C) of inputs (..., D_in), or (B, A * C, H, W) of maps (B, D_in, H, W).
 
         Raises:
-            RuntimeError: The class means were to come with a checkpoint, and none was loaded.
-            ValueError: An input of another width.
+            RuntimeError: The class means should have come with a checkpoint, but none was loaded.
+            ValueError: The input has another width.
         """
         self._check(x)
         if self.channels_first:

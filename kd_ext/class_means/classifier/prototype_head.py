@@ -1,4 +1,4 @@
-"""Any mmdet head, with class means in place of its classification layer."""
+"""Any mmdet head, with a classifier of class means in place of its classification layer."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from kd_ext.errors import value_error
 from kd_ext.registry import MODELS
 from kd_ext.taps.heads.dense_kinds import KINDS, dense_kind
 
-# names of classification layers: of dense heads by their kind, then of RoI heads and DETR (fc_cls), other query heads,
-# and CenterNet. A head may have several; each is a layer, a list (levels, decoder layers), or a sequence that ends in
-# one. SSD's cls_convs are no classification layers in other heads.
+# classification layers by name: of dense heads by kind, of RoI heads and DETR (fc_cls), other query heads, CenterNet.
+# Each is a layer, a list (levels, decoder layers) or a sequence ending in one. SSD's cls_convs are ordinary
+# convolutions in other heads.
 DENSE = {name: kind.layer for name, kind in KINDS.items() if not kind.before}
 LAYERS = (
     *('fc_cls', 'cls_branches', 'aux_cls_branches', 'cls_embed', 'heatmap_head'),
@@ -37,14 +37,14 @@ def _layer_names(head: nn.Module, layer: str | None) -> list[str]:
 
 
 class _Replacement:
-    """Makes a classifier for a layer, and the same one for it again."""
+    """Replaces layers by classifiers; a layer that occurs twice gets one classifier."""
 
     def __init__(self, head: nn.Module, cfg: dict) -> None:
         self.head, self.cfg = head, cfg
         self.made: dict = {}
 
     def __call__(self, module: nn.Module) -> nn.Module:
-        """What comes in place of a module; containers are kept."""
+        """The replacement of a module; lists and sequences are kept, and changed in place."""
         if isinstance(module, nn.ModuleList):
             for index, item in enumerate(module):
                 module[index] = self(item)
@@ -53,7 +53,7 @@ class _Replacement:
             module[-1] = self(module[-1])
             return module
         if module not in self.made:
-            # the key stays alive, so no other module gets its place
+            # keyed by the module, not its id: ids of freed modules are reused
             self.made[module] = self._classifier(module)
         return self.made[module]
 
@@ -94,24 +94,24 @@ class _Replacement:
 
 @MODELS.register_module(name='PrototypeHead')
 def prototype_head(head: dict, classifier: dict, layer: str | None = None, **kwargs: Any) -> nn.Module:
-    """Builds a head and puts ``PrototypeClassifier`` where it classifies.
+    """Builds a head and replaces its classification layers by ``PrototypeClassifier``.
 
-    For the heads without ``cls_predictor_cfg``: dense heads and query heads. What the new layer has instead of a
-    3x3 convolution is a 1x1 one. Layers that the head shares stay shared, lists stay lists, and the names in the
-    checkpoint go on from the replaced layer's.
+    For heads without ``cls_predictor_cfg``, that is dense heads and query heads. A 3x3 convolution is replaced by
+    a 1x1 one. Shared layers stay shared, lists stay lists, and names in the checkpoint extend those of the
+    replaced layers.
 
     Args:
         head: Config of the head, in mmdet's scope unless prefixed.
-        classifier: Settings of ``PrototypeClassifier``, but for the sizes, which the replaced layer tells. Another
-            ``type`` may stand in.
-        layer: Name of the head's attribute, where it is none that is known.
-        kwargs: What the detector adds to its head's config, such as ``train_cfg``; goes to the head.
+        classifier: Settings of ``PrototypeClassifier`` except the sizes, which the replaced layer gives; ``type``
+            may name another class.
+        layer: The head's attribute, if it is not one of the known names.
+        kwargs: What the detector adds to the config of its head, such as ``train_cfg``.
 
     Returns:
-        The head itself, not initialised.
+        The head, not initialised.
 
     Raises:
-        ValueError: The head has no such layer, or one of another kind.
+        ValueError: The head has no such layer, or one that cannot be replaced.
     """
     from mmdet.registry import MODELS as MMDET_MODELS
 

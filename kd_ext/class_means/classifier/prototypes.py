@@ -1,7 +1,7 @@
-r"""Self-duality (NC3): the teacher's class means score the classes.
+r"""Self-duality (NC3): the teacher's class means as classifier rows.
 
-Shapes: D_in width of the input, D of the teacher's embeddings, A anchors at a location, C logits of an anchor (K,
-or K + 1 with the background last).
+Shapes: D_in input width, D width of the teacher's embeddings, A anchors per location, C logits per anchor (K, or K
++ 1 with the background last).
 
 .. math::
     logit_k = \gamma \langle z, \tilde m_k\rangle + b_k,\quad
@@ -9,11 +9,11 @@ or K + 1 with the background last).
     \tilde m_k = \frac{mean_k - g}{\lVert mean_k - g\rVert},\quad
     g = \text{mean of } mean_k
 
-g is taken over the classes that have a mean, as in NC1. A class without one (never seen by the teacher, or exactly
-at g), and the background unless it has one, gets a learnt row in place of its mean.
+g averages the classes that have a mean, as in NC1. A class without a mean (never seen by the teacher, or exactly
+at g) gets a learnt row instead, and so does a background without a mean.
 
-Source: Neural Collapse Inspired Knowledge Distillation, AAAI 2025, arXiv 2412.11788, in OUR reading: no code was
-released.
+Source: Neural Collapse Inspired Knowledge Distillation, AAAI 2025, arXiv 2412.11788. No code was released; this is
+our reading.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from kd_ext.losses.precision import full_precision
 
 @full_precision
 def classifier_rows(class_means: Tensor, learnt: Tensor, center: bool = True) -> tuple[Tensor, Tensor]:
-    """Rows of length 1 (C, D) that score the classes, and g (1, D).
+    """Unit rows (C, D) that score the classes, and g (1, D).
 
     Args:
         class_means: Raw teacher means (C, D), zero where there is none.
         learnt: Rows (C, D) for the classes without a mean.
-        center: Take g from the means.
+        center: Subtract g from the means.
     """
     norms = torch.linalg.vector_norm(class_means, dim=1, keepdim=True)
     known = norms > EPS
     centre = class_means.sum(0, keepdim=True) / known.sum().clamp(min=1)
     centre = centre * float(center)
-    # a mean at the centre is left with rounding errors, of no direction
+    # a mean at the centre leaves rounding errors, which have no meaningful direction
     rows = directions(class_means - centre, EPS * norms.clamp(min=1))
     known = known & (rows != 0).any(1, keepdim=True)
     return torch.where(known, rows, directions(learnt)), centre
@@ -47,7 +47,7 @@ def classifier_rows(class_means: Tensor, learnt: Tensor, center: bool = True) ->
 
 @full_precision
 def scaled_cosines(embeddings: Tensor, rows: Tensor, scale: float | Tensor) -> Tensor:
-    """Cosines of centred embeddings (..., D) to rows of length 1 (C, D)."""
+    """Scaled cosines of centred embeddings (..., D) to unit rows (C, D)."""
     return scale * F.linear(directions(embeddings), rows)
 
 
@@ -61,11 +61,11 @@ def prototype_logits(
         embeddings: Student embeddings (..., D).
         class_means: Raw teacher means (C, D), zero where there is none.
         learnt: Rows (C, D) for the classes without a mean.
-        scale: Factor gamma.
-        center: Take g, the mean of the means, from means and embeddings.
+        scale: gamma.
+        center: Subtract g from means and embeddings.
 
     Returns:
-        Logits (..., C) in [-scale, scale], in float32 or better. An embedding at g has logits 0.
+        Logits (..., C) in [-scale, scale], in float32 or better; 0 for an embedding at g.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Class means for a classifier: from a file, a tensor, or a checkpoint."""
+"""Class means for a classifier: from a file, a tensor or a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from kd_ext.losses.checks import check_count
 
 
 def find_class_rows(source: Any, num_logits: int, width: int | None, background: bool) -> tuple[Tensor, str | None]:
-    """Class means (C, D), zero in rows that have none, and what is missing.
+    """Class means (C, D) for a classifier, with rows of zeros where there are none.
 
     Args:
-        source: Path, tensor or None, see ``PrototypeClassifier``.
+        source: Path, tensor or None; see ``PrototypeClassifier``.
         num_logits: C.
-        width: D, or None to take it from the means.
+        width: D; None takes it from the means.
         background: Whether the file's last row scores the background.
 
     Returns:
-        The means, and None, or else in words why they are all zero and wait for a checkpoint.
+        The means, and None; or zeros, and what is missing in words, if a checkpoint has to bring the means.
     """
     if width is not None:
         check_count('width', width)
@@ -54,7 +54,7 @@ def find_class_rows(source: Any, num_logits: int, width: int | None, background:
 
 
 def _from_file(path: str | os.PathLike, num_logits: int, background: bool) -> Tensor:
-    """The rows that a classifier with C logits takes from a file."""
+    """Rows of a file for a classifier with C logits."""
     loaded = load_class_means(path)
     means = _checked(loaded.means)
     if loaded.classes is None:
