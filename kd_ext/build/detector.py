@@ -19,13 +19,13 @@ from kd_ext.errors import is_ours, type_error, value_error
 
 @contextlib.contextmanager
 def detector_scope(cfg: dict | None = None) -> Iterator[None]:
-    """Context whose default scope is that of a model config.
+    """Context that makes the scope of a model config the default scope.
 
-    ``_scope_`` of the config wins, then the prefix of its ``type``, as in ``mmseg.EncoderDecoder``, then the
-    current default scope, unless that holds no detectors (kd_ext, mmrazor, mmengine): then it is mmdet.
+    Its ``_scope_`` wins, then the prefix of its ``type`` (``mmseg.EncoderDecoder``), then the current default
+    scope. A default scope without detectors (kd_ext, mmrazor, mmengine) is replaced by mmdet.
 
     Raises:
-        ModuleNotFoundError: The scope belongs to an extra that is missing.
+        ModuleNotFoundError: The scope needs an extra that is not installed.
     """
     cfg = cfg or {}
     scope = cfg.get('_scope_')
@@ -43,18 +43,18 @@ def detector_scope(cfg: dict | None = None) -> Iterator[None]:
 
 
 def model_config(source: str | os.PathLike | dict, name: str) -> dict:
-    """The model dict behind a path, a ``pkg::config`` name, a whole config or a model dict.
+    """The model config of a path, a ``pkg::config`` name, a whole config or a model dict.
 
-    Of a config that distills it is the student's: what its checkpoints hold.
+    For a config that distills it is the student's, as that is what its checkpoints hold.
 
     Args:
         source: See above.
-        name: The setting that it was given to, for messages.
+        name: The setting that ``source`` was given to, for messages.
 
     Raises:
         FileNotFoundError: No such config; the message lists near matches.
-        TypeError: ``source`` is none of these.
-        ValueError: The config cannot be read, or holds no model.
+        TypeError: ``source`` has another type.
+        ValueError: The config cannot be read, or has no model.
     """
     if isinstance(source, (str, os.PathLike)):
         cfg = read_config(source, name)
@@ -80,7 +80,7 @@ def model_config(source: str | os.PathLike | dict, name: str) -> dict:
 
 
 def _scoped_model(cfg: Config | dict) -> Any:
-    """The model of a whole config, with what it takes from there: the scope and, as in a runner, the preprocessor."""
+    """The model of a whole config, with the config's scope and, as in a runner, its data preprocessor."""
     model = cfg.get('model')
     if isinstance(model, dict):
         for key, source in (('_scope_', 'default_scope'), ('data_preprocessor', 'data_preprocessor')):
@@ -90,10 +90,10 @@ def _scoped_model(cfg: Config | dict) -> Any:
 
 
 def student_config(cfg: Config) -> Config:
-    """The config that trains or scores the student alone: a copy, or ``cfg`` itself where it does not distill.
+    """The config of the student alone: a copy, or ``cfg`` itself if it does not distill.
 
-    Nothing of the teacher is needed to score a student: its checkpoint is one of the plain detector. Hooks that work
-    on the algorithm, those of kd_ext and mmrazor, are left out.
+    Scoring a student needs no teacher, because its checkpoint is that of a plain detector. Hooks of kd_ext and
+    mmrazor, which work on the algorithm, are left out.
     """
     if not distills(cfg.model):
         return cfg
@@ -113,14 +113,14 @@ def _is_of(cfg: dict, packages: tuple[str, ...]) -> bool:
 
 
 def build_detector(source: str | os.PathLike | dict, role: str) -> BaseModel:
-    """Builds a detector as its config says, without initialising its weights.
+    """Builds a detector from its config, without initialising its weights.
 
     Args:
         source: See :func:`model_config`.
-        role: What messages call the model, ``'student'`` for one.
+        role: What messages call the model, such as ``'student'``.
 
     Raises:
-        TypeError: What the config builds is no detector.
+        TypeError: The built model is not a detector.
         ValueError: The config cannot be built.
     """
     cfg = model_config(source, role)

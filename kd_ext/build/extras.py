@@ -1,21 +1,21 @@
-"""Packages that only some models need, and what brings them."""
+"""Optional packages that only some models need, and the extras that install them."""
 
 import importlib.util
 
 from kd_ext.errors import expected
 
-# scope of the models: (extra of kd_ext, what it installs, modules)
+# registry scope: (extra of kd_ext, distribution, modules it has to provide)
 EXTRAS = dict(mmseg=('seg', 'mmsegmentation', ('mmseg', 'ftfy', 'regex')))
 
 
 def require_extra(name):
-    """Does nothing where what ``name`` needs is installed, or is no extra.
+    """Checks that the packages behind an extra are installed.
 
     Args:
-        name (str | None): A registry scope, or the distribution behind it.
+        name (str | None): A registry scope or a distribution; names without an extra always pass.
 
     Raises:
-        ModuleNotFoundError: Something is missing; says what to install.
+        ModuleNotFoundError: A package is missing; the message says what to install.
     """
     for scope, (extra, distribution, modules) in EXTRAS.items():
         if name not in (scope, distribution):
@@ -36,5 +36,5 @@ def require_extra(name):
 def _is_there(module):
     try:
         return importlib.util.find_spec(module) is not None
-    except ValueError:  # in sys.modules without a spec, or as None
+    except ValueError:  # find_spec, if sys.modules holds it without a spec
         return False

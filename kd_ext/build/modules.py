@@ -1,4 +1,4 @@
-"""Modules of a config, and errors that say which setting they come from."""
+"""Builds modules from configs, with errors that name the setting at fault."""
 
 import contextlib
 import inspect
@@ -11,7 +11,7 @@ from torch import nn
 from kd_ext.errors import is_ours, near_matches, value_error
 from kd_ext.registry import MODELS
 
-# what modules raise that are given something they were not made for
+# errors of modules that get unsuitable inputs
 FAULTS = (
     ArithmeticError,
     AssertionError,
@@ -25,16 +25,16 @@ FAULTS = (
 
 
 def build_module(place, cfg, known=(), **facts):
-    """Builds a module of kd_ext, mmrazor or any other registry.
+    """Builds a module from a registry: kd_ext, mmrazor or any other.
 
     Args:
-        place (str): Of the config, for messages.
+        place (str): The config's place, for messages.
         cfg (dict): With ``type``.
-        known (Sequence[str]): Types to suggest.
-        facts: Arguments that are added to those of the config.
+        known (Sequence[str]): Types that the message suggests.
+        facts: Arguments to add to the config's.
 
     Raises:
-        ValueError: Unknown type, unknown argument or no torch module.
+        ValueError: The type or an argument is unknown, or the object is not a torch module.
     """
     if not isinstance(cfg, dict) or cfg.get('type') is None:
         raise value_error(place, 'a dict with type', repr(cfg))
@@ -58,7 +58,7 @@ def build_module(place, cfg, known=(), **facts):
 
 
 def arguments(cfg):
-    """Names that the ``type`` of a config takes; none of what is no config."""
+    """Names of the parameters that the ``type`` of a config takes; none if ``cfg`` is not a config."""
     kind = _find(cfg.get('type')) if isinstance(cfg, dict) else None
     return () if kind is None else inspect.signature(kind).parameters
 
@@ -67,25 +67,26 @@ def _find(kind):
     if isinstance(kind, str):
         try:
             kind = MODELS.get(kind)
-        except Exception:  # a scope that cannot be imported, or no name
+        except Exception:  # not a name, or of a scope that cannot be imported
             return None
-    # MMEngine takes any path of Python for a name
+    # MMEngine also resolves dotted paths to objects that are not classes
     return kind if isinstance(kind, type) else None
 
 
 def _signature(kind):
     try:
         return inspect.signature(kind)
-    except ValueError:  # of a class in C
+    except ValueError:  # implemented in C
         return '(...)'
 
 
 @contextlib.contextmanager
 def naming(place, rule, features, remedy='Read at another place, or correct its arguments.'):
-    """Context whose faults become a message with the shapes of ``features``.
+    """Context that turns an error of torch or Python into a message with the shapes of ``features``.
 
     Raises:
-        ValueError: What was raised was no message of ours.
+        ValueError: In place of any of ``FAULTS``; messages of kd_ext and CUDA's out-of-memory error pass
+            unchanged.
     """
     try:
         yield
@@ -96,7 +97,7 @@ def naming(place, rule, features, remedy='Read at another place, or correct its 
 
 
 def shapes(values):
-    """``(2, 8, 4, 4) and (2, 8, 4, 4)``; of other things their type."""
+    """``(2, 8, 4, 4) and (2, 8, 4, 4)``; objects that are not tensors by their type."""
     return ' and '.join(
         str(tuple(value.shape))
         if isinstance(value, torch.Tensor)

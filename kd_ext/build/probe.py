@@ -1,4 +1,4 @@
-"""Looks at a model once, on a blank image."""
+"""Runs a model once on a blank image, to see its shapes."""
 
 import contextlib
 
@@ -11,10 +11,10 @@ PROBE_SIZE = 320  # the smallest common input of the detectors in mmdet
 
 @contextlib.contextmanager
 def probing(model):
-    """Context in eval mode without gradients; gives a blank image.
+    """Context in eval mode and without gradients, which gives a blank image (1, 3, H, W).
 
     Raises:
-        ValueError: The model cannot take it.
+        ValueError: The model fails on the image.
     """
     modes = {module: module.training for module in model.modules()}
     image = next(model.parameters()).new_zeros(1, 3, PROBE_SIZE, PROBE_SIZE)
@@ -36,14 +36,14 @@ def probing(model):
 
 
 def blank_samples(model, inputs):
-    """Samples without annotations, of the kind that ``model`` takes.
+    """Data samples without annotations, of the type that ``model`` takes.
 
     Args:
         model (BaseModel): A detector, or a segmentor of mmseg.
-        inputs (Tensor): The images (B, 3, H, W).
+        inputs (Tensor): Images (B, 3, H, W).
 
     Returns:
-        list: A DetDataSample or a SegDataSample an image.
+        list: One DetDataSample or SegDataSample per image.
     """
     shape = tuple(inputs.shape[-2:])
     meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape, batch_input_shape=shape, scale_factor=(1.0, 1.0))
@@ -57,5 +57,5 @@ def blank_samples(model, inputs):
 
 
 def is_segmentor(model):
-    """Whether a model descends from mmseg's; mmseg need not be installed."""
+    """Whether a model's class derives from mmseg; mmseg need not be installed."""
     return any(cls.__module__.partition('.')[0] == 'mmseg' for cls in type(model).__mro__)

@@ -1,4 +1,4 @@
-"""Says which file is missing, and in which key, before a model is built."""
+"""Checks that the files of a config exist, before a model is built."""
 
 import json
 import os
@@ -12,14 +12,14 @@ WEIGHTS = ('.pth', '.pt', '.ckpt')
 
 
 def check_data(cfg, splits):
-    """Checks the local paths of the datasets and metrics of ``splits``.
+    """Checks the local paths of the data sets and metrics of ``splits``.
 
     Args:
-        cfg (Config): The config of the run.
+        cfg (Config): Config of the run.
         splits (Sequence[str]): Of ``train``, ``val`` and ``test``.
 
     Raises:
-        FileNotFoundError: All that is missing, a line each.
+        FileNotFoundError: Files are missing; one line each, with the key in the config.
     """
     problems = []
     for split in splits:
@@ -35,7 +35,7 @@ def check_data(cfg, splits):
 
 
 def check_checkpoint(name, path):
-    """Checks that a checkpoint is there, where it is a local path."""
+    """Checks that a checkpoint exists, if it is a local path."""
     if path is None or _is_url(path) or os.path.exists(path):
         return
     folder = os.path.dirname(path) or '.'
@@ -49,7 +49,7 @@ def check_checkpoint(name, path):
 
 
 def _metrics(key, evaluator):
-    """The metric configs of an evaluator with their keys."""
+    """The metric configs of an evaluator, with their keys."""
     if isinstance(evaluator, (list, tuple)):
         for index, metric in enumerate(evaluator):
             yield from _metrics(f'{key}.{index}', metric)
@@ -70,12 +70,12 @@ def _dataset_problems(key, dataset):
 
 
 def _missing(key, path, folder=False, root='', root_key=None):
-    """A list with one message, or with none where the path is there."""
+    """A list with a message if the path is missing or unusable, else an empty list."""
     if not isinstance(path, str) or _is_url(path) or _is_url(root):
         return []
     under_root = bool(root) and not os.path.isabs(path)
     full = os.path.join(root, path) if under_root else path
-    if not path and not (folder and under_root):  # nothing is to be read
+    if not path and not (folder and under_root):  # the config reads no file here
         return []
     if os.path.isdir(full) if folder else os.path.isfile(full):
         fault = '' if folder else _fault(full)
@@ -87,7 +87,7 @@ def _missing(key, path, folder=False, root='', root_key=None):
 
 
 def _fault(path):
-    """What is wrong with an annotation file, as far as a glance shows."""
+    """What is obviously wrong with an annotation file; empty if nothing is."""
     with open(path, 'rb') as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1000, 0))
@@ -99,7 +99,7 @@ def _fault(path):
         if end[-1:] not in b'}]':
             return 'cut short'
         file.seek(0)
-        try:  # a large one has images, and takes seconds to read
+        try:  # parsing a large file takes seconds, and it has images
             content = json.load(file) if size < 1e5 else {}
         except ValueError as error:
             return str(error)
@@ -113,7 +113,7 @@ def _remedy(key, path):
     hint = f'There is no folder {parent} either. '
     if os.path.isdir(parent):
         near = near_matches(name, sorted(os.listdir(parent)))
-        # other files of a folder are of use only where they are alike
+        # a folder's other files only help if their names are similar
         hint = f'In {parent}: {near} ' if near.startswith('Did') else ''
     return f'{hint}Set it with --cfg-options {key}=PATH or in the config.'
 

@@ -1,9 +1,9 @@
-r"""Margins of the margin ReLU, max(x, m), on a teacher's features.
+r"""Margins m of the margin ReLU max(x, m) on a teacher's features.
 
 Shapes: B images, features (B, C, H, W) before a ReLU, margins (1, C, 1, 1).
 
-m_c is the mean of the negative values of channel c. Where the features are a BN's output, normal with mean b (its
-bias) and deviation s (its weight),
+m_c is the mean of the negative values of channel c. If a BN computes the features, they are taken as normal with
+mean b (its bias) and deviation s (its weight):
 
 .. math::
     m = E[x \mid x < 0] = b - s\,\frac{\phi(b/s)}{\Phi(-b/s)}
@@ -22,15 +22,15 @@ from torch import Tensor, nn
 from kd_ext.losses.precision import upcast
 from kd_ext.registry import MODELS
 
-# a channel that is negative less often than this has hardly a tail to average
+# a channel that is negative less often has too few values to average
 RARE = 1e-3
 
 
 def bn_margin(norm: Any) -> Tensor:
     """Margins (C,) from the weight and bias of a BN.
 
-    A channel that is negative with a probability of 0.001 or less gets -3 s, as in the released code. One whose
-    weight is 0 is constant: min(b, 0).
+    A channel that is negative with a probability of at most 0.001 gets -3 s, as in the released code. A channel
+    with weight 0 is constant and gets min(b, 0).
     """
     scale = norm.weight.detach().abs().double()
     mean = norm.bias.detach().double()
@@ -43,12 +43,12 @@ def bn_margin(norm: Any) -> Tensor:
 
 @MODELS.register_module()
 class RunningMarginConnector(nn.Module):
-    """Margin ReLU for teachers without BN (VGG16): margins from the features.
+    """Margin ReLU for teachers without BN (VGG16), with margins measured on the features.
 
-    Margins are the plain mean of all negative values seen so far, the current batch included. The result is
-    divided by the root mean square of all features seen: without BN a teacher's features may have any magnitude,
-    which the weights and the students' BN know nothing of. Equal on all processes, and kept on resuming. A channel
-    without a negative value has margin 0.
+    A margin is the mean of all negative values of the channel seen so far, the current batch included; it is 0 for
+    a channel without any. The result is divided by the root mean square of all features seen, because without BN
+    the features may have any magnitude, to which neither loss weights nor the student's BN are adapted. The
+    statistics are equal on all processes and saved in checkpoints.
 
     Args:
         in_channel: C.
@@ -69,7 +69,7 @@ class RunningMarginConnector(nn.Module):
 
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
-        """Takes in a batch of every process; each has to call it."""
+        """Updates the statistics with the batches of all processes; each has to call it."""
         features = upcast(features.detach())
         negative = features.clamp(max=0)
         parts = (
@@ -87,7 +87,7 @@ class RunningMarginConnector(nn.Module):
         self.square += ((square.sum() - images.sum() * self.square) / self.total.clamp(min=1)).to(self.square)
 
     def forward(self, features: Tensor) -> Tensor:
-        """max(x, m) / rms; in training both are updated first."""
+        """max(x, m) / rms; in training, both statistics are updated first."""
         if self.training:
             self.update(features)
         margin = self.margin.to(features)[:, None, None]

@@ -1,4 +1,4 @@
-"""The images of a config's split, in order, as validation transforms them."""
+"""The images of a split, in order, with the transforms of validation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPLITS = ('train', 'val', 'test')
 
 
 def split_parts(cfg: Config, split: str) -> list[Part]:
-    """The data sets of a split, without their wrappers.
+    """The data sets of a split, without wrappers.
 
     Raises:
         ValueError: The config has no such split.
@@ -37,13 +37,13 @@ def split_parts(cfg: Config, split: str) -> list[Part]:
 
 @contextlib.contextmanager
 def data_scope(cfg: Config) -> Iterator[None]:
-    """Context in which a config's data sets are built: its default scope, or mmdet."""
+    """Context with the default scope of a config's data sets: its own, or mmdet."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')), detector_scope():
         yield
 
 
 def plain_pipeline(cfg: Config) -> Sequence[dict]:
-    """The transforms of the validation, or of the test where a config has no validation.
+    """The transforms of validation, or of the test if the config has no validation.
 
     Raises:
         ValueError: The config has neither.
@@ -66,11 +66,11 @@ class SplitImages(Dataset):
     """Images of a split by index, without annotations.
 
     Args:
-        cfg: With dataloaders, of a detector or a segmentor. Wrappers that repeat or mix images are left out.
+        cfg: Config of a detector or a segmentor, with dataloaders. Wrappers that repeat or mix images are ignored.
         split: ``'train'``, ``'val'`` or ``'test'``.
 
     Raises:
-        ValueError: No such split, or no image in it.
+        ValueError: The split does not exist or has no image.
     """
 
     def __init__(self, cfg: Config, split: str = 'val') -> None:
@@ -86,7 +86,7 @@ class SplitImages(Dataset):
             )
 
     def build(self, cfg: Config, split: str, configs: list[dict]) -> None:
-        """Builds the data sets of these configs, which :meth:`__getitem__` reads one after the other."""
+        """Builds the data sets of ``configs``; indices run through them one after the other."""
         self.split, self.configs = split, configs
         with data_scope(cfg):
             self.parts = [_built(part, f'{split}_dataloader') for part in configs]
@@ -115,7 +115,7 @@ def _built(cfg: dict, key: str) -> Any:
     try:
         return DATASETS.build(cfg)
     except ValueError as error:
-        if 'at least one array' not in str(error):  # NumPy's words for a list of images that is empty
+        if 'at least one array' not in str(error):  # NumPy's message for an empty list of images
             raise
         raise value_error(
             key,

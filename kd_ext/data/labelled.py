@@ -1,7 +1,7 @@
-"""A data set's images in order, unaugmented, with the labels a loss needs.
+"""A data set's images in order, without augmentation, with labels for a loss.
 
-mmdet's test pipelines load annotations behind the resizing, for boxes in the coordinates of the original image; a
-loss needs them in those of the input.
+mmdet's test pipelines load annotations after resizing, so boxes are in coordinates of the original image; a loss
+needs them in those of the input.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def class_names(cfg: Config, split: str = 'train') -> list[str]:
 
 
 def _names(classes: Any, key: str) -> list[str]:
-    """The names in ``metainfo.classes``; MMEngine reads a string as the path of a file with a name on each line."""
+    """The names in ``metainfo.classes``; a string is the path of a file with one name per line, as in MMEngine."""
     if isinstance(classes, str):
         if not os.path.isfile(classes):
             raise value_error(
@@ -53,9 +53,9 @@ def _names(classes: Any, key: str) -> list[str]:
 
 
 def labelled_pipeline(test: Sequence[dict], train: Sequence[dict]) -> list[dict]:
-    """The test pipeline, with the training's annotations behind its loading.
+    """The test pipeline, with the training annotations loaded directly after the image.
 
-    Boxes without area are filtered out. Nothing in it is random.
+    It drops boxes without area, and nothing in it is random.
 
     Raises:
         ValueError: The test pipeline loads no image.
@@ -67,7 +67,7 @@ def labelled_pipeline(test: Sequence[dict], train: Sequence[dict]) -> list[dict]
         [one for one in train if type_name(one) == 'FilterAnnotations']
         or [dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1))]
     )[-1:]
-    # an image without boxes would be exchanged for a random one
+    # keep_empty=True drops an image without boxes, for which mmdet's data sets load a random other one
     thin = [dict(one, keep_empty=False) for one in thin]
     steps = [one for one in test if not LOADS_LABELS.fullmatch(type_name(one))]
     loads = [index for index, one in enumerate(steps) if LOADS_IMAGES.match(type_name(one))]
@@ -82,21 +82,19 @@ def labelled_pipeline(test: Sequence[dict], train: Sequence[dict]) -> list[dict]
 
 
 class LabelledData(SplitImages):
-    """Images of a split by index: what the pipeline packs, or None.
-
-    None stands for an image that the pipeline leaves out.
+    """Images of a split by index, as the pipeline packs them; None for an image that the pipeline drops.
 
     Args:
-        cfg: With dataloaders, as for training. Wrappers that repeat or mix images are left out; ``filter_cfg``
-            holds.
+        cfg: Config with dataloaders, as for training. Wrappers that repeat or mix images are ignored;
+            ``filter_cfg`` applies.
         split: ``'train'``, ``'val'`` or ``'test'``.
 
     Attributes:
-        classes (list[str]): Of the data set.
-        configs (list[dict]): Of the data sets as built; a digest of them tells whether two runs read the same.
+        classes: Names of the data set's classes.
+        configs: Configs of the data sets as built; equal digests mean that two runs read the same data.
 
     Raises:
-        ValueError: No such split, no annotation, or parts of several classes.
+        ValueError: The split does not exist, has no annotation, or its parts have different classes.
     """
 
     def __init__(self, cfg: Config, split: str = 'train') -> None:
@@ -105,7 +103,7 @@ class LabelledData(SplitImages):
         labels = parts
         if split != 'train' and cfg.get('train_dataloader'):
             labels = split_parts(cfg, 'train')[:1] * len(parts)
-        # test_mode would leave filter_cfg aside
+        # test_mode would ignore filter_cfg
         configs = [
             dict(deepcopy(part.config), pipeline=labelled_pipeline(test, label.pipeline), test_mode=False)
             for part, label in zip(parts, labels)
@@ -127,7 +125,7 @@ class LabelledData(SplitImages):
         return classes[0]
 
     def annotated(self, index: int) -> bool:
-        """Whether an image has annotations, as far as the data set's list says."""
+        """Whether the data set lists annotations for an image."""
         part, inside = self._find(index)
         return bool(part.get_data_info(inside).get('instances'))
 
@@ -146,7 +144,7 @@ def check_classes(head: Any, data: LabelledData) -> None:
     """Checks that a head has as many classes as a data set.
 
     Raises:
-        ValueError: It has not.
+        ValueError: The numbers differ.
     """
     if head.num_classes != len(data.classes):
         names = ', '.join(data.classes[:3])

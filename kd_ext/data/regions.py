@@ -1,7 +1,7 @@
-"""Labelled images -> the regions that a detector assigns to them itself.
+"""The regions that a detector assigns to labelled images.
 
-An image's regions depend on model and image alone: not on what came before, nor on the number of processes or data
-workers.
+An image's regions depend on the model and the image alone: not on earlier images, nor on the number of processes
+or data workers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from kd_ext.taps import run_own_loss
 
-# TOOD assigns in another way during its first epochs
+# TOOD uses another assigner in its first epochs
 LATE_EPOCH = 10**6
 
 
@@ -37,17 +37,18 @@ class _Picked(Dataset):
 def stream_regions(
     model: nn.Module, head: Any, data: Dataset, indices: Sequence[int], workers: int = 0, preprocess: Any = None
 ) -> Iterator[tuple[int, Any]]:
-    """Yields each index with its :class:`Regions`, in order.
+    """Yields each index with the :class:`Regions` of its image, in order.
 
-    Regions are None for an image that the pipeline leaves out, or that has no box where only boxes have regions.
+    Regions are None for an image that the pipeline drops, and for one without boxes if the head has no background
+    regions.
 
     Args:
         model: Detector in eval mode; see :func:`undisturbed`.
-        head: The head of ``find_head``.
-        data: A LabelledData.
-        indices: Of images.
-        workers: Number of processes that read images.
-        preprocess: In place of the model's own preprocessor.
+        head: Its head, from ``find_head``.
+        data: The :class:`LabelledData`.
+        indices: Images to use.
+        workers: Number of data workers.
+        preprocess: Replaces the model's data preprocessor.
     """
     preprocess = preprocess or model.data_preprocessor
     for index, sample in stream_samples(data, indices, workers):
@@ -56,9 +57,9 @@ def stream_regions(
 
 
 def stream_samples(data: Dataset, indices: Sequence[int], workers: int = 0) -> Iterator[tuple[int, Any]]:
-    """Yields each index with what ``data`` has there, in order."""
-    # a loader draws a seed from torch's own generator if it has none; spawning workers would import everything in
-    # each of them
+    """Yields each index with the item of ``data`` there, in order."""
+    # without a generator the loader would draw its seed from torch's global one; spawned workers would import
+    # everything anew
     yield from DataLoader(
         _Picked(data, list(indices)),
         batch_size=None,
@@ -74,7 +75,7 @@ def _same(sample: Any) -> Any:
 
 
 def own_regions(model: nn.Module, head: Any, sample: dict, seed: int, preprocess: nn.Module) -> Any:
-    """The regions of one image; what is random in it follows from ``seed``."""
+    """The regions of one image; ``seed`` fixes what is random in them."""
     device = next(model.parameters()).device
     with _seeded(seed, device), alone(), _late(), _without_history(model):
         batch = _prepared(preprocess, sample)
@@ -88,10 +89,9 @@ def _prepared(preprocess: Any, sample: dict) -> dict:
 
 @contextlib.contextmanager
 def unaugmented(preprocess: Any) -> Iterator[None]:
-    """Context in which a data preprocessor pads as in training, masks too, but does not augment.
+    """Context in which a data preprocessor pads as in training, masks too, but applies no batch augmentation.
 
-    Augmentations of batches keep state: BatchSyncRandomResize asks for the iteration, and goes on with the size that
-    it drew.
+    Batch augmentations keep state: BatchSyncRandomResize reads the iteration and reuses the size that it drew.
     """
     augments = getattr(preprocess, 'batch_augments', None)
     if augments is not None:
@@ -105,10 +105,7 @@ def unaugmented(preprocess: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; afterwards modes and buffers as they were.
-
-    Some losses keep running numbers in buffers.
-    """
+    """Context in eval mode that restores modes and buffers; some losses keep running values in buffers."""
     modes = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, buffer.clone())
@@ -141,9 +138,9 @@ def _seeded(seed, device):
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Losses sum up over processes, which need not have as many images.
+    """Context in which torch reports a single process.
 
-    They all ask torch whether there are others.
+    Losses are averaged over processes, which need not have the same number of images here.
     """
     if not torch.distributed.is_available():
         yield
@@ -171,7 +168,7 @@ def _late() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_history(model):
-    """Dynamic R-CNN would move its thresholds with the images seen."""
+    """Hides the history of Dynamic R-CNN, which would shift its thresholds with the images seen."""
     names = ('iou_history', 'beta_history')
     kept = [
         (module, name, getattr(module, name)) for module in model.modules() for name in names if hasattr(module, name)

@@ -1,14 +1,14 @@
-"""Ctrl-C and SIGTERM during training: a checkpoint first, then the end.
+"""Ctrl-C and SIGTERM during training save a checkpoint before the run ends.
 
-The signal only sets a flag. The loop stops at the next point where weights, optimizer and schedules agree: between
-two iterations, between two epochs, or inside a validation. From ``interrupted.pth`` ``--resume`` goes on, here and
-in mmdet's own tools:
+The signal only sets a flag. The loop stops at the next point where weights, optimizer and schedules are
+consistent: between two iterations, between two epochs, or during validation. ``--resume`` goes on from
+``interrupted.pth``, also in mmdet's own tools:
 
-* iteration-based training goes on with the next iteration;
-* epoch-based training repeats the interrupted epoch from its start, with the weights reached and the schedules as
-  they were at that start, because MMEngine's loop knows no place inside an epoch.
+* iteration-based training continues with the next iteration;
+* epoch-based training repeats the interrupted epoch, with the weights reached and the schedules of its start,
+  because MMEngine's loop cannot start inside an epoch.
 
-A second signal, 3 seconds or more after the first, ends the process at once.
+A second signal, at least 3 seconds after the first, ends the process at once.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from kd_ext.errors import expected
 
 NAME = 'interrupted.pth'
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# a terminal signals the processes and their launcher, which passes it on
+# Ctrl-C in a terminal reaches a process twice: directly, and through its launcher
 ECHO_SECONDS = 3
 
 
 class Interrupted(BaseException):
-    """Ends a run; its text says what was saved and how to go on."""
+    """Ends a run; the text says what was saved and how to resume."""
 
     def __init__(self, signum: int, text: str) -> None:
         super().__init__(text)
@@ -47,7 +47,7 @@ class Interruption:
     """Handles SIGINT and SIGTERM by setting a flag.
 
     Args:
-        saved: What is written before the end, for the message.
+        saved: What the run saves before it ends, for the message.
     """
 
     def __init__(self, saved: str = 'a checkpoint') -> None:
@@ -67,12 +67,12 @@ class Interruption:
         if self.signum and now - self._first_time < ECHO_SECONDS:
             return
         if self.signum or not self.can_save:
-            # not by an exception: MMEngine has places that swallow any
+            # not an exception, which MMEngine might swallow
             if dist.is_main_process():
                 print('\nInterrupted; nothing was saved.', flush=True)
             os._exit(128 + signum)
         self.signum, self._first_time = signum, now
-        # a signal to all processes ends the data workers too, and torch's handler of that would raise in a step
+        # the signal may end the data workers too; torch's SIGCHLD handler would then raise inside a step
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if dist.is_main_process():
             print(
@@ -81,13 +81,13 @@ class Interruption:
             )
 
     def _in_child(self, signum: int) -> None:
-        # a forked data worker leaves Ctrl-C to its parent; SIGTERM is how multiprocessing ends a child
+        # a forked data worker ignores Ctrl-C; multiprocessing ends it by SIGTERM
         if signum == signal.SIGTERM:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
 
     def agreed(self) -> bool:
-        """Whether any rank was signalled; the same answer on each."""
+        """Whether any rank got a signal; the answer is the same on all ranks."""
         if dist.get_world_size() > 1:
             flag = torch.tensor(self.signum)
             dist.all_reduce(flag, 'max')
@@ -96,7 +96,7 @@ class Interruption:
 
 
 def train(runner: Runner, interruption: Interruption) -> None:
-    """``runner.train()`` that can be interrupted. A training that distills gets a :class:`PublishStudentHook`."""
+    """Runs ``runner.train()``, interruptibly; a training that distills gets a :class:`PublishStudentHook`."""
     if distills(runner.cfg.get('model')) and not any(isinstance(one, PublishStudentHook) for one in runner.hooks):
         runner.register_hook(PublishStudentHook())
     hook = InterruptHook(interruption)
@@ -107,7 +107,7 @@ def train(runner: Runner, interruption: Interruption) -> None:
         text = str(error)
         if not text.startswith('DataLoader worker'):
             raise
-        # this one is raised where the next batch is fetched: between steps
+        # raised while the next batch is fetched, that is between steps
         if 'exited unexpectedly' in text and interruption.signum and dist.get_world_size() == 1:
             hook.stop(runner, runner.iter)
         raise RuntimeError(
@@ -123,15 +123,15 @@ def train(runner: Runner, interruption: Interruption) -> None:
 
 
 class InterruptHook(Hook):
-    """Saves and stops where the flag is set, as the last of the hooks."""
+    """Saves a checkpoint and stops the run when the flag is set. It runs after all other hooks."""
 
     priority = 'LOWEST'
 
     def __init__(self, interruption: Interruption) -> None:
         self.interruption = interruption
-        self.epoch_start: dict[str, Any] | None = None  # the state there, inside an epoch
+        self.epoch_start: dict[str, Any] | None = None  # schedules at the start of the current epoch
         self.in_validation = False
-        self._schedules: dict[str, Any] | None = None  # for the next checkpoint
+        self._schedules: dict[str, Any] | None = None  # to write into the next checkpoint
 
     def before_train(self, runner: Runner) -> None:
         self.interruption.can_save = True
@@ -157,7 +157,7 @@ class InterruptHook(Hook):
         self.in_validation = True
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        # several ranks cannot agree here, as the last may have a batch less; they do at the next training step
+        # ranks cannot agree here, as one may have a batch less; they agree at the next training step
         if self.interruption.signum and dist.get_world_size() == 1:
             self.stop(runner, runner.iter)
 
@@ -165,14 +165,14 @@ class InterruptHook(Hook):
         self.in_validation = False
 
     def stop(self, runner: Runner, iters_done: int) -> None:
-        """Writes the checkpoint.
+        """Saves the checkpoint.
 
         Raises:
             Interrupted: Always.
         """
         if self.in_validation:
             for hook in runner.hooks:
-                if isinstance(hook, EMAHook):  # puts trained weights back
+                if isinstance(hook, EMAHook):  # swaps the trained weights back in
                     hook.after_val_epoch(runner)
         handlers = [signal.signal(one, signal.SIG_IGN) for one in SIGNALS]
         try:
@@ -212,7 +212,7 @@ class InterruptHook(Hook):
 
 
 def _schedule_state(runner: Runner) -> dict[str, Any]:
-    """The position in all schedules, and the values that they have set."""
+    """The state of all schedulers, and the optimizer settings that they have set."""
     schedulers, states = runner.param_schedulers, None  # type: Any, Any
     if isinstance(schedulers, dict):
         states = {name: [one.state_dict() for one in several] for name, several in schedulers.items()}

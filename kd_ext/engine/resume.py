@@ -1,4 +1,4 @@
-"""Chooses the checkpoint that a training is resumed from: one that exists and is whole."""
+"""Chooses an existing, undamaged checkpoint to resume a training from."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from mmengine.config import Config
 from kd_ext.engine.guarded_loading import read
 from kd_ext.errors import expected, value_error
 
-# checkpoints with an optimizer; best_*.pth has none
+# checkpoints with optimizer state, which best_*.pth lacks
 NAMES = re.compile(r'(epoch_\d+|iter_\d+|interrupted)\.pth')
 KEYS = ('meta', 'state_dict', 'message_hub')
 
 
 def choose_checkpoint(cfg: Config) -> None:
-    """Looks at what a training is to be resumed from, before anything is built.
+    """Chooses the checkpoint to resume from, before anything is built.
 
-    A file that the user named has to be whole. Otherwise the file that ``last_checkpoint`` in the work dir names is
-    taken; where that one is damaged or gone, the whole checkpoint with most iterations takes its place, and a line
-    on stderr says so. A work dir without any checkpoint starts anew, as in MMEngine.
+    A file that the user named must be undamaged. Otherwise ``last_checkpoint`` in the work dir names the file. If
+    that is damaged or missing, the undamaged checkpoint with the most iterations replaces it, and stderr says so.
+    A work dir without checkpoints starts from scratch, as in MMEngine.
 
-    Where the config gives no seed, that of the checkpoint is set: MMEngine would shuffle the data by another one.
+    If the config has no seed, the checkpoint's is used; MMEngine would draw another and shuffle the data
+    differently.
 
     Args:
-        cfg: With ``resume`` set; ``load_from`` and ``randomness.seed`` may be changed.
+        cfg: With ``resume`` set; may get ``load_from`` and ``randomness.seed``.
 
     Raises:
-        ValueError: The named file is damaged, or every checkpoint of the work dir is.
+        ValueError: The named file is damaged, or every checkpoint in the work dir is.
     """
     named = cfg.get('load_from')
     if '://' in (named or ''):
@@ -64,7 +65,7 @@ def choose_checkpoint(cfg: Config) -> None:
 
 
 def rank() -> int:
-    """The rank that the launcher gave, known before torch.distributed is."""
+    """The rank that the launcher set, known before torch.distributed starts."""
     for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'):
         if os.environ.get(name, '').isdigit():
             return int(os.environ[name])
@@ -72,7 +73,7 @@ def rank() -> int:
 
 
 def last_checkpoint(work_dir: str) -> str | None:
-    """The path in the file of that name, or None."""
+    """The path in the work dir's ``last_checkpoint``, or None."""
     try:
         name = (Path(work_dir) / 'last_checkpoint').read_text().strip()
     except (OSError, UnicodeDecodeError):
@@ -81,9 +82,10 @@ def last_checkpoint(work_dir: str) -> str | None:
 
 
 def fault_of(path: str | os.PathLike) -> str | None:
-    """Why training cannot go on from a file, in words, or None.
+    """Why a training cannot resume from a file, in words; None if it can.
 
-    All of it is read. What ``torch.load`` refuses as unsafe is no damage: reading it again says so.
+    Reads the whole file. What ``torch.load`` refuses as unsafe does not count as damage; loading it will report
+    that.
     """
     if not os.path.exists(path):
         return 'no such file'
@@ -105,14 +107,14 @@ def fault_of(path: str | os.PathLike) -> str | None:
 
 
 def furthest(folders: Iterable[str]) -> str | None:
-    """Path of the whole checkpoint with most iterations, or None."""
+    """Path of the undamaged checkpoint with the most iterations, or None."""
     found: set[tuple[int, float, str]] = set()
     for folder in folders:
         for path in Path(folder or '.').glob('*.pth'):
             if NAMES.fullmatch(path.name):
                 try:
                     found.add((_read(path)['meta']['iter'], path.stat().st_mtime, str(path)))
-                except Exception:  # damaged in one way or another
+                except Exception:  # damaged
                     continue
     return next((path for *_, path in sorted(found, reverse=True) if fault_of(path) is None), None)
 

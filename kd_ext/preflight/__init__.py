@@ -1,4 +1,4 @@
-"""What can be known before hours of training: does this teacher teach?"""
+"""Checks of a distillation before it is trained: is this teacher of use to this student?"""
 
 from kd_ext.preflight.classes import check_num_classes, compare_classes
 from kd_ext.preflight.finding import Finding

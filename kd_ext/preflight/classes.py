@@ -1,4 +1,4 @@
-"""Classes of the data, of the student's heads and of the teacher, compared."""
+"""Compares the classes of the data, the student's heads and the teacher."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from kd_ext.teachers.class_map import ClassMap
 
 
 def check_num_classes(model: nn.Module, names: Sequence[str]) -> None:
-    """Checks that a detector's heads have a class for each of the data's.
+    """Checks that a detector's heads have enough classes for the data.
 
     Args:
         model: The plain detector.
         names: Classes of the training data.
 
     Raises:
-        ValueError: A head has fewer; a label beyond them would end the training in an IndexError.
+        ValueError: A head has fewer; training would end in an IndexError at the first label beyond them.
     """
     for place, module in model.named_modules():
         parts = place.split('.')
@@ -36,11 +36,11 @@ def check_num_classes(model: nn.Module, names: Sequence[str]) -> None:
 
 
 def compare_classes(names: Sequence[str], mapped: ClassMap, by_class: Iterable[str]) -> list[Finding]:
-    """What differing class lists mean for the terms in use.
+    """Findings on what differing class lists mean for the terms.
 
     Args:
         names: Classes of the training data.
-        mapped: From the student's classes to the teacher's, as the model has it.
+        mapped: The model's map from the student's classes to the teacher's.
         by_class: Names of the terms that compare class by class.
     """
     if mapped.teacher is None:

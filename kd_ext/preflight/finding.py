@@ -1,4 +1,4 @@
-"""What a check of the preflight has to say."""
+"""The result of a preflight check."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Finding(NamedTuple):
 
     Attributes:
         fatal: Whether training would be pointless; otherwise it is a warning.
-        text: What was found, and what to do about it.
+        text: What is wrong and what to do about it.
     """
 
     fatal: bool

@@ -1,4 +1,4 @@
-"""The checks in order, and how they are shown."""
+"""Runs the preflight checks in order and prints their tables."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ IMAGES = 6
 
 
 class Preflight:
-    """Looks at a distillation before it runs.
+    """Checks a distillation before it is trained.
 
     Args:
-        cfg: Of the training.
+        cfg: Config of the training.
         model: The DetectionDistill built from it.
-        images: How many to look at: of the validation if it has annotated ones, else of the training.
-        size: Their longer side; smaller is faster.
-        watch: Has timed what went before.
-        console: To print on.
+        images: Number of images to use: annotated ones of the validation set, else of the training set.
+        size: Longer side of the images; smaller is faster.
+        watch: Stopwatch that has timed the earlier parts.
+        console: Where to print.
 
     Raises:
         ValueError: No image has annotations, or a head has fewer classes than the data.
@@ -111,7 +111,7 @@ class Preflight:
         return found
 
     def sizes(self) -> list[Finding]:
-        """Findings on a teacher smaller than its student."""
+        """Findings on teachers that are smaller than the student."""
         count = _parameters(self.model.student)
         return [
             Finding(
@@ -124,7 +124,7 @@ class Preflight:
         ]
 
     def teachers(self, thorough: bool = True) -> dict[str, TeacherScore]:
-        """The :class:`TeacherScore` of each teacher, by name."""
+        """A :class:`TeacherScore` per teacher, by name."""
         scores = {}
         for name, teacher in self.model.teachers.items():
             classes = data_map(self.names, self.model.distiller.classes[name])
@@ -133,17 +133,17 @@ class Preflight:
         return scores
 
     def step(self) -> StepCheck:
-        """The :class:`StepCheck` on two of the images."""
+        """A :class:`StepCheck` on two of the images."""
         with undisturbed(self.model):
             self.model.train()
             return StepCheck(self.model, self.joined)
 
     def short(self) -> list[Finding]:
-        """The checks that take seconds."""
+        """Runs the checks that take seconds."""
         return [*self.classes(), *self.sizes(), *_findings(self.teachers(thorough=False).values())]
 
     def run(self) -> list[Finding]:
-        """All checks, shown on the way."""
+        """Runs all checks and prints their tables."""
         findings = [*self.classes(), *self.sizes()]
         matches = self.model.distiller.matches
         self.console.print('matches', matches.table(), *matches.remarks(), '', sep='\n', markup=False, highlight=False)
@@ -189,12 +189,12 @@ def _findings(checks: Iterable[Any]) -> list[Finding]:
 
 
 def _named(teacher: str) -> str:
-    """``teacher``, or ``teacher big`` where there are several."""
+    """``teacher``, or ``teacher big`` if there are several."""
     return 'teacher' if teacher == ONE else f'teacher {teacher}'
 
 
 def _threads() -> str:
-    """``, 2 threads`` on a CPU."""
+    """``, 2 threads`` on a CPU, else empty."""
     count = torch.get_num_threads()
     return '' if torch.cuda.is_available() else (f', {count} thread{"s" * (count > 1)}')
 
@@ -204,7 +204,7 @@ def _parameters(model: nn.Module) -> int:
 
 
 def _resized(cfg: Config, size: int) -> Config:
-    """A copy of the config whose validation and test pipelines resize to ``size`` at most."""
+    """A copy of the config whose validation and test pipelines resize to at most ``size``."""
     cfg = deepcopy(cfg)
     pipelines = [cfg.get('test_pipeline') or ()]
     for split in ('val', 'test'):
@@ -220,7 +220,7 @@ def _resized(cfg: Config, size: int) -> Config:
 
 
 def _steps(pipeline: Any) -> Iterator[dict]:
-    """The transforms of a pipeline, and those inside of TestTimeAug and the like."""
+    """The transforms of a pipeline, including those nested in others such as TestTimeAug."""
     for step in pipeline if isinstance(pipeline, (list, tuple)) else ():
         if isinstance(step, dict):
             yield step

@@ -1,4 +1,4 @@
-"""One step of distillation, looked at closely."""
+"""Measures each term in one training step of a distillation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StepCheck:
         batch: Collated, not preprocessed.
 
     Raises:
-        ValueError: The student fails on the batch without distillation, too.
+        ValueError: The student fails on the batch even without distillation.
     """
 
     def __init__(self, model: Any, batch: dict) -> None:
@@ -72,7 +72,7 @@ class StepCheck:
             yield name, value, value / self.total, self.gradients[name]
 
     def findings(self) -> list[Finding]:
-        """What is wrong with the terms."""
+        """Findings on terms that do not teach, or that are out of proportion."""
         found = []
         for name, value in self.values.items():
             share, gradient = value / self.total, self.gradients[name]
@@ -117,13 +117,13 @@ class StepCheck:
         return found
 
     def _weight(self, name: str) -> float | None:
-        """loss_weight of the entry that a term, or a part of one, belongs to."""
+        """The loss_weight of the entry that a term belongs to."""
         terms = self.model.distiller.terms
         entry = max((one for one in terms if f'{name}_'.startswith(f'{one}_')), key=len)
         return getattr(terms[entry].loss, 'loss_weight', None)
 
     def costs(self) -> dict[str, tuple[float, float | None]]:
-        """Seconds and MiB of one step, of the student alone and distilled."""
+        """Seconds and MiB of one step of the student alone, and of one distilled step."""
 
         def step(model: Any, batch: dict) -> None:
             losses = model(**batch, mode='loss')
@@ -137,7 +137,7 @@ class StepCheck:
 
 
 def _norm(value: torch.Tensor, parameters: list[torch.Tensor]) -> float:
-    """Norm of the gradient of ``value`` in all ``parameters``."""
+    """Norm of the gradient of ``value`` with respect to ``parameters``."""
     if not value.requires_grad:
         return 0.0
     gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
@@ -146,7 +146,7 @@ def _norm(value: torch.Tensor, parameters: list[torch.Tensor]) -> float:
 
 
 def build(cfg: Config) -> Any:
-    """The model of a config, as the runner would build it."""
+    """Builds a config's model as the runner would."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         model = MODELS.build(cfg.model)
     model.init_weights()

@@ -1,4 +1,4 @@
-"""Seconds that the parts of a check take."""
+"""Times the parts of a check."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Iterator
 
 
 class Stopwatch:
-    """Seconds of each part, in order, and of all together.
+    """Measures the seconds of each part, and of all together.
 
     Attributes:
-        seconds (dict[str, float]): By part.
+        seconds: By part, in order.
     """
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Context whose seconds count as those of ``name``."""
+        """Context whose duration is recorded under ``name``."""
         start = time.perf_counter()
         try:
             yield
@@ -29,7 +29,7 @@ class Stopwatch:
 
     @property
     def total(self) -> float:
-        """Seconds since the watch was made."""
+        """Seconds since the stopwatch was created."""
         return time.perf_counter() - self._start
 
     def rows(self) -> Iterator[tuple[str, float]]:

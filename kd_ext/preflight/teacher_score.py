@@ -1,8 +1,8 @@
-"""Does the teacher know these images, in the form in which it gets them?
+"""Checks that the teacher recognises the images as the distillation feeds them to it.
 
-Its own detection loss on a few labelled images is compared with that of the same network untrained, and under
-other usual normalisations. A teacher that is no better than chance, or is better with another channel order, was
-loaded or configured wrongly.
+On a few labelled images, the teacher's own detection loss is compared with that of the same network untrained, and
+with its loss under other common normalisations. A teacher that is no better than untrained, or better with another
+channel order, was loaded or configured wrongly.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from kd_ext.teachers.inputs import InputAdapter
 
 RGB = [123.675, 116.28, 103.53]
 SPREAD = [58.395, 57.12, 57.375]
-# name: mean, std, bgr_to_rgb of the usual recipes
+# mean, std, bgr_to_rgb of common recipes
 NORMALISATIONS = {
     'RGB, mean and std of torchvision': (RGB, SPREAD, True),
     'BGR, mean and std of torchvision': (RGB[::-1], SPREAD[::-1], False),
@@ -34,25 +34,25 @@ NORMALISATIONS = {
     'RGB in 0..1': ([0.0] * 3, [255.0] * 3, True),
     'BGR in 0..255': ([0.0] * 3, [1.0] * 3, False),
 }
-FLOOR = 0.9  # part of the untrained loss that a teacher has to fall below
-SUSPECT, WRONG = 0.985, 0.9  # likewise, of another normalisation
-# no further image after so many seconds, once there are this many
+FLOOR = 0.9  # a teacher's loss must be below this share of the untrained loss
+SUSPECT, WRONG = 0.985, 0.9  # a loss with other inputs below these shares of the configured one: warning, error
+# stop after so many seconds, if at least so many images are done
 SECONDS, LEAST = 15.0, 2
 
 
 class TeacherScore:
-    """Losses of a teacher on a few images: as configured, and otherwise.
+    """A teacher's losses on a few images: as configured, untrained, and with other normalisations.
 
     Args:
         model: A DetectionDistill with its teachers loaded.
-        name: The teacher to look at.
+        name: The teacher to score.
         batches: One image each, collated, not preprocessed.
-        classes: From the images' labels to the teacher's.
-        thorough: Whether to try other normalisations too.
-        seconds: No further image is begun after these.
+        classes: Maps the images' labels to the teacher's.
+        thorough: Whether to try other normalisations.
+        seconds: Time after which no further image is started.
 
     Attributes:
-        batches (list[dict]): Those that were looked at, preprocessed.
+        batches: The images that were scored, preprocessed.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class TeacherScore:
     def _losses(self, forms: list, end: float) -> Tensor:
         """The loss of each image in each form: (forms, images).
 
-        Image by image, so that all forms have seen the same ones at the end.
+        All forms run on one image before the next, so that a timeout leaves them with the same images.
         """
         losses: list[Tensor] = []
         for batch in self.batches:
@@ -120,7 +120,7 @@ class TeacherScore:
         return torch.stack(losses, 1).double().cpu()
 
     def findings(self) -> list[Finding]:
-        """What is wrong with the teacher, or with what it is fed."""
+        """Findings on the teacher and its inputs."""
         found = []
         if not self.batches:
             return [
@@ -129,7 +129,7 @@ class TeacherScore:
                 )
             ]
         own, floor = float(self.configured.mean()), float(self.untrained.mean())
-        if not own < FLOOR * floor:  # nan is no better either
+        if not own < FLOOR * floor:  # true for nan too
             found.append(
                 Finding(
                     True,
@@ -173,10 +173,10 @@ class TeacherScore:
 
 @torch.no_grad()
 def _loss(model: Any, adapter: InputAdapter, batch: dict) -> Tensor:
-    """The whole loss of a detector on one image, in eval mode."""
+    """The total loss of a detector on one image, in eval mode."""
     heads = [model.bbox_head] if hasattr(model, 'bbox_head') else []
     inputs = adapter(batch['inputs'], batch['data_samples'])
-    # rank 0 alone looks, and losses sum up over processes
+    # rank 0 runs this alone, but losses are averaged over processes
     with alone(), own_loss_mode(model, *heads), torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
         torch.manual_seed(0)  # the same sampled regions every time
         parts = model(inputs, batch['data_samples'], mode='loss')
@@ -184,9 +184,9 @@ def _loss(model: Any, adapter: InputAdapter, batch: dict) -> Tensor:
 
 
 def _untrained(teacher: nn.Module) -> nn.Module:
-    """The same network with new weights, BN on the statistics of the images.
+    """The same network with new weights.
 
-    Its running statistics would be those of other weights, or none.
+    Its BN uses the statistics of the images, because the running ones belong to the old weights.
     """
     with torch.random.fork_rng([]):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Seconds and memory of a single run."""
+"""Seconds and memory of a single call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STATUS = Path('/proc/self/status')
 
 
 def seconds(run: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
-    """Seconds of one run, with all that it has left to a GPU."""
+    """Seconds of one call, including its pending work on a GPU."""
     _synchronise()
     start = clock()
     run()
@@ -28,9 +28,9 @@ def _synchronise() -> None:
 
 
 def peak_memory(run: Callable[[], Any]) -> float | None:
-    """Memory one run takes on top, in MiB; temporaries and gradients count, inputs do not.
+    """Peak of the additional memory of one call in MiB, with temporaries and gradients but without its inputs.
 
-    On a GPU it is the allocator's own peak. None where neither can be read.
+    On a GPU the allocator reports it. None if neither GPU nor /proc does.
     """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -38,7 +38,7 @@ def peak_memory(run: Callable[[], Any]) -> float | None:
         run()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     try:
-        # pages that are free but not given back would hide what a run takes
+        # returns freed pages to the system: reusing them would not count
         ctypes.CDLL('libc.so.6').malloc_trim(0)
         Path('/proc/self/clear_refs').write_text('5')
     except OSError:
@@ -49,7 +49,7 @@ def peak_memory(run: Callable[[], Any]) -> float | None:
 
 
 def cost(run: Callable[[], Any]) -> tuple[float, float | None]:
-    """Seconds and :func:`peak_memory` of a single run."""
+    """Seconds and :func:`peak_memory` of one call."""
     times: list[float] = []
     memory = peak_memory(lambda: times.append(seconds(run)))
     return times[0], memory

@@ -50,9 +50,7 @@ class TeacherPass:
 
     @torch.no_grad()
     def run(self, teacher: Any, inputs: Tensor, data_samples: list | None) -> None:
-        """Runs the teacher, in eval mode, on images in its own normalisation. :meth:`read` adds the student's
-        regions.
-        """
+        """Runs the teacher in eval mode; all but its head at the student's regions, which :meth:`read` adds."""
         stop_after = None
         if not self.shared and not self.own:
             stop_after = {key: self.calls[key] for key in self.taps}

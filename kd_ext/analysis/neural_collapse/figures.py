@@ -1,4 +1,4 @@
-"""Neural collapse of several models side by side: a figure, and a table."""
+"""A figure and a table that compare the neural collapse of several models."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from rich.table import Table
 from kd_ext.analysis.neural_collapse.measures import Collapse
 from kd_ext.engine.whole_files import replacing
 
-# more names than these do not fit along an axis
+# more class names do not fit along an axis
 MOST_LABELS = 24
 MEASURES = dict(nc1='NC1: spread within / between', nc2='NC2: angles off ETF', nc3='NC3: classifier off means')
 
 
 def draw_collapse(measures: dict[str, Collapse], path: str | Path, dpi: int = 90) -> None:
-    """Writes a PNG: cosine matrices, norms of the class means, NC1 to NC3.
+    """Draws cosine matrices, norms of the class means, and NC1 to NC3 into a PNG.
 
     Args:
-        measures: By model, such as ``dict(teacher=..., student=...)``. They need not have the same classes.
-        path (str | Path): PNG to write.
-        dpi: Pixels an inch; the figure is 4 inches wide for each model, and 8 at least.
+        measures: By model, such as ``dict(teacher=..., student=...)``. Their classes may differ.
+        path: PNG to write.
+        dpi: Pixels per inch; the figure is 4 inches wide per model, and at least 8.
     """
     columns = len(measures)
     figure = Figure(figsize=(max(8, 4 * columns), 8.5), dpi=dpi, layout='constrained')
@@ -57,7 +57,7 @@ def _name_ticks(axis: Any, names: Sequence[str]) -> None:
 
 
 def _norms(axis: Any, measures: dict) -> None:
-    """Bars of the norms, side by side for each class that any model has."""
+    """Bars of the norms: a group per class, a bar per model."""
     names = list(dict.fromkeys(name for measured in measures.values() for name in measured.classes))
     width = 0.8 / len(measures)
     for index, (model, measured) in enumerate(measures.items()):
@@ -87,10 +87,7 @@ def _bars(axis: Any, key: str, measures: dict) -> None:
 
 
 def collapse_table(measures: dict[str, Collapse]) -> Table:
-    """A row for each model, for ``rich.print``.
-
-    Classes that were left out are named below the table.
-    """
+    """A row per model, for ``rich.print``; the caption names the classes that were left out."""
     table = Table(
         'model',
         'classes',

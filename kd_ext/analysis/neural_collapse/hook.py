@@ -1,4 +1,4 @@
-"""Logs how far a detector's embeddings have collapsed, as it trains."""
+"""Logs the neural collapse of a detector's embeddings during training."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ KEYS = ('nc1', 'nc2', 'nc3')
 
 @HOOKS.register_module()
 class NeuralCollapseHook(Hook):
-    """Measures ``nc/nc1``, ``nc/nc2`` and ``nc/nc3`` after each validation.
+    """Measures ``nc/nc1``, ``nc/nc2`` and ``nc/nc3`` after each validation, for the log and the visualizer.
 
-    Of a distilled detector the student is measured; with an EMA hook the averaged weights, as in the validation
-    itself. The values go to the log and the visualizer beside the metrics. Weights, modes, buffers, random states
-    and metrics stay as they are. Classes without a region are left out.
+    In a distillation it measures the student; with an EMA hook it measures the averaged weights, as the validation
+    does. Weights, modes, buffers, random states and metrics are unchanged afterwards. Classes without regions are
+    left out.
 
     Args:
-        max_images (int, optional): Images of the validation set to use, spread over it; all with None.
-        interval (int): Validations from one measure to the next.
-        stage (int, optional): Stage of a cascade.
-        levels (Sequence[int], optional): Levels of a dense head.
-        background (bool): Whether the background counts as a class.
-        workers (int): Processes that read images.
+        max_images: Validation images to use, evenly spread; None uses all.
+        interval: Measure after every ``interval``-th validation.
+        stage: Stage of a cascade.
+        levels: Levels of a dense head.
+        background: Whether the background counts as a class.
+        workers: Number of data workers.
     """
 
-    # while an EMA hook has the averaged weights in, before the logger
+    # runs while an EMA hook has swapped the averaged weights in, and before the logger
     priority = 'ABOVE_NORMAL'
 
     def __init__(
@@ -59,14 +59,14 @@ class NeuralCollapseHook(Hook):
         self._validations = 0
 
     def before_run(self, runner: Any) -> None:
-        """Reads the labels of the validation set: what is wrong shows now."""
+        """Reads the labels of the validation set, so that errors in them show before training."""
         data = LabelledData(runner.cfg, 'val')
         self._job = CollapseJob(data, spread(len(data), self.max_images), **self.options)
         self._job.head(self._student(runner)[0], 'student')
 
     @staticmethod
     def _student(runner: Any) -> tuple[nn.Module, Any]:
-        """The detector, and the preprocessor of what it sees."""
+        """The detector and its data preprocessor."""
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
@@ -74,9 +74,9 @@ class NeuralCollapseHook(Hook):
         return (getattr(model, 'architecture', model), model.data_preprocessor)
 
     def after_val_epoch(self, runner: Any, metrics: dict | None = None) -> None:
-        """Measures, and has the logger print it."""
+        """Measures, and passes the values to the logger."""
         scalars = runner.message_hub.log_scalars
-        for key in KEYS:  # those of the last time would be logged again
+        for key in KEYS:  # or the logger repeats the last values
             scalars.pop(PREFIX + key, None)
         self._validations += 1
         if (self._validations - 1) % self.interval:
@@ -90,7 +90,7 @@ class NeuralCollapseHook(Hook):
                 runner.message_hub.update_scalar(PREFIX + key, getattr(measured, key))
 
     def _measured(self, model: nn.Module, preprocess: Callable | None) -> Collapse | None:
-        """The measures, or None where there are none, with a warning."""
+        """The measures; where they fail, logs a warning and returns None."""
         head = self._job.head(model, 'student')
         moments: Any = None
         fault = ''
@@ -98,7 +98,7 @@ class NeuralCollapseHook(Hook):
             moments = self._job.moments(model, head, preprocess)
         except ValueError as error:
             fault = str(error)
-        # no rank may wait for another that has failed
+        # a rank that failed must tell the others, or they would wait for it in moments.all_reduce
         faults = tensor(float(bool(fault)))
         all_reduce(faults)
         if not faults:

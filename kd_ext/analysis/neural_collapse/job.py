@@ -1,4 +1,4 @@
-"""The measures of neural collapse of a model on images of a data set."""
+"""Measures a model's neural collapse on images of a data set."""
 
 from __future__ import annotations
 
@@ -22,13 +22,12 @@ class CollapseJob:
     """Measures NC1 to NC3 over images; each process takes its share.
 
     Args:
-        data (LabelledData): All images.
-        indices (Sequence[int]): Those to take.
-        stage (int, optional), levels (Sequence[int], optional): Of the head.
-        background (bool): Whether the background counts as a class, where
-            the head has regions of it.
-        workers (int): Processes that read images, for each process.
-        min_regions (int): Classes with fewer are left out.
+        data: The :class:`LabelledData`.
+        indices: Images to use.
+        stage, levels: Of the head, see :func:`find_head`.
+        background: Whether the background counts as a class, if the head has regions of it.
+        workers: Data workers of each process.
+        min_regions: Classes with fewer regions are left out.
     """
 
     def __init__(
@@ -47,10 +46,10 @@ class CollapseJob:
         self.workers, self.min_regions = workers, min_regions
 
     def head(self, model: nn.Module, role: str) -> Any:
-        """The model's head, which has the classes of the data set.
+        """Finds the model's head and checks its classes.
 
         Raises:
-            ValueError: No head that the taps know, other classes, or fewer than two.
+            ValueError: The head is unknown, its classes are not the data set's, or there are fewer than two.
         """
         head = find_head(model, role, self.stage, self.levels)
         check_classes(head, self.data)
@@ -64,9 +63,7 @@ class CollapseJob:
         return head
 
     def moments(self, model: Any, head: Any, preprocess: Callable | None = None, title: str | None = None) -> Moments:
-        """:class:`Moments` of this process's images.
-
-        Mode, buffers and random states are afterwards as before.
+        """The :class:`Moments` of this process's images; mode, buffers and random states are restored.
 
         Raises:
             ValueError: An embedding is inf or NaN.
@@ -80,14 +77,14 @@ class CollapseJob:
         return moments
 
     def measure(self, head: Any, moments: Moments) -> Collapse:
-        """:class:`Collapse`, from the moments of all processes."""
+        """The :class:`Collapse` that follows from the moments of all processes."""
         names = list(self.data.classes)
         if len(moments.counts) > len(names):
             names.append('background')
         return measure(moments, classifier_rows(head), names, self.min_regions)
 
     def run(self, model: nn.Module, role: str, preprocess: Callable | None = None) -> Collapse:
-        """All of the above; each process has to call it."""
+        """Finds the head, sums the moments of all processes and measures; each process has to call it."""
         head = self.head(model, role)
         moments = self.moments(model, head, preprocess, role)
         moments.all_reduce()
@@ -95,7 +92,7 @@ class CollapseJob:
 
 
 def classifier_rows(head: Any) -> Tensor | None:
-    """Rows as wide as the embeddings, or None: no linear layer on them."""
+    """The classifier's rows (R, D); None where no linear layer scores the embeddings."""
     rows = head.classifier_rows()
     if rows.dim() != 2 or rows.shape[1] != head.width:
         return None

@@ -1,7 +1,7 @@
-r"""How far the embeddings of a model have collapsed: NC1, NC2, NC3.
+r"""Measures of neural collapse: NC1, NC2, NC3.
 
-Shapes: N regions, D embedding width, R rows (classes, the background last where it counts), K of them with enough
-regions; label k is row k.
+Shapes: N regions, D embedding width, R rows (classes; the background last if it counts), K of them with enough
+regions. Row k has label k.
 
 .. math::
     NC1 = \frac{1}{K} tr(S_W S_B^+),\quad
@@ -13,8 +13,8 @@ regions; label k is row k.
 
     NC3 = \text{mean over } k \text{ of } 1 - \cos(m_k - g, w_k - \bar w)
 
-with m_k the mean of class k, g the mean of the m_k, w_k the classifier's row and w-bar the mean of those. All are
-0 in a simplex ETF whose classifier is its means; NC1 has the units of a ratio of variances.
+m_k is the mean of class k, g the mean of the m_k, w_k the classifier's row and w-bar the mean of the w_k. All
+three are 0 in a simplex ETF whose classifier rows are its class means. NC1 is a ratio of variances.
 
 Source: Papyan, Han, Donoho, Prevalence of neural collapse during the terminal phase of deep learning training,
 PNAS 2020, arXiv 2008.08186.
@@ -33,7 +33,7 @@ from kd_ext.errors import value_error
 from kd_ext.losses.checks import check_count
 from kd_ext.losses.labelled import directions
 
-# below this share of the largest spread two fp32 means do not differ
+# singular values below this share of the largest are rounding errors of fp32 means
 RANK_TOLERANCE = 1e-6
 
 
@@ -48,7 +48,7 @@ def class_cosines(means: Tensor) -> Tensor:
 
 
 def nc1(means: Tensor, within: Tensor) -> float:
-    """Variability within classes against that between them, >= 0.
+    """Within-class variability relative to between-class variability, >= 0.
 
     Args:
         means: Class means (K, D), K > 1.
@@ -63,10 +63,10 @@ def nc1(means: Tensor, within: Tensor) -> float:
 
 
 def nc2(means: Tensor) -> tuple[float, float]:
-    """Distance of the angles between K > 1 class means from an ETF's.
+    """How far the angles between K > 1 class means (K, D) are from those of an ETF.
 
     Returns:
-        Mean of abs(cosine + 1 / (K - 1)), and the standard deviation of the cosines, over pairs of classes.
+        Mean of abs(cosine + 1 / (K - 1)) over pairs of classes, and the standard deviation of the cosines.
     """
     count = len(means)
     upper = torch.ones(count, count).triu(1).bool()
@@ -76,7 +76,7 @@ def nc2(means: Tensor) -> tuple[float, float]:
 
 
 def nc3(means: Tensor, rows: Tensor) -> float:
-    """1 - cosine between centred means and classifier rows (K, D), mean."""
+    """Mean of 1 - cosine between centred class means (K, D) and centred classifier rows (K, D)."""
     cosines = (directions(_centred(means)) * directions(_centred(rows.to(means)))).sum(1)
     return float((1 - cosines).mean())
 
@@ -87,13 +87,13 @@ class Collapse:
 
     Attributes:
         classes: Names of the K classes that were counted.
-        left_out: Number of regions of those that had too few.
+        left_out: Regions of each class with too few, by name.
         counts: Regions of each counted class (K,).
         cosines: Between centred class means (K, K).
         norms: Of the raw class means (K,).
         nc1, nc2, nc3: See the module's formulas; nc3 is None without a classifier.
         nc2_std: Standard deviation of the cosines.
-        norm_spread: Standard deviation of the centred means' norms over their mean; 0 in an ETF.
+        norm_spread: Standard deviation over mean of the centred means' norms; 0 in an ETF.
     """
 
     classes: list[str]
@@ -108,7 +108,7 @@ class Collapse:
     nc3: float | None = None
 
     def numbers(self) -> dict:
-        """The single numbers, as JSON can hold them."""
+        """The scalars, ready for JSON."""
         return dict(
             nc1=self.nc1,
             nc2=self.nc2,
@@ -124,16 +124,16 @@ class Collapse:
 def measure(
     moments: Moments, classifier: Tensor | None = None, names: Sequence[str] | None = None, min_regions: int = 1
 ) -> Collapse:
-    """All measures from the moments of a model's embeddings.
+    """Computes all measures from the moments of a model's embeddings.
 
     Args:
         moments: Of all processes.
-        classifier: Rows (R or more, D) of the last layer; what is beyond R, such as the background's, is left out.
-        names: Of the R rows, or of K classes where the last is background.
-        min_regions: Classes with fewer are left out of everything but S_W, which pools all regions.
+        classifier: Rows (R or more, D) of the last layer; those beyond R, such as the background's, are ignored.
+        names: Of the R rows, or of K classes where the last row is the background.
+        min_regions: Classes with fewer regions are left out, except from S_W, which pools all regions.
 
     Raises:
-        ValueError: Fewer than two classes are left, or a classifier or names that do not fit.
+        ValueError: Fewer than two classes are left, or the classifier or the names do not fit.
     """
     rows, width = moments.sums.shape
     names = _names(names, rows)

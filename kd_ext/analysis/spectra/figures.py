@@ -1,4 +1,4 @@
-"""Spectral norms of models side by side: a figure, and a table."""
+"""A figure and a table that compare the spectral norms of models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kd_ext.engine.whole_files import replacing
 
 
 def gaps_of(spectra: dict[str, Spectra]) -> list[float] | None:
-    """Relative gaps of student and teacher; None where one is missing."""
+    """Relative gaps between student and teacher; None without both."""
     if not {'student', 'teacher'} <= set(spectra):
         return None
     return relative_gaps(spectra['student'], spectra['teacher'])
@@ -25,7 +25,7 @@ def _strides(measured: Any, index: int) -> str:
 
 
 def spectra_table(spectra: dict[str, Spectra]) -> Table:
-    """A row for each pair of neighbouring stages and model."""
+    """A row per pair of neighbouring stages and model."""
     gaps = gaps_of(spectra)
     images = len(next(iter(spectra.values())).sigmas)
     table = Table(
@@ -55,12 +55,12 @@ def spectra_table(spectra: dict[str, Spectra]) -> Table:
 
 
 def draw_spectra(spectra: dict[str, Spectra], path: str | Path, dpi: int = 90) -> None:
-    """Writes a PNG: spread over the images, and the gaps where there are two.
+    """Draws the spread over the images, and the gaps of two models, into a PNG.
 
     Args:
         spectra: By model, such as ``dict(teacher=..., student=...)``.
-        path (str | Path): PNG to write.
-        dpi: Pixels an inch; the figure is 8 x 3.5 inches.
+        path: PNG to write.
+        dpi: Pixels per inch; the figure is 8 x 3.5 inches.
     """
     figure = Figure(figsize=(8, 3.5), dpi=dpi, layout='constrained')
     FigureCanvasAgg(figure)
@@ -80,7 +80,7 @@ def draw_spectra(spectra: dict[str, Spectra], path: str | Path, dpi: int = 90) -
 
 
 def _boxes(axis: Any, spectra: dict[str, Spectra]) -> None:
-    """A box a model beside each other; whiskers reach to min and max."""
+    """A box per pair of stages and model; the whiskers are min and max."""
     width = 0.7 / len(spectra)
     handles = []
     for index, measured in enumerate(spectra.values()):

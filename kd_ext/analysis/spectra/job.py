@@ -1,7 +1,7 @@
-"""Spectral norms between the backbone stages of models, over a data set.
+"""Spectral norms between backbone stages of models, over a data set.
 
-Shapes: I images, n stages that are compared, B = 1 image in a pass; stage k is (1, C_k, H_k, W_k), and sigmas (I,
-n - 1) are what :func:`kd_ext.losses.spectral.stage_sigmas` makes of them.
+Shapes: I images, n compared stages. Stage k is (1, C_k, H_k, W_k): one image per pass. Sigmas are (I, n - 1), from
+:func:`kd_ext.losses.spectral.stage_sigmas`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Spectra:
     """The spectral norms of one model.
 
     Attributes:
-        sigmas: One for each image and pair of stages (I, n - 1), float64.
+        sigmas: Of each image and pair of stages (I, n - 1), float64.
         widths: Channels of the n stages.
         strides: Of the n stages.
     """
@@ -41,7 +41,7 @@ class Spectra:
     strides: list[int | None]
 
     def numbers(self) -> dict[str, list]:
-        """Statistics over the images, a number for each pair of stages."""
+        """Statistics over the images: a list each, with one number per pair of stages."""
         sigmas = self.sigmas
         values = dict(mean=sigmas.mean(0), std=sigmas.std(0, correction=0), min=sigmas.amin(0), max=sigmas.amax(0))
         return {key: value.tolist() for key, value in values.items()}
@@ -54,7 +54,7 @@ def relative_gaps(student: Spectra, teacher: Spectra) -> list[float]:
 
 
 def read_stages(model: nn.Module, inputs: Tensor, samples: list, role: str) -> tuple[Tensor, ...]:
-    """The backbone's stages; the pass ends behind them.
+    """The backbone's stages; the forward pass stops after them.
 
     Raises:
         ValueError: The model has no backbone.
@@ -66,18 +66,18 @@ def read_stages(model: nn.Module, inputs: Tensor, samples: list, role: str) -> t
 
 
 def probe_stages(model: nn.Module, role: str) -> list[torch.Size]:
-    """Shapes of the backbone's stages on a blank image."""
+    """Shapes of the backbone's stages for a blank image."""
     with probing(model) as inputs:
         stages = read_stages(model, inputs, blank_samples(model, inputs), role)
     return [stage.shape for stage in stages]
 
 
 def compared_levels(shapes: dict[str, list[torch.Size]], levels: Sequence | None = None) -> dict[str, list[int]]:
-    """Levels of each model that its sigmas are taken of.
+    """The backbone levels of each model that are compared.
 
     Args:
-        shapes (dict[str, list[torch.Size]]): By role: of one model, or of ``student`` and ``teacher``, which are
-            paired as in training.
+        shapes: Stage shapes by role: of one model, or of ``student`` and ``teacher``, which are paired as in
+            training.
         levels: See :func:`kd_ext.terms.level_pairing.pair_levels`.
 
     Raises:
@@ -106,11 +106,11 @@ class SpectraJob:
     """Measures spectral norms over images; each process takes its share.
 
     Args:
-        data (SplitImages): All images.
-        indices (Sequence[int]): Those to take.
-        num_iters (int): Steps of the power iteration, at most.
-        levels (Sequence, optional): See :func:`compared_levels`.
-        workers (int): Processes that read images, for each process.
+        data: The :class:`SplitImages`.
+        indices: Images to use.
+        num_iters: Most steps of the power iteration.
+        levels: See :func:`compared_levels`.
+        workers: Data workers of each process.
     """
 
     def __init__(
@@ -122,13 +122,13 @@ class SpectraJob:
 
     @torch.no_grad()
     def run(self, models: dict[str, Any]) -> dict[str, Spectra]:
-        """Of each model, by role; each process has to call it.
+        """Measures each model, by role; every process has to call it.
 
-        Images go through the data preprocessor of the student, or of the only model, and to a teacher as in
+        The data preprocessor of the student, or of the only model, prepares the images; a teacher gets them as in
         training.
 
         Raises:
-            ValueError: Stages that cannot be compared, or a sigma that is inf or NaN.
+            ValueError: Stages cannot be compared, or a sigma is inf or NaN.
         """
         shapes = {role: probe_stages(model, role) for role, model in models.items()}
         levels = compared_levels(shapes, self.levels)
@@ -156,7 +156,7 @@ class SpectraJob:
         }
 
     def _batches(self, model: Any) -> Iterator[tuple[int, dict]]:
-        """Row and preprocessed image, of this process's images."""
+        """Row index and preprocessed batch of each image of this process."""
         mine = self.indices[get_rank() :: get_world_size()]
         rows = range(get_rank(), len(self.indices), get_world_size())
         with ImageProgress('spectral norms', len(self.indices)) as progress:
