@@ -1,4 +1,4 @@
-"""Options that several tools have, with the names that mmdet's tools gave them."""
+"""Options that several tools share, named as in mmdet's tools."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmengine.config import DictAction
 
 from kd_ext.errors import expected, value_error
 
-# what each launcher sets in the environment of the processes that it starts
+# environment variables that each launcher sets
 LAUNCHERS = dict(
     none=(),
     pytorch=('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
@@ -30,17 +30,17 @@ class _Settings(DictAction):
 
 
 def tool_parser(doc: str | None, prog: str | None = None) -> argparse.ArgumentParser:
-    """A parser whose help shows ``doc`` as it is written."""
+    """A parser whose help shows ``doc`` verbatim."""
     formatter = argparse.RawDescriptionHelpFormatter
     return argparse.ArgumentParser(prog=prog, description=doc, formatter_class=formatter)
 
 
 def add_config_options(parser: argparse.ArgumentParser, **config: Any) -> None:
-    """Adds the config, the settings that change it, and the launcher.
+    """Adds CONFIG, ``--cfg-options`` and the launcher.
 
     Args:
-        parser: Of a tool.
-        config: Keyword arguments of ``add_argument`` for the config.
+        parser: The tool's parser.
+        config: Keyword arguments of ``add_argument`` for CONFIG.
     """
     parser.add_argument(
         'config',
@@ -71,7 +71,7 @@ def add_work_dir(parser: argparse.ArgumentParser) -> None:
 
 
 def add_distill_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what turns any detector's config into one that distills."""
+    """Adds the options that turn any detector's config into one that distills."""
     from kd_ext.recipes import METHODS
 
     group = parser.add_argument_group('distillation', 'makes the detector of CONFIG the student')
@@ -86,7 +86,7 @@ def add_distill_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_analysis_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what the two analysis tools have in common."""
+    """Adds the options of both analysis tools."""
     add_config_options(parser)
     parser.add_argument('checkpoint', help='path or URL of the checkpoint')
     parser.add_argument(
@@ -105,7 +105,7 @@ def add_analysis_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_image_options(parser: argparse.ArgumentParser, splits: Sequence[str], split: str) -> None:
-    """Adds which images to read, of ``split`` by default, and by how many processes."""
+    """Adds the choice of images, from ``split`` by default, and the number of data workers."""
     parser.add_argument('--split', choices=splits, default=split, help='images to use (default: %(default)s)')
     parser.add_argument(
         '--max-images',
@@ -123,23 +123,23 @@ def add_image_options(parser: argparse.ArgumentParser, splits: Sequence[str], sp
 
 
 def add_head_options(parser: argparse.ArgumentParser) -> None:
-    """Adds which head of a detector to read."""
+    """Adds the choice of the head's stage and levels."""
     parser.add_argument('--stage', type=int, help='stage of a cascade (default: the first)')
     parser.add_argument('--levels', type=int, nargs='+', metavar='LEVEL', help='levels of a dense head (default: all)')
 
 
 def positive(text: str) -> int:
-    """The ``type`` of an option that counts something."""
+    """The ``type`` of an option that takes a whole number >= 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(expected('the value', 'a whole number of at least 1', repr(text)))
     return int(text)
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses the command line and tells MMEngine the local rank.
+    """Parses the command line and sets ``LOCAL_RANK`` for MMEngine.
 
     Raises:
-        ValueError: ``--launcher`` names one that did not start this process.
+        ValueError: ``--launcher`` names a launcher that did not start this process.
     """
     args = parser.parse_args(argv)
     missing = [name for name in LAUNCHERS[args.launcher] if name not in os.environ]

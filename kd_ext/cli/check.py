@@ -1,13 +1,13 @@
-"""Looks at a distillation before hours are spent on it.
+"""Checks a distillation before it is trained.
 
     kd_ext check CONFIG                       (or: python tools/check.py CONFIG)
     kd_ext check CONFIG --teacher CONFIG --teacher-ckpt WEIGHTS \\
         --distill rcka nd
 
 Compares the class lists; scores the teacher on a few labelled images against
-the same network untrained and under other normalisations; shows what is
-matched with what, each term's value, share and gradient in one step, and the
-cost of a step. Exit status 1 where training would be pointless.
+the same network untrained and under other normalisations; shows which layers
+are matched, each term's value, share and gradient in one step, and the cost
+of a step. The exit status is 1 if training would be pointless.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from kd_ext.preflight.stopwatch import Stopwatch
 
 @tool
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """The tool: runs the preflight; the process ends with 1 where it found a reason not to train.
+    """Runs the preflight and exits with status 1 if a finding is fatal.
 
     Raises:
         ValueError: The config does not distill.
@@ -62,7 +62,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 
 def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
-    """The arguments of the tool."""
     parser = tool_parser(__doc__, prog)
     add_config_options(parser)
     add_work_dir(parser)
@@ -77,9 +76,9 @@ def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespa
 
 
 def look(runner: Runner) -> None:
-    """The short form of the check, as warnings, before a training.
+    """Runs the short checks before a training and prints the findings as warnings.
 
-    On the first process. A plain detector, a resumed training and a segmentor of mmseg are left alone.
+    Only rank 0 does. Plain detectors, resumed trainings and segmentors of mmseg are skipped.
     """
     model = runner.model
     model = model.module if is_model_wrapper(model) else model
@@ -94,23 +93,23 @@ def look(runner: Runner) -> None:
 
 
 def leave_busy_cores() -> None:
-    """Computes on cores that nobody else uses, on at least one.
+    """Limits torch's threads to the idle cores, but to at least one thread.
 
-    Threads that wait for one another on a busy core take several times as long as a single one.
+    Threads that wait for one another on a busy core take several times as long as a single thread.
     """
     free = (os.cpu_count() or 1) - round(os.getloadavg()[0])
     torch.set_num_threads(max(1, min(torch.get_num_threads(), free)))
 
 
 def quiet() -> None:
-    """Keeps only warnings and errors of MMEngine's log."""
+    """Keeps only warnings and errors in MMEngine's log."""
     logger = MMLogger.get_current_instance()
     for one in (logger, *logger.handlers):
         one.setLevel(logging.WARNING)
 
 
 def show(findings: Sequence[Finding]) -> bool:
-    """Prints findings, the fatal ones first: whether there is one."""
+    """Prints the findings, fatal ones first; returns whether there is a fatal one."""
     out = console()
     for finding in sorted(findings, key=lambda one: not one.fatal):
         mark = '[bold red]stop[/]' if finding.fatal else '[yellow]look[/]'

@@ -3,17 +3,16 @@
     kd_ext means CONFIG [CHECKPOINT] --out means.pth
     (or: python tools/class_means.py CONFIG [CHECKPOINT] --out means.pth)
 
-CONFIG is the teacher's, or one that distills: then its teacher counts, with
-its ``teacher_ckpt`` unless a CHECKPOINT is named, and its data set. Which
-regions belong to which class is the teacher's own assignment, image by image,
-without augmentation. Ctrl-C and SIGTERM save what is reached; the same command
-goes on from there. On several processes:
+CONFIG is the teacher's. If it distills, its teacher, ``teacher_ckpt`` and data
+set are used; CHECKPOINT replaces ``teacher_ckpt``. The teacher itself assigns
+regions to classes, image by image, without augmentation. Ctrl-C and SIGTERM
+save the partial result; the same command resumes. On several processes:
 
     python -m torch.distributed.run --nproc_per_node=8 \\
         tools/class_means.py CONFIG CHECKPOINT --out means.pth \\
         --launcher pytorch
 
-The ND authors' JSON becomes such a file with
+To convert the ND authors' JSON to such a file:
 
     kd_ext means [CONFIG] --import-json FILE --out means.pth
 """
@@ -49,7 +48,7 @@ from kd_ext.teachers.identity import PREFIX, checkpoint_digest, digest, weights_
 
 @tool
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """The tool: computes the file, or converts the ND authors'."""
+    """Computes the class means, or converts the ND authors' JSON."""
     args = parse_args(argv, prog)
     interruption = Interruption('the state so far')
     check_out(args.out)
@@ -60,7 +59,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 
 def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
-    """The arguments of the tool."""
     parser = tool_parser(__doc__, prog)
     add_config_options(parser, nargs='?')
     parser.add_argument('checkpoint', nargs='?', help="path or URL of the teacher's weights")
@@ -87,10 +85,10 @@ def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespa
 
 
 def class_means(args: argparse.Namespace, interruption: Interruption) -> None:
-    """Computes and writes the file; several processes call it alike.
+    """Computes and writes the file; every process has to call it.
 
     Raises:
-        Interrupted: By a signal, after what was reached was saved.
+        Interrupted: A signal came; the partial result is saved.
     """
     cfg = load_config(args.config, args.cfg_options, args.launcher)
     if args.checkpoint is None:
@@ -133,10 +131,10 @@ def class_means(args: argparse.Namespace, interruption: Interruption) -> None:
 
 
 def check_out(out: str) -> None:
-    """Checks that the file to write has a folder.
+    """Checks that the output file can be written.
 
     Raises:
-        FileNotFoundError: It has none.
+        FileNotFoundError: Its folder does not exist.
         ValueError: It is a folder, a device or a pipe.
     """
     folder = Path(out).parent
@@ -148,7 +146,7 @@ def check_out(out: str) -> None:
 
 
 def _identity(args: argparse.Namespace, source: dict, model: BaseModel, data: LabelledData) -> dict[str, str]:
-    """What partial results have to have in common."""
+    """What partial results must share to be merged."""
     return dict(
         teacher=digest(source),
         checkpoint=checkpoint_digest(args.checkpoint, model),
@@ -162,7 +160,7 @@ def _identity(args: argparse.Namespace, source: dict, model: BaseModel, data: La
 def _info(
     args: argparse.Namespace, name: str, identity: dict[str, str], model: BaseModel, head: Any, data: LabelledData
 ) -> dict[str, Any]:
-    """Teacher, head and data of the means, without paths of this machine."""
+    """Facts about teacher, head and data, without paths of this machine."""
     import mmcv
     import mmdet
     import mmengine
@@ -189,10 +187,10 @@ def _info(
 
 
 def import_json(args: argparse.Namespace) -> None:
-    """Rewrites the ND authors' JSON; a config names its classes.
+    """Converts the ND authors' JSON; a config adds its class names.
 
     Raises:
-        ValueError: The JSON is none, or has other classes than the config.
+        ValueError: The file is not such a JSON, or its classes do not fit the config's.
     """
     found = load_class_means(args.import_json)
     if args.config is not None:
@@ -206,7 +204,7 @@ def import_json(args: argparse.Namespace) -> None:
 
 
 def show(found: Any, path: str) -> None:
-    """Prints a table of the classes; warns of those without a region."""
+    """Prints a table of the classes and warns of those without a region."""
     rows = len(found.means)
     names = list(found.classes or map(str, range(rows)))
     names += ['background'] * (rows - len(names))

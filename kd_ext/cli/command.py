@@ -10,7 +10,7 @@ from typing import Sequence
 COMMANDS = {
     'train': ('train', 'train a detector, distilled or plain'),
     'test': ('test', 'score the checkpoint of a detector'),
-    'check': ('check', 'look at a distillation before hours are spent on it'),
+    'check': ('check', 'check a distillation before it is trained'),
     'means': ('class_means', "compute class means of a teacher's embeddings, for ND and NCKD"),
     'neural-collapse': ('neural_collapse', 'measure NC1, NC2 and NC3 of embeddings'),
     'lipschitz': ('lipschitz', 'measure the spectral norms between backbone stages'),

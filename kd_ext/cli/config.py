@@ -1,4 +1,4 @@
-"""From the command line to the config of a run."""
+"""Makes the config of a run from the command line."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from kd_ext.cli.data_check import check_checkpoint
 from kd_ext.errors import expected, file_error, value_error
 from kd_ext.recipes import distill_config
 
-# settings that a plain detector's model has none of, so they are for what --teacher makes of it
+# settings that only a distillation's model has
 DISTILLS = tuple(f'model.{key}' for key in ('student', 'teacher', 'distill', 'classes', 'allow_teacher_mismatch'))
 
 
 def load_config(
     name: str, options: dict[str, Any] | None = None, launcher: str = 'none', work_dir: str | None = None
 ) -> Config:
-    """The config that the shared options describe, as mmdet's tools read it.
+    """Reads a config and applies the shared options, as mmdet's tools do.
 
-    Relative paths of ``student``, ``teacher`` and ``teacher_ckpt`` are looked up in the working directory, then in
+    Relative paths in ``student``, ``teacher`` and ``teacher_ckpt`` are looked up in the working directory, then in
     the folder of the config.
 
     Args:
@@ -38,7 +38,7 @@ def load_config(
 
     Raises:
         FileNotFoundError: No such config; the message lists near matches.
-        ModuleNotFoundError: It is for an extra that is not installed.
+        ModuleNotFoundError: It needs an extra that is not installed.
         ValueError: The config cannot be read, or an option does not fit it.
     """
     path = find_config(name)
@@ -58,7 +58,7 @@ def load_config(
 
 
 def _found(value: Any, folder: Path) -> Any:
-    """A relative path that only the config's folder holds, made absolute; of several teachers each."""
+    """Makes a relative path absolute if only the config's folder has it; of several teachers, each path."""
     if isinstance(value, dict) and not {'type', 'model'} & set(value):
         return {name: _found(one, folder) for name, one in value.items()}
     if isinstance(value, str) and '::' not in value and not os.path.exists(value) and (folder / value).is_file():
@@ -83,15 +83,15 @@ def merge_options(cfg: Config, options: dict[str, Any]) -> None:
 
 
 def training_config(args: argparse.Namespace) -> Config:
-    """The config of ``train`` and ``check``, with ``--teacher``, ``--teacher-ckpt`` and ``--distill`` applied.
+    """The config for ``train`` and ``check``, with ``--teacher``, ``--teacher-ckpt`` and ``--distill`` applied.
 
-    ``--cfg-options`` change the plain config, except those that only a distillation has
-    (``model.distill.rcka.levels``): they change what is made of it. A distillation gets a work dir of its own unless
-    ``--work-dir`` is given.
+    ``--cfg-options`` change the plain config first. Those for keys that only a distillation has
+    (``model.distill.rcka.levels``) are applied afterwards. Without ``--work-dir`` a distillation gets a work dir
+    of its own.
 
     Raises:
-        ValueError: An option without the others that it needs.
-        FileNotFoundError: The teacher's config or checkpoint is not there.
+        ValueError: An option lacks another that it needs.
+        FileNotFoundError: The teacher's config or checkpoint does not exist.
     """
     options = args.cfg_options or {}
     later = {key: value for key, value in options.items() if args.teacher and key.startswith(DISTILLS)}
@@ -141,7 +141,7 @@ def make_folder(path: str, name: str = 'work_dir') -> Path:
 
 
 def enable_amp(cfg: Config) -> None:
-    """Mixed precision: float16 on a GPU, bfloat16 on a CPU."""
+    """Enables mixed precision: float16 on a GPU, bfloat16 on a CPU."""
     if cfg.get('optim_wrapper') is None:
         raise KeyError(
             expected(
@@ -158,7 +158,7 @@ def enable_amp(cfg: Config) -> None:
     cfg.optim_wrapper.type = 'kd_ext.CPUAmpOptimWrapper'
     for key in ('loss_scale', 'use_fsdp', 'dtype'):
         cfg.optim_wrapper.pop(key, None)
-    # in the config, so that its dumped copy trains in other tools too
+    # imported by the config, so that its dumped copy trains in other tools too
     cfg.setdefault('custom_imports', dict(imports=[]))
     imports = cfg.custom_imports.imports
     imports = [imports] if isinstance(imports, str) else list(imports)
@@ -167,7 +167,7 @@ def enable_amp(cfg: Config) -> None:
 
 
 def enable_lr_scaling(cfg: Config) -> None:
-    """Scales the learning rate by the real batch size."""
+    """Enables scaling of the learning rate by the real batch size."""
     scaling = cfg.get('auto_scale_lr') or {}
     if not {'enable', 'base_batch_size'} <= set(scaling):
         raise KeyError(

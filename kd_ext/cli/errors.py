@@ -1,4 +1,4 @@
-"""Errors written for people reach them as a message, not as a traceback."""
+"""Shows errors meant for users as a message, without a traceback."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def tool(main: Callable[..., Any]) -> Callable[..., None]:
 
 
 def run(main: Callable[[], Any]) -> None:
-    """Calls ``main`` under :mod:`kd_ext.engine.policies`; ends the process with a fitting exit status.
+    """Calls ``main`` under :mod:`kd_ext.engine.policies` and ends the process with an exit status.
 
-    An error with a text of :mod:`kd_ext.errors` gives a short message on stderr and status 1, and so does a
-    checkpoint that would run code; any other gives its traceback, with KD_EXT_TRACEBACK=1 every one. An
-    interruption gives 130 (SIGINT) or 143 (SIGTERM).
+    Messages of :mod:`kd_ext.errors`, and checkpoints that would run code, are printed to stderr with status 1.
+    Other errors keep their traceback; KD_EXT_TRACEBACK=1 keeps every traceback. Interruptions give 130 (SIGINT) or
+    143 (SIGTERM).
     """
     policies.apply()
     try:
@@ -83,16 +83,16 @@ def _writes(stream: Any) -> bool:
 
 
 def console() -> Console:
-    """A console on stdout; 80 columns wide where COLUMNS leaves no room for a table (MPI and cron set it to 0)."""
+    """A console on stdout, 80 columns wide if COLUMNS is too small for a table (MPI and cron set it to 0)."""
     columns = os.environ.get('COLUMNS', '')
     return Console(width=80 if columns.isdigit() and int(columns) < 40 else None)
 
 
 def wait_for_rank_0(seconds: float = 5) -> None:
-    """Leaves it to rank 0 to report what happens on every rank.
+    """Lets rank 0 report an error that every rank has.
 
-    A launcher ends all processes when the first has failed, so the others get past this only with an error that
-    rank 0 does not have.
+    A launcher ends all processes when the first fails, so another rank gets past the wait only if rank 0 did not
+    fail.
     """
     if rank() != 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -3,12 +3,11 @@
     kd_ext lipschitz CONFIG CHECKPOINT
     (or: python tools/analysis/lipschitz.py CONFIG CHECKPOINT)
 
-CONFIG is a detector's or a segmentor's, or one that distills: then
-CHECKPOINT is the student's, and its teacher is measured beside it, on stages
-that are paired by stride as in training. Another teacher: --teacher CONFIG
-CHECKPOINT. Images go through the validation's transforms, and stages are
-those of the backbone, without connectors. Writes lipschitz.png and
-lipschitz.json.
+CONFIG is a detector's or a segmentor's. If it distills, CHECKPOINT is the
+student's, and its teacher is measured too, on stages paired by stride as in
+training. --teacher CONFIG CHECKPOINT names another teacher. Images go through
+the transforms of validation. Stages are the backbone's, without connectors.
+Writes lipschitz.png and lipschitz.json.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ NAME = 'lipschitz'
 
 @tool
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """The tool: measures, prints, plots and writes; several processes call it alike."""
+    """Measures, prints, plots and writes the spectral norms; every process has to call it."""
     args = parse_args(argv, prog)
     cfg = load_config(args.config, args.cfg_options, args.launcher)
     chosen = chosen_models(args, cfg)
@@ -67,7 +66,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 
 def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
-    """The arguments of the tool."""
     parser = tool_parser(__doc__, prog)
     add_analysis_options(parser)
     parser.add_argument(

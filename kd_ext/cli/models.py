@@ -1,4 +1,4 @@
-"""The models that an analysis tool is asked for, and the files that it writes."""
+"""The models that an analysis tool measures, and the files that it writes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from kd_ext.teachers.identity import PREFIX, checkpoint_digest
 
 
 def chosen_models(args: argparse.Namespace, cfg: Config) -> dict[str, tuple[str, dict, str]]:
-    """Name, model config and checkpoint by role.
+    """Name, model config and checkpoint of each model, by role.
 
-    The role is ``model`` where there is one model. Where ``--teacher`` or a config that distills names another,
-    they are ``teacher`` and ``student``.
+    A single model has the role ``model``. With ``--teacher``, or a config that distills, the roles are ``teacher``
+    and ``student``.
 
     Args:
         args: With config, checkpoint, teacher and launcher.
@@ -34,7 +34,7 @@ def chosen_models(args: argparse.Namespace, cfg: Config) -> dict[str, tuple[str,
 
     Raises:
         ValueError: The config names no checkpoint of its teacher.
-        FileNotFoundError: A checkpoint is not there.
+        FileNotFoundError: A checkpoint does not exist.
     """
     models = {}
     if args.teacher is not None:
@@ -53,18 +53,18 @@ def chosen_models(args: argparse.Namespace, cfg: Config) -> dict[str, tuple[str,
 
 
 def identity(name: str, checkpoint: str, model: BaseModel) -> dict[str, str]:
-    """Names the model that was measured, without paths of this machine."""
+    """Identifies a measured model without paths of this machine."""
     return dict(
         config=name, checkpoint=Path(checkpoint).name, checkpoint_sha256=checkpoint_digest(checkpoint, model)[:PREFIX]
     )
 
 
 def teacher_source(cfg: Config, name: str) -> tuple[dict, str]:
-    """Model config of the teacher, and a name without paths of this machine.
+    """The teacher's model config, and its name without paths of this machine.
 
     Args:
         cfg: The teacher's own config, or one that distills from it.
-        name: How ``cfg`` was given.
+        name: Name or path of ``cfg``.
     """
     if distills(cfg.model):
         source = cfg.model.get('teacher')
@@ -77,10 +77,10 @@ def teacher_source(cfg: Config, name: str) -> tuple[dict, str]:
 
 
 def teacher_checkpoint(cfg: Config, remedy: str) -> str:
-    """The weights that a config which distills names for its one teacher.
+    """The checkpoint of the one teacher in a config that distills.
 
     Raises:
-        ValueError: It names none, or those of several teachers.
+        ValueError: The config names no checkpoint, or several teachers'.
     """
     checkpoint = cfg.model.get('teacher_ckpt')
     if not isinstance(checkpoint, str):
@@ -89,7 +89,7 @@ def teacher_checkpoint(cfg: Config, remedy: str) -> str:
 
 
 def own_model(cfg: Config) -> dict:
-    """The model of a whole config, which knows the scope of its types."""
+    """The model of a whole config, with the config's scope and data preprocessor."""
     keys = ('model', 'default_scope', 'data_preprocessor')
     return model_config({key: cfg[key] for key in keys if cfg.get(key) is not None}, 'config')
 

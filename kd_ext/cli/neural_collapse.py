@@ -1,13 +1,12 @@
-"""How far a detector's embeddings have collapsed: NC1, NC2, NC3.
+"""Neural collapse of a detector's embeddings: NC1, NC2, NC3.
 
     kd_ext neural-collapse CONFIG CHECKPOINT
     (or: python tools/analysis/neural_collapse.py CONFIG CHECKPOINT)
 
-CONFIG is a detector's, or one that distills: then CHECKPOINT is the
-student's, and its teacher is measured beside it. Another teacher:
---teacher CONFIG CHECKPOINT. Images go through the validation's transforms;
-regions and labels are each detector's own assignment. Writes
-neural_collapse.png and neural_collapse.json.
+CONFIG is a detector's. If it distills, CHECKPOINT is the student's, and its
+teacher is measured too. --teacher CONFIG CHECKPOINT names another teacher.
+Images go through the transforms of validation; each detector assigns regions
+and labels itself. Writes neural_collapse.png and neural_collapse.json.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ from kd_ext.data.labelled import LabelledData, spread
 from kd_ext.taps import find_head
 
 NAME = 'neural_collapse'
-COLUMN = 9  # characters of a column of the matrix, at least
+COLUMN = 9  # least characters of a column of the matrix
 
 
 @tool
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """The tool: measures, prints, plots and writes; several processes call it alike."""
+    """Measures, prints, plots and writes neural collapse; every process has to call it."""
     args = parse_args(argv, prog)
     cfg = load_config(args.config, args.cfg_options, args.launcher)
     chosen = chosen_models(args, cfg)
@@ -71,7 +70,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 
 def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
-    """The arguments of the tool."""
     parser = tool_parser(__doc__, prog)
     add_analysis_options(parser)
     add_head_options(parser)
@@ -97,7 +95,7 @@ def _numbers(measured: Any) -> dict[str, Any]:
 
 
 def show(measures: dict[str, Any]) -> None:
-    """Prints the measures and, where the terminal is wide enough, the cosine matrices."""
+    """Prints the measures and, if the terminal is wide enough, the cosine matrices."""
     out = console()
     out.print(collapse_table(measures))
     for role, measured in measures.items():

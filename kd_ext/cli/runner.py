@@ -1,4 +1,4 @@
-"""Builds the runner of a config, and joins the processes of a launcher."""
+"""Builds the runner of a config and joins the processes of a launcher."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 
 def build_runner(cfg: Config) -> Runner:
-    """The runner; ``runner_type`` in the config names another class."""
+    """Builds the runner, of another class if the config sets ``runner_type``."""
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
     setup_cache_size_limit_of_dynamo()
@@ -23,7 +23,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def join(cfg: Config) -> None:
-    """Joins the launcher's processes, for a tool that has no runner."""
+    """Joins the launcher's processes, for a tool without a runner."""
     if cfg.launcher == 'pytorch' and get_device() == 'cpu':
         join_on_cpus(cfg)
     elif cfg.launcher != 'none' and not dist.is_distributed():
@@ -32,15 +32,15 @@ def join(cfg: Config) -> None:
 
 
 def leave() -> None:
-    """Ends what :func:`join` began; all processes have to call it."""
+    """Leaves the group that :func:`join` made; every process has to call it."""
     if dist.is_distributed():
-        # a rank that goes while gloo's threads still run is aborted by them
+        # gloo's threads abort a rank that exits while they run
         dist.barrier()
         torch.distributed.destroy_process_group()
 
 
 def join_on_cpus(cfg: Config) -> None:
-    """Several processes without GPUs, where MMEngine asks for one GPU each."""
+    """Joins processes without GPUs; MMEngine expects one GPU for each."""
     if not dist.is_distributed():
         torch.distributed.init_process_group('gloo')
     cfg.setdefault(

@@ -30,7 +30,7 @@ from kd_ext.teachers.checkpoint import load_teacher
 
 @tool
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """The tool: parses the arguments, scores, and ends the process where an error is to be told."""
+    """Scores a checkpoint."""
     args = parse_args(argv, prog)
     cfg = student_config(load_config(args.config, args.cfg_options, args.launcher, args.work_dir))
     cfg.load_from = args.checkpoint
@@ -50,7 +50,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 
 def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
-    """The arguments of the tool."""
     parser = tool_parser(__doc__, prog)
     add_config_options(parser)
     add_work_dir(parser)
@@ -76,10 +75,10 @@ def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespa
 
 
 def check_weights(runner: Runner, checkpoint: str, allow_mismatch: bool = False) -> None:
-    """Checks that a checkpoint fits the runner's model in every key; MMEngine would only log what does not.
+    """Checks that every key of a checkpoint fits the runner's model; MMEngine only logs mismatches.
 
     Raises:
-        ValueError: It does not.
+        ValueError: A key does not fit.
     """
     model = runner.model
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
@@ -88,7 +87,7 @@ def check_weights(runner: Runner, checkpoint: str, allow_mismatch: bool = False)
 
 
 def enable_drawing(cfg: Config, show: bool = False, show_dir: str | None = None, wait_time: float = 2) -> None:
-    """Paints the predictions: into a window, into files or both.
+    """Draws the predictions into a window, into files or both.
 
     Raises:
         KeyError: The config has no visualization hook.
@@ -114,9 +113,9 @@ def enable_drawing(cfg: Config, show: bool = False, show_dir: str | None = None,
 
 
 def enable_tta(cfg: Config) -> None:
-    """Test-time augmentation, by the config or by a horizontal flip."""
-    # these two types are in registries above mmdet's, where a type written mmdet.X is not looked up, and only this
-    # import puts the model there
+    """Enables test-time augmentation: the config's, or a horizontal flip."""
+    # DetTTAModel and TestTimeAug are registered above mmdet, where the prefix mmdet. does not find them; this import
+    # registers DetTTAModel
     import mmdet.models  # noqa: F401
 
     parts = list(unwrap(cfg.test_dataloader.dataset))
@@ -132,7 +131,7 @@ def enable_tta(cfg: Config) -> None:
 
 
 def _flip_pipeline(pipeline: Sequence[dict]) -> list[dict]:
-    """``pipeline`` with its packing done once as is and once flipped."""
+    """``pipeline`` with its last step, the packing, done with and without a flip."""
     pack = deepcopy(pipeline[-1])
     pack['meta_keys'] = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
     flips = [dict(type='mmdet.RandomFlip', prob=prob) for prob in (1.0, 0.0)]
@@ -140,7 +139,7 @@ def _flip_pipeline(pipeline: Sequence[dict]) -> list[dict]:
 
 
 def dump_predictions(runner: Runner, path: str) -> None:
-    """Has the predictions of a test written to a pickle file."""
+    """Writes the predictions of a test to a pickle file."""
     from mmdet.evaluation import DumpDetResults
 
     runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=path))

@@ -6,11 +6,11 @@
         --distill rcka nd:1.5
 
 Options are those of mmdet's tools/train.py. Ctrl-C and SIGTERM save
-WORK_DIR/interrupted.pth first; --resume goes on from it: at the next
-iteration, or at the start of the interrupted epoch where training is by
-epoch. Where the last checkpoint is damaged or gone, the one before it is
-taken. Beside the checkpoints of a distillation, WORK_DIR/student.py is the
-config of the plain student, for mmdet's own tools and DetInferencer.
+WORK_DIR/interrupted.pth before the run ends. --resume continues from it: at
+the next iteration or, with epoch-based training, at the start of the
+interrupted epoch. If the last checkpoint is damaged or missing, --resume takes
+the one before it. A distillation also writes WORK_DIR/student.py, the config
+of the plain student, for mmdet's own tools and DetInferencer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ OTHER_PARAMETERS = ('different number of parameter groups', "doesn't match the s
 
 @tool
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """The tool: parses the arguments, trains, and ends the process where an error is to be told."""
+    """Trains."""
     flag = interruption.Interruption()
     args = parse_args(argv, prog)
     cfg = training_config(args)
@@ -76,7 +76,6 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
 
 
 def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
-    """The arguments of the tool."""
     parser = tool_parser(__doc__, prog)
     add_config_options(parser)
     add_work_dir(parser)
@@ -106,7 +105,7 @@ def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespa
 
 
 def warn_of_another_run(folder: Path, resumes: bool) -> None:
-    """Says that a work dir holds another training, whose checkpoints this one would replace one by one."""
+    """Warns that a work dir holds another training, whose checkpoints this one would overwrite."""
     found = [child for child in folder.iterdir() if child.suffix == '.pth']
     found += [child for child in folder.iterdir() if RUN_FOLDER.fullmatch(child.name)]
     if found and not resumes:
@@ -118,10 +117,10 @@ def warn_of_another_run(folder: Path, resumes: bool) -> None:
 
 
 def check_batches(runner: Runner) -> None:
-    """Checks that an epoch has a batch.
+    """Checks that an epoch has at least one batch.
 
     Raises:
-        ValueError: The data set is smaller than a batch, and a batch that is not full is dropped.
+        ValueError: The data set is smaller than a batch, and incomplete batches are dropped.
     """
     data = runner.train_loop.dataloader
     try:

@@ -100,7 +100,7 @@ class PrototypeClassifier(nn.Module):
         self._add_projection(means.shape[1])
 
     def _add_projection(self, width: int) -> None:
-        """The projection's bias contains -g; subtracting g afterwards would lose it in fp16."""
+        """Adds a projection if one is needed. Its bias contains -g: subtracting g in fp16 would lose digits."""
         if self.num_anchors == 1 and self.in_features == width:
             self.projection = self.projection_bias = None
             return
