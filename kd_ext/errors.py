@@ -1,4 +1,4 @@
-"""The one form of every error text: what was expected, what came, how to mend it."""
+"""The form of all error messages: what was expected, what was given, how to correct it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 
 class Message(str):
-    """A text written by kd_ext for people; :func:`is_ours` tells errors by it."""
+    """A text of kd_ext for users; :func:`is_ours` recognises errors by this type."""
 
 
 def expected(name: str, rule: str, value: Any, remedy: str = '') -> Message:
-    """Formats ``Expected <name> to be <rule>, but got <value>. <remedy>``, to be handed to an error as it is."""
+    """Formats ``Expected <name> to be <rule>, but got <value>. <remedy>`` as the argument of an error."""
     text = f'Expected {name} to be {rule}, but got {value}.'
     return Message(f'{text} {remedy}' if remedy else text)
 
@@ -44,7 +44,7 @@ def is_ours(error: BaseException) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a setting is a finite number that fits into a float, and no truth value."""
+    """Whether a value is a finite number that fits into a float, and not a bool."""
     try:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # 10**400
@@ -52,7 +52,7 @@ def is_number(value: Any) -> bool:
 
 
 def near_matches(word: Any, choices: Iterable[Any], count: int = 5) -> str:
-    """Formats the choices nearest to ``word``, ``Did you mean: a, b?``, or the first ones where none is near."""
+    """Formats the choices nearest to ``word``, ``Did you mean: a, b?``, or else the first choices."""
     choices = list(dict.fromkeys(map(str, choices)))
     near = difflib.get_close_matches(str(word), choices, count, cutoff=0.5)
     if near:
@@ -62,12 +62,12 @@ def near_matches(word: Any, choices: Iterable[Any], count: int = 5) -> str:
     return f'Known: {shown}' + (f', and {more} more.' if more > 0 else '.')
 
 
-# torch's own variable, so that one setting holds for MMEngine's resuming as well
+# torch's own variable, which MMEngine's resuming obeys too
 TRUST = 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'
 
 
 def refusal(name: str, error: pickle.UnpicklingError, path: str | None = None) -> Message:
-    """The text for a file that ``torch.load`` refused to unpickle; ``name`` is the setting that named the file."""
+    """The message for a file that ``torch.load`` refuses as unsafe; ``name`` is the setting that names the file."""
     what = reason(error)
     return expected(
         name,
@@ -80,7 +80,7 @@ def refusal(name: str, error: pickle.UnpicklingError, path: str | None = None) -
 
 
 def reason(error: pickle.UnpicklingError) -> str:
-    """Why ``torch.load`` refused a file, in a few words: its own text is long and advises to run the file's code."""
+    """Why ``torch.load`` refused a file, in short; its own text advises to run the file's code."""
     text = str(error)
     named = re.search(r'GLOBAL (\S+)', text)
     if named:
@@ -90,22 +90,22 @@ def reason(error: pickle.UnpicklingError) -> str:
 
 
 def iteration() -> int | None:
-    """The runner's iteration, or None where nothing trains."""
+    """The runner's iteration, or None outside a training."""
     return MessageHub.get_current_instance().runtime_info.get('iter')
 
 
 def check_task_loss(losses: dict[str, Any], total: Tensor, data_samples: list | None) -> None:
-    """Looks at the student's own loss, ahead of the backward pass.
+    """Checks the student's own loss before the backward pass.
 
-    Under float16 autocast nothing is said: the gradient scaler leaves such a step out.
+    Under float16 autocast it does nothing, because the gradient scaler skips such a step.
 
     Args:
-        losses: As the detector gives them.
+        losses: As the detector returns them.
         total: Their sum.
-        data_samples: The batch's, whose images are named.
+        data_samples: Of the batch; the message names their images.
 
     Raises:
-        FloatingPointError: It is not finite.
+        FloatingPointError: The loss is not finite.
     """
     kind = total.device.type
     if bool(torch.isfinite(total)) or (
@@ -131,7 +131,7 @@ def check_task_loss(losses: dict[str, Any], total: Tensor, data_samples: list | 
 
 
 def bad_weights(model: nn.Module) -> str:
-    """``2 of 9 values of backbone.conv1.weight`` where weights or buffers are not finite, else an empty string."""
+    """``2 of 9 values of backbone.conv1.weight`` if a weight or buffer is not finite, else an empty string."""
     for name, value in model.state_dict().items():
         bad = int((~torch.isfinite(value)).sum())
         if bad:

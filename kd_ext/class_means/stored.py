@@ -1,7 +1,7 @@
 """Class means of a teacher: their file, and the module that holds them.
 
 Shapes: R rows (K classes, or K + 1 with the background last), D embedding width. Rows are raw means; a class
-without any region is a row of zeros.
+without regions has a row of zeros.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ FIELDS = ('means', 'counts', 'classes', 'info')
 
 @dataclass
 class ClassMeans:
-    """Class means and what they were computed from.
+    """Class means and where they come from.
 
     Attributes:
         means: (R, D) in fp32.
-        counts: Regions of each class (R,), or None where not known.
-        classes: Names of the K classes, or None where not known.
+        counts: Regions of each class (R,), or None if unknown.
+        classes: Names of the K classes, or None if unknown.
         info: Teacher and its digests, config, head, stage, data set, library versions.
     """
 
@@ -45,18 +45,19 @@ class ClassMeans:
     def of_classes(self, num_classes: int, classes: ClassMap, source: str = 'class_means') -> Tensor:
         """The rows for ``num_classes`` classes of a student.
 
-        Rows are found by name where both sides name their classes, else taken as they are.
+        Rows are matched by name if both sides have class names; otherwise they are used as they are.
 
         Args:
             num_classes: K.
-            classes: With the student's names, if they are known.
+            classes: Holds the student's class names, if known.
             source: For messages.
 
         Returns:
             (R, D); a class without a mean has a row of zeros.
 
         Raises:
-            ValueError: Another number of classes, none in common, or the teacher's classes in another order.
+            ValueError: The number of classes differs, no class is shared, or the teacher's classes are in another
+                order.
         """
         rows, width = self.means.shape
         names = None if self.classes is None else list(self.classes)
@@ -87,16 +88,16 @@ class ClassMeans:
     def check_teacher(self, teacher: nn.Module, source: str, allowed: bool, place: str) -> None:
         """Compares the digests in ``info`` with the teacher's checkpoint and weights.
 
-        Logs a warning where there is nothing to compare, as in an imported JSON.
+        Logs a warning if ``info`` has no digests, as after the import of a JSON.
 
         Args:
             teacher: As built.
             source: The file, for messages.
-            allowed: Warn instead of refusing means of another teacher.
+            allowed: Warn about means of another teacher instead of refusing them.
             place: The entry, for messages.
 
         Raises:
-            ValueError: They are another teacher's.
+            ValueError: The means belong to another teacher.
         """
         info, path = self.info, getattr(teacher, 'checkpoint', None)
         own, name = info.get('checkpoint') or info.get('imported') or 'an unknown teacher', teacher_name(teacher)
@@ -131,11 +132,11 @@ def save_class_means(path: str | os.PathLike, class_means: ClassMeans) -> None:
 def load_class_means(path: str | os.PathLike) -> ClassMeans:
     """Reads a file of :func:`save_class_means` or the ND authors' JSON.
 
-    The JSON maps class indices to lists of D numbers; it names no classes.
+    The JSON maps class indices to lists of D numbers and has no class names.
 
     Raises:
         FileNotFoundError: No such file; the message lists near matches.
-        ValueError: The file holds something else, or means of no use.
+        ValueError: The file holds something else, or unusable means.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -195,7 +196,7 @@ def check_means(means: Tensor, name: str = 'class_means') -> None:
 
 
 class StoredClassMeans(nn.Module):
-    """The means of a file, in a buffer.
+    """Class means in a buffer.
 
     Args:
         means: (R, D).

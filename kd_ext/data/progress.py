@@ -1,4 +1,4 @@
-"""How far a long job is, on stderr: a bar on a terminal, now and then a line in a plain log."""
+"""Progress of a long job on stderr: a bar on a terminal, else a line from time to time."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class ProgressBar:
-    """Shows steps done, a note and the remaining time; the first process alone shows anything.
+    """Shows steps done, a note and the remaining time, on rank 0 alone.
 
     Args:
-        title: Put before the bar; None shows nothing.
+        title: Text before the bar; None shows nothing.
         total: Steps of all processes.
-        first: Steps done before.
-        unit: What a step is, in the plural.
-        interval: Seconds between lines where there is no terminal.
+        first: Steps done before this run.
+        unit: Name of the steps, in the plural.
+        interval: Seconds between lines without a terminal.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ProgressBar:
             self._bar.stop()
 
     def show(self, done: int, note: str) -> None:
-        """Moves the bar to ``done`` steps, or prints a line when it is time for one."""
+        """Moves the bar to ``done`` steps, or prints a line when one is due."""
         now = time.monotonic()
         if self._bar is not None:
             self._bar.update(self._task, completed=done, note=note)
@@ -67,9 +67,9 @@ class ProgressBar:
 
 
 class ImageProgress(ProgressBar):
-    """Context that shows how many images of a data set are done, and how many a second.
+    """Context that shows images done and images per second.
 
-    The other processes are taken to be as far as this one.
+    It assumes that the other processes are as fast as this one.
     """
 
     def __init__(self, title: str | None, total: int, first: int = 0, interval: float = 15.0) -> None:
@@ -86,7 +86,7 @@ class ImageProgress(ProgressBar):
         self.stop()
 
     def step(self) -> None:
-        """Another image of this process is done."""
+        """Counts an image of this process."""
         self.images += 1
         here = self.images * get_world_size()
         pace = here / max(time.monotonic() - self._start, 1e-6)

@@ -1,4 +1,4 @@
-"""The data sets inside of wrappers: RepeatDataset, ConcatDataset, MultiImageMixDataset, ClassBalancedDataset."""
+"""Finds the data sets inside RepeatDataset, ConcatDataset, MultiImageMixDataset and ClassBalancedDataset."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ class Part(NamedTuple):
     """An innermost data set.
 
     Attributes:
-        key: Its place in the config: ``train_dataloader.dataset.dataset``.
+        key: Its key in the config: ``train_dataloader.dataset.dataset``.
         config: Its own config.
-        pipeline: Its transforms and those of its wrappers, in the order in which they run.
+        pipeline: Its transforms and then those of its wrappers, in the order in which they run.
     """
 
     key: str
@@ -20,11 +20,11 @@ class Part(NamedTuple):
 
 
 def unwrap(dataset: Any, key: str = 'dataset', outer: tuple[dict, ...] = ()) -> Iterator[Part]:
-    """Yields each innermost data set of a config; nothing where ``dataset`` is no config.
+    """Yields each innermost data set of a config; nothing if ``dataset`` is not a config.
 
     Args:
         dataset: Config of a data set, wrapped or not.
-        key: Its place in the whole config.
+        key: Its key in the whole config.
         outer: Transforms of the wrappers around it.
     """
     if not isinstance(dataset, dict):

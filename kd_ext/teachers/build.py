@@ -1,4 +1,4 @@
-"""One teacher or several, by name, and whose classes they know."""
+"""Builds one teacher or several by name, and maps the classes of each."""
 
 from __future__ import annotations
 
@@ -14,26 +14,24 @@ from kd_ext.teachers.checkpoint import checkpoint_key, load_teacher
 from kd_ext.teachers.class_map import ClassMap
 
 RANDOM = 'random'
-ONE = 'teacher'  # its name where there is only one
+ONE = 'teacher'  # the name of a single teacher
 CLASSES = ('student', 'teacher', 'aliases')
 
 
 def build_teacher(source: Any, checkpoint: Any, allow_mismatch: bool = False, role: str = 'teacher') -> BaseModel:
-    """Builds, loads and freezes a teacher, or what a tool measures.
+    """Builds, loads and freezes a teacher, or a model that a tool measures.
 
     Args:
-        source (str | dict | BaseModel): Config path, ``pkg::config``, model config or a model; a model may come
-            with its weights.
-        checkpoint (str | None): Path or URL of its weights; ``'random'`` trains under an untrained teacher
-            (tests).
-        allow_mismatch (bool): Go on although keys are missing, unexpected or of another shape.
-        role (str): What messages call it: ``'teacher'``, ``'teacher.big'`` of several, ``'student'``.
+        source: Config path, ``pkg::config``, model config or a model, which may already hold its weights.
+        checkpoint: Path or URL of the weights; ``'random'`` is for tests, which train under an untrained teacher.
+        allow_mismatch: Accept missing, unexpected and reshaped keys.
+        role: The model's name in messages: ``'teacher'``, ``'teacher.big'`` (one of several) or ``'student'``.
 
     Returns:
-        BaseModel: In eval mode, no parameter requires a gradient.
+        The teacher, in eval mode and without gradients.
 
     Raises:
-        FileNotFoundError: Config or checkpoint is not there.
+        FileNotFoundError: Config or checkpoint does not exist.
         ValueError: The checkpoint is unreadable or does not fit.
     """
     if checkpoint is not None and not isinstance(checkpoint, (str, os.PathLike)):
@@ -60,12 +58,12 @@ def build_teacher(source: Any, checkpoint: Any, allow_mismatch: bool = False, ro
     elif checkpoint:
         load_teacher(teacher, os.fspath(checkpoint), allow_mismatch, role)
     teacher.requires_grad_(False)
-    teacher.eval()  # what it returns is not to be relied on: LD gives None
+    teacher.eval()  # not chained: LD's eval() returns None
     return teacher
 
 
 def initialise(teacher: Any) -> None:
-    """Random weights of the usual scale, nothing downloaded."""
+    """Draws random weights at the usual scale and downloads nothing."""
     for module in teacher.modules():
         if hasattr(module, '_is_init'):
             module._is_init = False
@@ -79,15 +77,12 @@ def build_teachers(source: Any, checkpoint: Any, allow_mismatch: bool = False) -
     """Builds, loads and freezes one teacher or several.
 
     Args:
-        source (str | dict | BaseModel | dict[str, ...]): See :func:`build_teacher`, or a dict of these by name.
-        checkpoint (str | None | dict[str, str]): Likewise.
-        allow_mismatch (bool): See :func:`build_teacher`.
-
-    Returns:
-        dict[str, BaseModel]
+        source: See :func:`build_teacher`, or a dict of such sources by name.
+        checkpoint: See :func:`build_teacher`, or a dict by name.
+        allow_mismatch: See :func:`build_teacher`.
 
     Raises:
-        ValueError: The names of teachers and checkpoints differ, or see :func:`build_teacher`.
+        ValueError: Teachers and checkpoints have different names; or see :func:`build_teacher`.
     """
     if not are_several(source):
         if isinstance(checkpoint, dict):
@@ -109,14 +104,14 @@ def build_teachers(source: Any, checkpoint: Any, allow_mismatch: bool = False) -
 
 
 def check_apart(student: BaseModel, source: Any) -> None:
-    """That teachers which are given as models share no weights with the student: freezing them would freeze it.
+    """Checks that a teacher given as a model shares no weights with the student, which freezing it would freeze too.
 
     Args:
         student: As built.
         source: ``teacher=`` of the algorithm.
 
     Raises:
-        ValueError: One is the student itself, or has a module of it.
+        ValueError: A teacher is the student, or shares a module with it.
     """
     own = {id(value): name for name, value in student.state_dict(keep_vars=True).items()}
     for one in source.values() if are_several(source) else (source,):
@@ -132,7 +127,7 @@ def check_apart(student: BaseModel, source: Any) -> None:
 
 
 def are_several(source: Any) -> bool:
-    """Whether ``teacher=`` is a dict of teachers, and not a config."""
+    """Whether ``teacher=`` is a dict of teachers rather than a config."""
     return (
         isinstance(source, dict)
         and bool(source)
@@ -142,14 +137,14 @@ def are_several(source: Any) -> bool:
 
 
 def map_classes(names: dict | None, teachers: dict[str, BaseModel]) -> dict[str, ClassMap]:
-    """A :class:`ClassMap` for each teacher.
+    """Builds the :class:`ClassMap` of each teacher.
 
     Args:
-        names (dict | None): ``classes=`` of the algorithm.
-        teachers (dict[str, BaseModel]): As built.
+        names: ``classes=`` of the algorithm.
+        teachers: As built.
 
     Raises:
-        ValueError: Unknown keys, or see :class:`ClassMap`.
+        ValueError: Unknown keys; or see :class:`ClassMap`.
     """
     if names is not None and not isinstance(names, dict):
         raise value_error('classes', f'a dict with {", ".join(CLASSES)}', repr(names))

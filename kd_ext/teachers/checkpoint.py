@@ -1,4 +1,4 @@
-"""The teacher: built, loaded to the last key, frozen."""
+"""Loads a checkpoint into a teacher and accounts for every key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CONFIGS = ('.py', '.json', '.yaml', '.yml')
 
 
 def checkpoint_key(role: str) -> str:
-    """Where the weights of a role are named."""
+    """The setting that names a role's checkpoint, for messages."""
     kind, _, name = role.partition('.')
     if kind != 'teacher':
         return f'the checkpoint of the {role}'
@@ -25,14 +25,11 @@ def checkpoint_key(role: str) -> str:
 
 
 def read_checkpoint(path: str, key: str = 'teacher_ckpt') -> tuple[dict, dict]:
-    """The state dict in a checkpoint file or URL, without ``module.``.
+    """Reads the state dict of a checkpoint, without the prefix ``module.``, and its meta data.
 
     Args:
-        path (str): Of the file, or a URL.
-        key (str): What messages call it.
-
-    Returns:
-        tuple[dict, dict]: The state dict, and the meta data beside it.
+        path: File or URL.
+        key: The setting that names it, for messages.
     """
     if '://' not in path and not os.path.isfile(path):
         raise file_error(key, 'a file or URL', repr(path), 'Download or train it first, or correct the path.')
@@ -60,11 +57,11 @@ def read_checkpoint(path: str, key: str = 'teacher_ckpt') -> tuple[dict, dict]:
 
 
 def load_teacher(teacher: Any, path: str, allow_mismatch: bool = False, role: str = 'teacher') -> dict[str, list[str]]:
-    """Loads ``path`` and accounts for every key.
+    """Loads ``path`` into a model and accounts for every key.
 
     Returns:
-        dict[str, list[str]]: Keys ``matched``, ``missing``, ``unexpected`` and ``reshaped`` (present on both
-        sides, of different shapes).
+        Keys by kind: ``matched``, ``missing``, ``unexpected`` and ``reshaped`` (on both sides, with different
+            shapes).
     """
     key = checkpoint_key(role)
     state, meta = read_checkpoint(path, key)
@@ -110,12 +107,12 @@ def load_teacher(teacher: Any, path: str, allow_mismatch: bool = False, role: st
             'Its training diverged: take an earlier checkpoint.',
         )
     teacher.class_names, teacher.checkpoint = _class_names(meta), path
-    teacher._is_init = True  # MMEngine's init_weights leaves it alone
+    teacher._is_init = True  # MMEngine's init_weights then skips it
     return report
 
 
 def _class_names(meta: dict) -> list[str] | None:
-    """Names of the classes that a checkpoint was trained on, or None."""
+    """Classes that a checkpoint was trained on, or None."""
     dataset = meta.get('dataset_meta')
     names = dataset.get('classes') if isinstance(dataset, dict) else None
     names = meta.get('CLASSES') if names is None else names

@@ -1,4 +1,4 @@
-"""Which model a config and a checkpoint are, and what identifies it."""
+"""Names and digests that identify a model's config and checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def digest(value: Any) -> str:
 def checkpoint_digest(checkpoint: str, model: nn.Module) -> str:
     """sha256 of a checkpoint file, as ``sha256sum`` gives it.
 
-    Of a URL it is that of the copy in torch's cache; where there is no file, that of the weights.
+    For a URL, the file in torch's cache is read. Without a file, the digest is that of the weights.
     """
     if '://' in checkpoint:
         checkpoint = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(checkpoint).path))
@@ -40,7 +40,7 @@ def checkpoint_digest(checkpoint: str, model: nn.Module) -> str:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """sha256 of names and values in a model's state dict, whatever file they came from."""
+    """sha256 of the names and values in a model's state dict."""
     total = hashlib.sha256()
     for key, value in model.state_dict().items():
         total.update(key.encode())
@@ -49,11 +49,11 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def teacher_digest(teacher: nn.Module) -> str:
-    """What a teacher is known by in checkpoints: that of its file, or of the weights of one without a file."""
+    """Identifies a teacher in checkpoints: the digest of its file or, without one, of its weights."""
     return checkpoint_digest(getattr(teacher, 'checkpoint', ''), teacher)[:PREFIX]
 
 
 def teacher_name(teacher: nn.Module) -> str:
-    """The file name of its checkpoint, or its class."""
+    """The file name of the teacher's checkpoint, or its class."""
     path = getattr(teacher, 'checkpoint', '')
     return os.path.basename(path) or f'a {type(teacher).__name__} without a checkpoint'

@@ -1,4 +1,4 @@
-"""Turns the student's batch into what the teacher was trained on."""
+"""Converts the student's batch to the teacher's normalisation."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from torch import Tensor, nn
 
 
 class InputAdapter:
-    """Turns the student's batch into what the teacher was trained on.
+    """Converts the student's batch to the teacher's normalisation.
 
-    With student ``x_S = (x - m_S) / s_S`` and teacher ``(x - m_T) / s_T`` this is one affine map per channel, after
-    a flip where the channel orders differ. Padding, which both add after normalising, gets the teacher's pad value.
-    Sizes are the student's: its batch augmentations (``BatchSyncRandomResize``) and its pad size hold for both.
-    Where nothing differs the batch is passed on untouched.
+    With ``x_S = (x - m_S) / s_S`` for the student and ``x_T = (x - m_T) / s_T`` for the teacher, this is one
+    affine map per channel, after a flip if the channel orders differ. Padding, which both add after normalising,
+    gets the teacher's pad value. Sizes are the student's: its batch augmentations (``BatchSyncRandomResize``) and
+    its padding apply to both. If nothing differs, the batch is passed on unchanged.
 
     Args:
-        student (BaseModel), teacher (BaseModel): Their data preprocessors are read once.
+        student, teacher: Their data preprocessors are read once.
 
     Attributes:
-        same (bool): Whether nothing differs.
+        same: Whether nothing differs.
     """
 
     def __init__(self, student: BaseModel, teacher: BaseModel) -> None:
@@ -40,11 +40,11 @@ class InputAdapter:
         )
 
     def __call__(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
-        """Images (B, 3, H, W) in the student's units -> in the teacher's.
+        """Converts images (B, 3, H, W); returns a new tensor unless nothing differs.
 
         Args:
-            inputs: The batch, which is left as it is.
-            data_samples: Say by ``img_shape`` where each image ends and its padding begins.
+            inputs: The student's batch, left unchanged.
+            data_samples: ``img_shape`` of each tells where its padding begins.
         """
         if self.same:
             return inputs
