@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 PARTS = Path(__file__).parent / '.mim' / 'configs' / '_base_' / 'distill'
-# methods that are several entries
+# methods of several entries
 COMBINATIONS = {'kd++': ('kd', 'nd'), 'reviewkd++': ('reviewkd', 'nd')}
 
 
 def methods_in(folder: Path) -> dict[str, tuple[str, ...]]:
-    """The entries of each method: one for each config of ``folder``, and combinations of those."""
+    """The entries of each method: one per config in ``folder``, plus combinations."""
     single = {path.stem: (path.stem,) for path in sorted(folder.glob('*.py'))}
     return {**single, **{name: parts for name, parts in COMBINATIONS.items() if {*parts} <= {*single}}}
 
@@ -42,13 +42,13 @@ def _part(name: str) -> dict[str, Any]:
 
 
 def part(name: str) -> str:
-    """The path of ``configs/_base_/distill/<name>.py``, for a ``_base_`` that other programs read as well.
+    """The path of ``configs/_base_/distill/<name>.py``, for a ``_base_`` that other programs read too.
 
-    They resolve ``'kd_ext::_base_/distill/rcka.py'`` only after kd_ext was imported, which
-    ``__import__('kd_ext').part('rcka')`` does.
+    Other programs resolve ``'kd_ext::_base_/distill/rcka.py'`` only after importing kd_ext.
+    ``__import__('kd_ext').part('rcka')`` does that.
 
     Raises:
-        FileNotFoundError: There is none of that name.
+        FileNotFoundError: There is no such entry.
     """
     path = PARTS / f'{name}.py'
     if not path.is_file():
@@ -58,14 +58,14 @@ def part(name: str) -> str:
 
 
 def distill_entries(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Entries of ``distill`` for methods by name.
+    """The ``distill`` entries of methods by name.
 
     Args:
-        methods: ``'rcka'``, or ``'rcka:0.5'`` for half of its usual weight, or ``'rcka@big'`` for
-            one of several teachers; the entry is called ``rcka_big`` then.
+        methods: ``'rcka'``, ``'rcka:0.5'`` for half the usual weight, or ``'rcka@big'`` for one of several
+            teachers, which names the entry ``rcka_big``.
 
     Raises:
-        ValueError: An unknown method, one named twice, or a factor that is no number > 0.
+        ValueError: A method is unknown or named twice, or a factor is not a number > 0.
     """
     if not isinstance(methods, (tuple, list)) or not methods:
         raise value_error('methods', 'a list of at least one method', repr(methods), f'Known: {", ".join(METHODS)}.')
@@ -119,19 +119,19 @@ def distill_config(
     teacher_ckpt: str | Mapping[str, str],
     methods: Sequence[str] = ('rcka',),
 ) -> Config:
-    """Makes a config distill into its own model; changes and returns it.
+    """Makes a config distill into its own model; changes it in place and returns it.
 
-    The names of the student's classes, as of its training data, are written into the config, so that a teacher of
-    other classes is mapped by name.
+    It also writes the class names of the training data into the config, so that a teacher with other classes is
+    mapped by name.
 
     Args:
-        cfg: Of a detector; its model becomes the student.
-        teacher: Config path or ``pkg::config`` of the teacher, or several by name.
-        teacher_ckpt: Path or URL of its weights, or several by name.
+        cfg: Config of a detector; its model becomes the student.
+        teacher: Config path or ``pkg::config`` of the teacher, or a dict of several by name.
+        teacher_ckpt: Path or URL of its weights, or a dict by name.
         methods: See :func:`distill_entries`.
 
     Raises:
-        TypeError: The teacher is no path.
+        TypeError: A teacher is not a path.
         ValueError: The config distills already, or has no model.
     """
     from mmengine.config import Config
@@ -165,7 +165,7 @@ def distill_config(
 
 
 def _path(teacher: Any) -> str:
-    """A teacher's config, found from any folder."""
+    """A teacher's config, as a path that works from any folder."""
     if not teacher:
         raise value_error(
             'teacher', 'a config path or pkg::config', repr(teacher), 'Say --teacher CONFIG --teacher-ckpt WEIGHTS.'
@@ -184,7 +184,7 @@ def _path(teacher: Any) -> str:
 
 
 def _class_names(cfg: Config) -> list[str] | None:
-    """Names of the classes of the training data, or None."""
+    """Class names of the training data, or None."""
     from kd_ext.data.labelled import class_names
 
     return class_names(cfg) if cfg.get('train_dataloader') else None

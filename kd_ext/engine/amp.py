@@ -1,4 +1,4 @@
-"""``--amp`` without a GPU; MMEngine's own AMP wrapper asks for one."""
+"""``--amp`` without a GPU, which MMEngine's own AMP wrapper requires."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
 @functools.cache
 def keep_ops_in_float32() -> None:
-    """Has ``nms`` and ``roi_align`` of mmcv compute in float32: their CPU kernels know no bfloat16."""
+    """Makes ``nms`` and ``roi_align`` of mmcv compute in float32, as their CPU kernels lack bfloat16."""
     # ``import mmcv.ops.nms`` would give the function of that name
     nms = importlib.import_module('mmcv.ops.nms')
     nms.NMSop.apply = staticmethod(_in_float32(nms.NMSop.apply))

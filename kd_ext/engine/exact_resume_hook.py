@@ -1,4 +1,4 @@
-"""A resumed training draws the random numbers that an unbroken one would draw."""
+"""Makes a resumed training draw the same random numbers as an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ STEP, DATA = 0, 1
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Makes random numbers depend on seed, rank and position alone.
+    """Makes random numbers depend on seed, rank and position in the training alone.
 
     MMEngine resumes weights, optimizer and schedules, but no random states, so a resumed training samples other
-    regions and flips other images. With this hook every step, and every epoch's reading of images, starts from a
-    seed of its own, so a resumed training ends with the weights of an unbroken one, bit for bit where the machine
-    computes so. Nothing is added to checkpoints. Random numbers differ from those of a training without the hook.
+    regions and flips other images. With this hook every step, and the reading of images in every epoch, starts
+    from its own seed. A resumed training then ends with the weights of an uninterrupted one, bit for bit if the
+    machine computes deterministically. Checkpoints stay as they are. Random numbers differ from those of a
+    training without the hook.
 
-    Where training is by iteration, MMEngine reads all images of the earlier iterations again. What augmentations
-    and preprocessors keep between images (``CachedMosaic``, the size of ``BatchSyncRandomResize``) is not restored
-    where it is by epoch.
+    Iteration-based training reads the images of earlier iterations again. Epoch-based training does not, so what
+    augmentations and preprocessors keep between images (``CachedMosaic``, the size of ``BatchSyncRandomResize``)
+    is not restored.
 
     Raises:
-        ValueError: ``train_dataloader.persistent_workers`` is set and training is by epoch.
+        ValueError: ``train_dataloader.persistent_workers`` is set in an epoch-based training.
     """
 
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        """Seeds what reads the images of a training by iteration."""
+        """Seeds the reading of images in an iteration-based training."""
         loader = runner.train_dataloader
         self.by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         self._worker_init = getattr(loader, 'worker_init_fn', None)
@@ -52,7 +53,7 @@ class ExactResumeHook(Hook):
             runner.train_loop.dataloader_iterator = _Seeded(runner.train_loop.dataloader_iterator, runner.seed)
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Seeds the reading of an epoch's images, here and in workers."""
+        """Seeds the reading of an epoch's images, in this process and in its data workers."""
         if not self.by_epoch:
             return
         place = runner.seed, DATA, runner.epoch
@@ -60,12 +61,11 @@ class ExactResumeHook(Hook):
         runner.train_dataloader.worker_init_fn = _WorkerSeed(place, self._worker_init)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seeds the step."""
         seed_all(runner.seed, STEP, runner.iter)
 
 
 def seed_all(*place: int) -> None:
-    """Seeds Python, numpy and torch for a place in a training and this rank."""
+    """Seeds Python, numpy and torch from a position in the training and the rank."""
     drawn = np.random.SeedSequence([*place, get_rank()]).generate_state(1)
     seed = int(drawn[0])
     random.seed(seed)
@@ -82,11 +82,11 @@ class _WorkerSeed:
     def __call__(self, worker_id: int) -> None:
         if self.before is not None:
             self.before(worker_id)
-        seed_all(*self.place, worker_id)  # a worker has no rank
+        seed_all(*self.place, worker_id)  # place has the rank, which a worker may not know
 
 
 class _Seeded:
-    """Seeds before each batch, also before those that MMEngine skips on resuming."""
+    """Seeds before each batch, including those that MMEngine skips on resuming."""
 
     def __init__(self, iterator: Iterator[Any], seed: int) -> None:
         self.iterator, self.seed, self.count = iterator, seed, 0

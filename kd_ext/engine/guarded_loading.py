@@ -1,9 +1,9 @@
-"""Checkpoints are read without running code from them, on every supported torch and from URLs as well.
+"""Reads checkpoints without running code from them, on every supported torch and from URLs too.
 
-The names ``torchvision://resnet18`` work without torchvision: see :func:`torchvision_urls`.
+torch >= 2.6 refuses files that could run code, but MMEngine reads URLs through ``torch.hub``, which does not.
+Older torch reads everything. ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`` turns the check off.
 
-torch >= 2.6 refuses by default a file that could run code, but MMEngine reads URLs through ``torch.hub``, which
-asks for no such check. Older torch reads everything. ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`` turns the check off.
+:func:`torchvision_urls` makes names like ``torchvision://resnet18`` work without torchvision.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kd_ext.patches.checkpoints import REFUSES, trusted_types
 
 
 def install() -> None:
-    """Has MMEngine read local files and downloads by :func:`read`, and do without torchvision."""
+    """Makes MMEngine load local files and downloads with :func:`read`, and work without torchvision."""
     checkpoint.load_url = load_url
     if not hasattr(checkpoint.get_torchvision_models, '__wrapped__'):
         checkpoint.get_torchvision_models = torchvision_urls(checkpoint.get_torchvision_models)
@@ -34,15 +34,15 @@ def install() -> None:
 
 
 def read(path: str | os.PathLike, map_location: Any = None, mmap: bool = False) -> Any:
-    """``torch.load`` that lets a file name only what checkpoints of MMEngine hold.
+    """``torch.load`` that accepts only the types in MMEngine's checkpoints.
 
     Args:
         path: A local file.
         map_location: As in ``torch.load``.
-        mmap: Leave the tensors on the disk, where this torch can.
+        mmap: Leave the tensors on the disk, if this torch can.
 
     Raises:
-        pickle.UnpicklingError: The file names something else.
+        pickle.UnpicklingError: The file names another type.
     """
     if REFUSES:
         return torch.load(path, map_location, mmap=mmap)
@@ -51,7 +51,7 @@ def read(path: str | os.PathLike, map_location: Any = None, mmap: bool = False) 
 
 
 def load_url(url: str, model_dir: str | None = None, map_location: Any = None, progress: bool = True) -> Any:
-    """``torch.hub.load_state_dict_from_url`` by way of :func:`read`."""
+    """``torch.hub.load_state_dict_from_url`` that loads with :func:`read`."""
     folder = model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints')
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, os.path.basename(urlparse(url).path))
@@ -61,11 +61,11 @@ def load_url(url: str, model_dir: str | None = None, map_location: Any = None, p
 
 
 def torchvision_urls(original: Callable[[], dict[str, str]]) -> Callable[[], dict[str, str]]:
-    """Has MMEngine find ``torchvision://resnet18`` where torchvision is not installed, or does not fit its torch.
+    """Makes MMEngine find ``torchvision://resnet18`` if torchvision is missing or built for another torch.
 
-    MMEngine has a list of its own for such names, and uses it whatever torchvision is installed; it asks torchvision
-    only for further names, ``resnet50.imagenet1k_v2``. Without torchvision the list is used alone, and a name that
-    is not in it ends in a message that says what to install.
+    MMEngine has its own list of such names and asks torchvision only for others, such as
+    ``resnet50.imagenet1k_v2``. Without torchvision only the list is used; for a name that is not in it, the
+    message says what to install.
     """
 
     @functools.wraps(original)
@@ -99,7 +99,7 @@ def _load_from_local(filename: str, map_location: Any = None) -> Any:
 
 
 def _checked_pickle() -> Any:
-    """A stand-in for the module ``pickle`` that ``torch.load`` takes."""
+    """A replacement for the ``pickle`` module that ``torch.load`` accepts."""
     from torch._weights_only_unpickler import _get_allowed_globals
 
     allowed = dict(_get_allowed_globals())

@@ -1,8 +1,7 @@
-"""How a run that distills saves, reads and scores, beyond what MMEngine does.
+"""Changes to how a run saves, reads and scores, beyond MMEngine's own behaviour.
 
-:class:`DetectionDistill` calls :func:`apply` when it is built, and so do all tools of kd_ext, for plain detectors
-as well. A plain detector in another program gets the same from ``custom_hooks=[dict(type='kd_ext.SafeRunHook')]``.
-``import kd_ext`` alone changes none of this.
+:class:`DetectionDistill` and all tools of kd_ext call :func:`apply`. A plain detector in another program gets the
+same from ``custom_hooks=[dict(type='kd_ext.SafeRunHook')]``. ``import kd_ext`` alone changes nothing of this.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from kd_ext.registry import HOOKS
 
 
 def apply() -> None:
-    """Applies all policies to this process; calling it again changes nothing."""
+    """Applies all policies to this process; further calls change nothing."""
     whole_checkpoints.install()
     guarded_loading.install()
     change_when_imported('mmcv.transforms.loading', name_images)
@@ -34,16 +33,16 @@ def apply() -> None:
 
 @HOOKS.register_module()
 class SafeRunHook(Hook):
-    """Calls :func:`apply` when the runner is built: for plain detectors in other programs than the tools here."""
+    """Calls :func:`apply` when the runner is built, for plain detectors outside the tools of kd_ext."""
 
     def __init__(self) -> None:
         apply()
 
 
 def name_images(module: ModuleType) -> None:
-    """Has ``LoadImageFromFile`` name the image that it cannot read.
+    """Makes ``LoadImageFromFile`` name the image that it cannot read.
 
-    OpenCV's error for an empty file, say, comes without a name, from a process that has a thousand files to read.
+    OpenCV's error for an empty file, for example, does not say which of thousands of files it was.
     """
     kind = module.LoadImageFromFile
     original = kind.transform
@@ -68,20 +67,20 @@ def name_images(module: ModuleType) -> None:
 
 
 def count_in_threads(module: ModuleType) -> None:
-    """Has mmdet's ``eval_map`` count VOC matches in threads instead of forked processes.
+    """Makes mmdet's ``eval_map`` count VOC matches in threads instead of forked processes.
 
-    A forked child inherits the locks of OpenMP and of the allocator as they are, but not the threads that would
-    release them, and may wait forever: a validation after a training on a CPU hung that way. Threads give the same
-    numbers, on data that need not be copied.
+    A forked child inherits locked mutexes of OpenMP and of the allocator, but not the threads that would unlock
+    them, and may hang. Validations after training on a CPU did. Threads give the same numbers without copying
+    data.
     """
     module.Pool = ThreadPool  # type: ignore[attr-defined]  # a name that the module imports
 
 
 def name_missing_extras() -> None:
-    """Has MMEngine say what to install before it looks for ``mmseg::...`` without mmsegmentation.
+    """Makes MMEngine say what to install if ``mmseg::...`` is named without mmsegmentation.
 
-    Its own text for a ``_base_`` names no version, and its hub calls pip for a missing package, which would bring
-    mmsegmentation without what it imports.
+    Its message for a ``_base_`` names no version, and its hub calls pip, which would install mmsegmentation
+    without some packages that it imports.
     """
 
     def checked(original: Callable) -> Callable:

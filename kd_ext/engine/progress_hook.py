@@ -13,13 +13,13 @@ from kd_ext.registry import HOOKS
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Shows iterations, loss and remaining time of a training, on stderr.
+    """Shows iterations, loss and remaining time of a training on stderr.
 
-    On a terminal it is a bar, elsewhere a line every ``interval`` seconds.
+    On a terminal it shows a bar, otherwise it prints a line every ``interval`` seconds.
 
     Args:
-        title: Put before the bar.
-        interval: Seconds between lines where there is no terminal.
+        title: Text before the bar.
+        interval: Seconds between lines without a terminal.
     """
 
     priority = 'VERY_LOW'
@@ -28,14 +28,14 @@ class ProgressHook(Hook):
         self.title, self.interval = title, interval
 
     def before_train(self, runner: Runner) -> None:
-        """Starts the bar where training starts or resumes."""
+        """Starts the bar at the iteration where training starts or resumes."""
         self._bar = ProgressBar(self.title, runner.max_iters, runner.iter, interval=self.interval)
         self._bar.start()
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        """Moves the bar, or prints a line when it is time for one."""
+        """Moves the bar, or prints a line when one is due."""
         self._bar.show(runner.iter + 1, f'loss {float((outputs or {})["loss"]):.3f}')
 
     def after_train(self, runner: Runner) -> None:

@@ -1,4 +1,4 @@
-"""The trained student as a file that stock programs read, in processes that never import kd_ext."""
+"""Saves the trained student as a file that programs without kd_ext can read."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ INFERENCERS = dict(mmdet='DetInferencer', mmseg='MMSegInferencer')
 
 @HOOKS.register_module()
 class PublishStudentHook(Hook):
-    """Writes the student beside the last and the best checkpoints when a training ends.
+    """Writes the student beside the last and the best checkpoints at the end of a training.
 
-    On torch >= 2.6 stock programs refuse MMEngine's checkpoints, because of the log in them. ``student_<checkpoint>``
-    holds the weights, the classes and the plain detector's config, and nothing else: ``DetInferencer(weights=...)``
-    and mmdet's ``tools/test.py`` read it. The plain config is also in ``student.py``, from the training's start on.
-    ``tools/train.py`` adds this hook to every training that distills.
+    On torch >= 2.6, stock programs refuse MMEngine's checkpoints because of the log in them.
+    ``student_<checkpoint>`` holds only the weights, the classes and the plain detector's config, so
+    ``DetInferencer(weights=...)`` and mmdet's ``tools/test.py`` can read it. ``student.py`` holds the plain config
+    from the start of the training on. ``tools/train.py`` adds this hook to every training that distills.
     """
 
     priority = 'LOWEST'
@@ -43,7 +43,7 @@ class PublishStudentHook(Hook):
             write_text(os.path.join(runner.work_dir, CONFIG), text)
 
     def after_train(self, runner: Runner) -> None:
-        """Writes the files; their names and a command to use one are the last lines of the log."""
+        """Writes the files, and logs their names and a command that uses one."""
         if not is_main_process():
             return
         text = plain_config(runner.cfg)
@@ -72,7 +72,7 @@ def publish(path: str, config: str = '') -> str:
     """
     checkpoint = read(path, 'cpu')
     state = OrderedDict(checkpoint['state_dict'])
-    # the versions of modules stay; the state of the distiller, which lies beside them, goes
+    # _metadata keeps module versions and loses the distiller's state
     versions = getattr(checkpoint['state_dict'], '_metadata', {})
     state._metadata = OrderedDict(  # type: ignore[attr-defined]  # as torch does
         (name, {'version': one['version']}) for name, one in versions.items() if 'version' in one
@@ -85,7 +85,7 @@ def publish(path: str, config: str = '') -> str:
 
 
 def plain_config(cfg: Config) -> str:
-    """Text of the plain student's config, which imports nothing of kd_ext; empty where it was given as a module."""
+    """Text of the plain student's config without kd_ext; empty if the student was given as a module."""
     model = cfg.get('model')
     if not isinstance(model, dict) or isinstance(model.get('student'), torch.nn.Module):
         return ''
@@ -110,7 +110,7 @@ def _saved(runner: Runner) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """The same in types that ``weights_only`` lets through."""
+    """Converts to types that ``weights_only`` accepts."""
     if isinstance(value, dict):
         return {key: _plain(one) for key, one in value.items()}
     if isinstance(value, (tuple, list, set)):

@@ -1,9 +1,9 @@
 """Checkpoints that survive a kill or a full disk.
 
-MMEngine 0.10 writes a checkpoint in place, so that a job killed meanwhile leaves half a file under the name that
-resuming looks for. And it removes the files that ``max_keep_ckpts`` and ``save_best`` no longer keep before it
-writes the next one, so that a full disk may leave none. With :func:`install` a file is written beside its place
-and moved there, and old files are removed after the new one is there: the disk has to hold one checkpoint more.
+MMEngine 0.10 writes a checkpoint in place, so a job killed meanwhile leaves half a file under the name that
+resuming looks for. It also removes the files that ``max_keep_ckpts`` and ``save_best`` no longer keep before it
+writes the next one, so a full disk may leave none. With :func:`install` a checkpoint is written under another name
+and then moved, and old files are removed afterwards. The disk has to hold one more checkpoint.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kd_ext.engine.whole_files import replacing
 
 
 def install() -> None:
-    """Changes MMEngine's local files and its CheckpointHook, once."""
+    """Patches MMEngine's local file backend and its CheckpointHook; further calls change nothing."""
     if hasattr(LocalBackend.put, '__wrapped__'):
         return
     LocalBackend.put = _put_whole(LocalBackend.put)
@@ -67,7 +67,7 @@ def _removing_last(save: Callable) -> Callable:
 
 
 class _RemoveLater:
-    """A file backend that notes what it is told to remove, and removes nothing."""
+    """A file backend that collects the files to remove instead of removing them."""
 
     def __init__(self, backend: Any) -> None:
         self._backend, self.removals = backend, []  # type: Any, list[tuple[Callable, str]]

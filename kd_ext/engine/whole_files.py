@@ -1,4 +1,4 @@
-"""Files that are written as a whole or not at all; every tool writes its results through here."""
+"""Writes files atomically; all tools write their results with it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from kd_ext.errors import expected, value_error
 
 
 def check_place(path: str | os.PathLike, name: str | None = None) -> str:
-    """Looks whether a file may be written at ``path``: where there is none, or a regular one.
+    """Checks that ``path`` is free or a regular file; links are followed.
 
     Args:
-        path: What is looked at is the end of its links.
-        name: Of the setting, for the message.
+        path: The file to write.
+        name: The setting, for the message.
 
     Returns:
         ``path`` without links.
 
     Raises:
-        ValueError: There is a folder, a device or a pipe.
+        ValueError: ``path`` is a folder, a device or a pipe.
     """
     place = os.path.realpath(path)
     if os.path.exists(place) and not os.path.isfile(place):
@@ -38,18 +38,18 @@ def check_place(path: str | os.PathLike, name: str | None = None) -> str:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """The name to write a file under; afterwards it is synced and moved to ``path``, links followed.
+    """Gives a name to write a file under; afterwards syncs the file and moves it to ``path``, links followed.
 
     Raises:
         ValueError: See :func:`check_place`.
-        OSError: It could not be written; what was at ``path`` is still there.
+        OSError: The file could not be written; ``path`` is unchanged.
     """
     path = check_place(path)
     part = Path(f'{path}.part')
     try:
         yield part
         with open(part, 'rb') as file:
-            os.fsync(file.fileno())  # the name must not arrive first
+            os.fsync(file.fileno())  # or the new name may reach the disk before the content
         os.replace(part, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -67,6 +67,6 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Replaces a text file by way of :func:`replacing`."""
+    """Replaces a text file with :func:`replacing`."""
     with replacing(path) as part:
         part.write_text(text, encoding='utf-8')
