@@ -1,4 +1,4 @@
-"""The algorithm: who runs when, and under which grad mode."""
+"""The algorithm: runs student and teachers in order, with or without gradients."""
 
 from __future__ import annotations
 
@@ -101,21 +101,21 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
         policies.apply()
         if not isinstance(student, BaseModel):
             cfg = model_config(student, 'student')  # type: ignore[arg-type]  # refuses None
-            if data_preprocessor is not None:  # MMEngine's Runner hands on that of the whole config
+            if data_preprocessor is not None:  # from the whole config, by MMEngine's Runner
                 cfg = {'data_preprocessor': data_preprocessor, **cfg}
             student = build_detector(cfg, 'student')
         detector: Any = student
-        # the student of a seed is the same with and without distillation
+        # the same seed gives the same student with and without distillation
         with torch.random.fork_rng(devices=[]):
             check_apart(student, teacher)
             teachers = build_teachers(teacher, teacher_ckpt, allow_teacher_mismatch)
             distiller = Distiller(distill, detector, teachers, map_classes(classes, teachers))
         super().__init__(student, None, init_cfg, module_inplace=True)
         self.distiller = distiller
-        # not registered: no parameter, state, mode or copy of ours
+        # not registered: stays outside our parameters, state, modes and copies
         self.__dict__['teachers'] = teachers
         self.adapters = {name: InputAdapter(student, model) for name, model in teachers.items()}
-        # class means belong to these
+        # of the teachers that class means come from
         self.teacher_digests = {
             name: teacher_digest(model) for name, model in teachers.items() if distiller.class_means
         }
@@ -128,7 +128,7 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
 
     @property
     def teacher(self) -> BaseModel:
-        """The frozen detector; of several the first, see ``teachers``."""
+        """The frozen detector; of several, the first. See ``teachers``."""
         return next(iter(self.teachers.values()))
 
     def __getattr__(self, name: str) -> Any:
@@ -142,7 +142,7 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             return getattr(self.architecture, name)
 
     def train(self, mode: bool = True) -> DetectionDistill:
-        """As of every module; a training loop calls it, which also gives the shares their window in the log."""
+        """As for any module; the training loop calls it, so it also sets how shares are logged."""
         if mode:
             average_shares(calling_runner())
         return super().train(mode)
@@ -179,22 +179,22 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
     def _run_teachers(
         self, passes: dict[str, TeacherPass], inputs: Tensor, samples: list | None, seen_S: Reading | None = None
     ) -> None:
-        """Runs the teachers that go before the student, or with ``seen_S`` those that go after it."""
+        """Runs the teachers that precede the student or, with ``seen_S``, those that follow it."""
         for name, one in passes.items():
             if one.waits == (seen_S is not None):
                 teacher = self.teachers[name]
-                if any(module.training for module in teacher.modules()):  # a hook of the run may have done that
+                if any(module.training for module in teacher.modules()):  # a hook may have switched it
                     teacher.eval()
                 one.run(teacher, self.adapters[name](inputs, samples), samples)
 
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> DetectionDistill:
         for teacher in self.teachers.values():
-            teacher._apply(fn)  # follows to the device
+            teacher._apply(fn)  # to the same device
         return super()._apply(fn, *args, **kwargs)
 
     def __deepcopy__(self, memo: dict) -> DetectionDistill:
         for teacher in self.teachers.values():
-            memo[id(teacher)] = teacher  # copies share them
+            memo[id(teacher)] = teacher  # copies share the teachers
         copied = memo[id(self)] = type(self).__new__(type(self))
         copied.__dict__.update(deepcopy(self.__dict__, memo))
         return copied

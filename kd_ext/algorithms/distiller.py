@@ -1,4 +1,4 @@
-"""From two readings of a batch to a dict of named loss terms."""
+"""Turns the readings of a batch into a dict of named loss terms."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from kd_ext.terms.weighting import Weighting
 class Distiller(nn.Module):
     """Taps, connectors, class means and losses of all entries of ``distill=``.
 
-    Knows nothing of training: it says what to read, and turns what was read into terms. Its state is what resuming
+    It says what to read and turns readings into terms, but knows nothing of training. Its state is what resuming
     needs besides the student.
 
     Args:
         distill: Entries by name.
         student: Probed once, not kept.
         teachers: By name; probed once, not kept.
-        classes: Of the student and each teacher.
+        classes: Maps from the student's classes to each teacher's.
 
     Attributes:
         terms, weightings: By entry.
         taps: By key.
-        teacher_of: Name of the teacher of each entry.
-        matches: What learns from what, for people.
+        teacher_of: Name of each entry's teacher.
+        matches: Table of what learns from what.
         class_means, means_of, online, own, by_class: See :class:`RegionWiring`.
 
     Raises:
-        ValueError: An entry cannot be used, or none is left because the class lists have nothing in common.
+        ValueError: An entry cannot be used, or none is left because the class lists share no class.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Distiller(nn.Module):
         _joined({name: term.zeros() for name, term in terms.items()})
         self.terms: Any = _Entries(terms)
         self.weightings: Any = nn.ModuleDict(weightings)
-        self._unmoved = {*terms}  # entries whose gradient was not looked at yet
+        self._unmoved = {*terms}  # entries whose gradient is still to be checked
         self.matches.notes += [mapped.describe() for mapped in classes.values() if not mapped.same]
         self.matches.added = sum(p.numel() for p in self.parameters())
         print_log(f'matches: what learns from what\n{self.matches}', 'current')
@@ -114,11 +114,11 @@ class Distiller(nn.Module):
 
     @property
     def active(self) -> list[str]:
-        """Names of the entries that act in this step, on every process."""
+        """Entries that act in this step; the same on every process."""
         return [name for name in self.terms if self.weightings[name].on]
 
     def teacher_passes(self) -> dict[str, TeacherPass]:
-        """How far each teacher has to run in this step; without teachers that no tap asks for."""
+        """The passes of this step, for the teachers that a tap reads."""
         keys: dict[str, set[str]] = {}
         for name in self.active:
             if self.terms[name].needs_teacher:
@@ -137,16 +137,16 @@ class Distiller(nn.Module):
         }
 
     def reading(self, model: nn.Module) -> Reading:
-        """Context in which the student's loss is run."""
+        """Context in which the student's loss runs."""
         keys = {self.terms[name].key for name in self.active}
         return Reading({key: tap for key, tap in self.taps.items() if key in keys}, model, 'student')
 
     def forward(self, student: Reading, teachers: dict[str, Reading], task_loss: Tensor) -> dict[str, Tensor]:
         """Weighted terms by log key.
 
-        Where an entry has a schedule or a balance, its ``factor_<name>`` is beside them. Entries that are off are
-        not computed: their zeros stay in the graph of their parameters, and what their losses keep (the means of
-        ``NCKDLoss``) stays as it is, on every process alike.
+        Entries with a schedule or a balance add their ``factor_<name>``. Entries that are off are not computed:
+        their zeros keep their parameters in the graph, and state of their losses (the means of ``NCKDLoss``) stays
+        unchanged, on all processes alike.
 
         Args:
             student: Reading of its pass.
@@ -156,7 +156,7 @@ class Distiller(nn.Module):
         Raises:
             FloatingPointError: A term is not finite.
             RuntimeError: A term cannot move the student.
-            ValueError: Two terms have one log key.
+            ValueError: Two terms have the same log key.
         """
         active = self.active
         if self.training:
@@ -175,10 +175,10 @@ class Distiller(nn.Module):
         )
 
     def _check_gradient(self, terms: dict[str, dict[str, Tensor]], student: Reading) -> None:
-        """At the first step at which a term is not 0: its gradient reaches the student.
+        """Checks, at the first step at which a term is not 0, that its gradient reaches the student.
 
         Raises:
-            RuntimeError: It reaches no parameter of the student, which would learn nothing from the term.
+            RuntimeError: It reaches no parameter of the student, so the student would learn nothing from it.
         """
         for name in sorted(self._unmoved & {*terms}):
             values = terms[name].values()
@@ -200,12 +200,12 @@ class Distiller(nn.Module):
             self._unmoved.discard(name)
 
     def _inputs(self, name: str, student: Reading, teachers: dict[str, Reading]) -> tuple:
-        """What a term compares: two readings, and the class means if any."""
+        """What a term compares: two readings, and class means if it uses any."""
         means = self.means_of.get(name)
         return student, teachers.get(self.teacher_of[name]), None if means is None else self.class_means[means].means
 
     def _update_class_means(self, teachers: dict[str, Reading], active: list[str]) -> None:
-        """Running means take in a batch while a term that uses them acts."""
+        """Adds the batch to the running means that an active term uses."""
         used = {self.means_of.get(name) for name in active}
         for means, (role, key) in sorted(self.online.items()):
             if means not in used:
@@ -217,9 +217,9 @@ class Distiller(nn.Module):
             self.class_means[means].update(regions.embeddings, labels)
 
     def idle(self) -> dict[str, Tensor]:
-        """The same terms at 0, in the graph of every own parameter.
+        """All terms at 0, with every parameter of the distiller in their graph.
 
-        Keeps distributed training free of unused parameters while nothing is distilled.
+        DDP then finds no unused parameters while nothing is distilled.
         """
         return {key: value for name in self.terms for key, value in self._zeros(name).items()}
 
@@ -244,9 +244,9 @@ class Distiller(nn.Module):
 
 
 class _Entries(nn.ModuleDict):
-    """Terms by entry, with numbers for names where optimizer constructors look.
+    """Terms by entry, with numbers as names for optimizer constructors.
 
-    ``custom_keys`` match any part of a name: the connectors of an entry called ``backbone`` are no backbone.
+    ``custom_keys`` match any part of a name; those for ``backbone`` must not match an entry of that name.
     """
 
     def named_children(self) -> Iterator[tuple[str, nn.Module]]:
@@ -261,7 +261,7 @@ def _joined(terms: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
     """The values of all entries in one dict.
 
     Raises:
-        ValueError: Two have one log key: one of them would take the place of the other in the loss.
+        ValueError: Two values have the same log key, so one would replace the other in the loss.
     """
     joined: dict[str, Tensor] = {}
     for name, values in terms.items():

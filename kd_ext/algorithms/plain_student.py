@@ -18,18 +18,18 @@ ENTRY, RUN = 'kd_ext', 'kd_ext_run'
 class PlainStudentMixin(nn.Module):
     """Makes the algorithm look like its student alone: in checkpoints and by the names of its parts.
 
-    ``state_dict`` holds the keys and values that the student alone would save, so every file written from it
-    (epoch, best, last, EMA) loads in stock mmdet. What resuming needs besides (projectors, class means, schedules:
-    the state of ``self.distiller``) goes into the state dict's ``_metadata``, which torch saves, hands to
+    ``state_dict`` has the keys and values of the student alone, so every file written from it (epoch, best, last,
+    EMA) loads in stock mmdet. What else resuming needs (projectors, class means, schedules: the state of
+    ``self.distiller``) goes into ``_metadata`` of the state dict, which torch saves, passes to
     ``_load_from_state_dict`` and otherwise ignores. The teacher is in neither.
 
     ``named_children``, ``named_modules``, ``named_parameters`` and ``named_buffers`` give the student's own names
-    (``backbone.conv1.weight``), and ``distiller.*`` after them. Optimizer constructors and ``custom_keys`` go by
-    these names, so they form the same groups as for the plain student. ``children`` and ``modules`` follow the
-    real tree, in which the student is ``architecture``: by them torch switches modes and moves tensors.
+    (``backbone.conv1.weight``), then ``distiller.*``. Optimizer constructors and ``custom_keys`` use these names,
+    so they form the same groups as for the plain student. ``children`` and ``modules`` follow the real tree, in
+    which the student is ``architecture``; torch uses them to switch modes and move tensors.
 
-    FSDP looks for every parameter under its own name in what ``state_dict`` gives, so it fails at the first
-    checkpoint; it is refused at the first step instead.
+    FSDP looks for every parameter in ``state_dict`` under its real name, so it would fail at the first checkpoint.
+    It is refused at the first step instead.
     """
 
     architecture: Any  # the student
@@ -75,7 +75,7 @@ class PlainStudentMixin(nn.Module):
             yield from self.distiller._named_members(get_members_fn, prefix, recurse, remove_duplicate)
 
     def add_module(self, name: str, module: nn.Module | None) -> None:
-        """Replaces a child under the name that ``named_children`` gives it, as the conversion to SyncBN does."""
+        """Replaces a child by its name in ``named_children``; the conversion to SyncBN needs it."""
         student = self._modules.get('architecture')
         if student is not None and name in student._modules and name not in self._modules:
             student.add_module(name, module)

@@ -1,4 +1,4 @@
-"""What a training takes over from the checkpoint of another, and the runner that both belong to."""
+"""What a training takes over from the checkpoint of another one, and a look-up of its runner."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ REMEDY = (
 
 
 def calling_runner(method: str | None = None) -> Any:
-    """MMEngine's runner that calls, in ``method`` if it is given, or None.
+    """The MMEngine runner that is calling, in ``method`` if given, or None.
 
-    A runner tells its model nothing of itself, and loads alike to resume and to start from weights. So it is found
-    on the stack of calls.
+    A model gets no reference to its runner and cannot tell resuming from loading weights. So the runner is looked
+    up on the call stack.
     """
     frame = sys._getframe(1)
     while frame is not None:
@@ -40,7 +40,7 @@ def calling_runner(method: str | None = None) -> Any:
 
 
 def average_shares(runner: Any) -> None:
-    """Has ``distill.share_*`` logged as means of the window that the losses are means of."""
+    """Makes the logger average ``distill.share_*`` over the same window as the losses."""
     processor: Any = getattr(runner, 'log_processor', None)
     pattern = getattr(processor, 'mean_pattern', None)
     if pattern is not None and SHARES not in pattern.pattern:
@@ -48,7 +48,7 @@ def average_shares(runner: Any) -> None:
 
 
 def describe_run(distiller: Distiller, teachers: dict[str, str]) -> dict[str, dict[str, str]]:
-    """What a checkpoint says of its training: entries, and digests of the teachers that class means belong to."""
+    """A training's description in its checkpoint: its entries, and digests of the class means' teachers."""
     entries = {name: f'{type(term.loss).__name__} at {term.key}' for name, term in distiller.terms.items()}
     return dict(entries=entries, teachers=teachers)
 
@@ -58,17 +58,17 @@ def taken_over(
 ) -> dict[str, Tensor]:
     """The distiller's state after loading.
 
-    Resuming restores all of it. Otherwise class means of a file stay as configured, and running means are taken over
-    from the same teacher alone.
+    Resuming restores all of it. Otherwise class means of a file stay as configured, and running means are taken
+    over only from a training with the same teacher.
 
     Args:
         distiller: As configured.
-        own_run: Of :func:`describe_run`.
-        saved: State in the checkpoint; None in one of a plain student.
-        run: What the checkpoint says of its training; None in an older one.
+        own_run: From :func:`describe_run`.
+        saved: State in the checkpoint; None if it is a plain student's.
+        run: The checkpoint's description; None in an old one.
 
     Raises:
-        ValueError: It is to be resumed, and was trained with other entries.
+        ValueError: The run is to be resumed, but was trained with other entries.
     """
     own = distiller.state_dict()
     resuming = calling_runner('resume') is not None

@@ -1,4 +1,4 @@
-"""One entry of ``distill=``, taken apart, and the loss it names."""
+"""Splits an entry of ``distill=`` into loss and settings, and builds the loss."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ SCOPE = '_scope_'
 
 
 def split_entry(name: str, cfg: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Divides an entry into the config of its loss and the settings of the term.
+    """Splits an entry into the config of its loss and the settings of the term.
 
-    An entry is flat, ``dict(type=, <arguments of the loss>, <settings>)``, or holds its loss in a dict of its own,
-    ``dict(loss=dict(type=, <arguments>), <settings>)``, where an argument may share a name with a setting.
+    An entry is flat, ``dict(type=, <arguments of the loss>, <settings>)``, or holds its loss in a dict,
+    ``dict(loss=dict(type=, <arguments>), <settings>)``. In the second form arguments and settings may share names.
 
     Returns:
         The config of the loss, and the settings.
 
     Raises:
-        ValueError: The name or the entry cannot be used.
+        ValueError: The name or the entry is invalid.
     """
     if (
         not isinstance(name, str)
@@ -73,10 +73,10 @@ def split_entry(name: str, cfg: dict[str, Any]) -> tuple[dict[str, Any], dict[st
 
 
 def build_loss(name: str, cfg: dict[str, Any]) -> tuple[nn.Module, LossTraits]:
-    """Builds a loss of kd_ext, mmrazor or any other registry, and reads what it asks for.
+    """Builds a loss from a registry (kd_ext, mmrazor or any other) and reads what it needs.
 
     Raises:
-        ValueError: Unknown type, unknown argument or no distillation loss.
+        ValueError: The type or an argument is unknown, or the object is not a distillation loss.
     """
     loss = build_module(f'distill.{name}', cfg, _loss_names())
     traits = describe_loss(loss, f'distill.{name}')
@@ -86,11 +86,11 @@ def build_loss(name: str, cfg: dict[str, Any]) -> tuple[nn.Module, LossTraits]:
 
 
 def run_loss(name: str, loss: nn.Module, *features: Any, **named: Any) -> Tensor | dict[str, Tensor]:
-    """Calls a loss on features that it may not be made for.
+    """Calls a loss on features that may not suit it.
 
     Raises:
-        ValueError: The loss failed with an error that is not one of kd_ext's messages, or returned something else
-            than scalars.
+        ValueError: The loss failed with an error that is no message of kd_ext, or returned something else than
+            scalars.
     """
     with naming(f'distill.{name}', f'read where there is what {type(loss).__name__} takes', features):
         value = loss(*features, **named)
@@ -105,10 +105,10 @@ def run_loss(name: str, loss: nn.Module, *features: Any, **named: Any) -> Tensor
 
 
 def set_up(place: str, loss: nn.Module, traits: LossTraits, **facts: Any) -> None:
-    """Calls the loss' ``setup``, if it has one, with the facts that it names.
+    """Calls the ``setup`` of a loss, if it has one, with the facts that it names.
 
     Raises:
-        ValueError: It needs a fact that is not known at this place.
+        ValueError: It needs a fact that is not known here.
     """
     missing = [name for name, needed in traits.setup.items() if needed and name not in facts]
     if missing:

@@ -1,7 +1,7 @@
-"""Which student level learns from which teacher level.
+"""Pairs student levels with teacher levels.
 
-A map's stride is the probe image's side over the map's, rounded to a power of two: padding makes 5 x 5 of one
-detector's coarsest levels and 6 x 6 of another's.
+A map's stride is the side of the probe image over that of the map, rounded to a power of two: padding makes a
+coarsest level 5 x 5 in one detector and 6 x 6 in another.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ def stride_of(shape: Shape) -> int | None:
 def pair_levels(
     name: str, wanted: Any, student: Sequence[Shape], teacher: Sequence[Shape], least: int = 1
 ) -> list[tuple[int, int]]:
-    """Pairs of student and teacher levels.
+    """Pairs student levels with teacher levels.
 
     Args:
         name: Of the term, for messages.
-        wanted: Levels by index, the same on both sides, or pairs of a student and a teacher index. With None they
-            are paired by stride where no two levels of a side share one. Where the strides of a side repeat
-            (dilated stages) or mean nothing, or none agree, as many levels on both sides are paired in order.
+        wanted: Level indices, the same on both sides, or pairs of a student and a teacher index. None pairs levels
+            by stride if no two levels of a side have the same. If strides repeat (dilated stages), are unknown or
+            all differ, two sides with equally many levels are paired in order.
         student, teacher: Shapes seen in the probe.
-        least: How many pairs the loss needs. A loss that needs several relates levels to one another, so it gets no
-            pairs in order whose strides are known to disagree.
+        least: Number of pairs that the loss needs. A loss that needs several relates levels to one another, so
+            levels with known, differing strides are not paired in order.
 
     Returns:
         Student and teacher index of each pair.
 
     Raises:
-        ValueError: No such level, or fewer than ``least`` pairs.
+        ValueError: A level does not exist, or there are fewer than ``least`` pairs.
     """
     if wanted is None:
         pairs = _by_stride_or_order(student, teacher, least)
@@ -103,7 +103,7 @@ def side(key: str, level: int, shape: Shape) -> Side:
 
 
 def unpaired(pairs: list[tuple[int, int]], student: Sequence[Shape], teacher: Sequence[Shape]) -> str:
-    """``student 16; teacher 4, 64``: strides of what has no partner."""
+    """``student 16; teacher 4, 64``: the strides of levels without a partner."""
     texts = []
     for side, (role, shapes) in enumerate(dict(student=student, teacher=teacher).items()):
         used = {pair[side] for pair in pairs}

@@ -20,18 +20,18 @@ from kd_ext.terms.term import Settings, Term
 
 
 class LevelTerm(Term):
-    """Reads pairs of feature maps, connects them and weighs them with a loss.
+    """Compares pairs of feature maps with a loss, through connectors.
 
     Args:
         student, teacher: Shapes seen in the probe.
-        settings: ``levels`` (see :func:`pair_levels`), ``level_weights``, one factor per pair, ``connector``, a
-            projector for every pair in place of the automatic one, which gets ``in_channel`` and ``out_channel``,
-            and ``teacher_connector``, a module for every teacher map.
-        model: The teacher, from which its connectors may be initialised; not kept.
-        others: Terms made before, whose connectors ``connector=<name>`` shares.
+        settings: ``levels``, see :func:`pair_levels`; ``level_weights``, a factor per pair; ``connector``, a
+            projector for every pair instead of the automatic one, built with ``in_channel`` and ``out_channel``;
+            ``teacher_connector``, a module for every teacher map.
+        model: The teacher, for the initialisation of its connectors; not kept.
+        others: Terms made before; ``connector=<name>`` shares the connectors of one.
 
     Raises:
-        ValueError: The loss needs labels, the levels cannot be paired, or a setting does not fit them.
+        ValueError: The loss needs labels, the levels cannot be paired, or a setting does not fit.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class LevelTerm(Term):
         )
         self.shares = connector if isinstance(connector, str) else None
         if self.shares:
-            # parameters of the other entry, registered there alone: an optimizer takes none twice
+            # not registered: the other entry holds these parameters, and an optimizer must not get them twice
             self.__dict__['connectors'] = self._shared(self.shares, others)
         else:
-            # a loss that takes other widths needs none
+            # a loss that compares any widths needs no connectors
             needed = [] if connector is None and self.traits.fits_widths else pairs
             place = f'distill.{name}.connector'
             self.connectors = nn.ModuleList(Connector.between(*pair, connector, place) for pair in needed)
@@ -114,7 +114,7 @@ class LevelTerm(Term):
             yield f'{self.name}: strides without a partner: {left}'
 
     def connected(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Pairs of features to compare, in fp32."""
+        """Pairs of features for the loss, in fp32."""
         pairs = [(student[i], teacher[j]) for i, j in self.pairs]
         with naming(f'distill.{self.name}', 'read where there is what its connectors take', pairs):
             if self.teacher_connectors:
@@ -124,7 +124,7 @@ class LevelTerm(Term):
         return [upcast(pair) for pair in pairs]
 
     def _levels(self, role: str, reading: Reading) -> tuple[Tensor, ...]:
-        """The levels of a reading, as many as the probe saw: the pairs were made for those."""
+        """The levels of a reading; their number must be that of the probe, from which the pairs were made."""
         found, count = reading.levels(self.key), len(self.shapes[role])
         if len(found) != count:
             raise value_error(

@@ -1,4 +1,4 @@
-"""What learns from what: for people, in the log and in tools/check.py."""
+"""A table of which student features learn from which teacher features, for the log and tools/check.py."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ COLUMNS = ('entry', 'student', 'shape', 'stride', 'teacher', 'shape', 'stride', 
 
 
 class Side(NamedTuple):
-    """What one model brings to a match."""
+    """One model's feature in a match."""
 
     where: str  # neck[0], or embedding of dense regions
-    shape: tuple[int, ...]  # of the probed feature, without the axis of images or regions
-    stride: int | None = None  # of a map
+    shape: tuple[int, ...]  # without the axis of images or regions
+    stride: int | None = None  # of maps alone
 
     def __str__(self) -> str:
         stride = '' if self.stride is None else f' stride {self.stride}'
@@ -32,15 +32,15 @@ class Side(NamedTuple):
 
 
 class Match(NamedTuple):
-    """A feature of the student and what it is compared with."""
+    """A student feature and the teacher feature that it is compared with."""
 
     entry: str  # key in distill
     student: Side
     teacher: Side
-    connector: str = ''  # what brings the student's feature to the teacher's, in words
-    parameters: int = 0  # that the connector adds
-    note: str = ''  # what the loss makes of features of this shape
-    of: str = ''  # name of the teacher, where there are several
+    connector: str = ''  # in words
+    parameters: int = 0  # of the connector
+    note: str = ''  # of the loss, see DistillationLoss.note
+    of: str = ''  # the teacher's name, if there are several
 
     def __str__(self) -> str:
         how = f', {self.connector}' if self.connector else ''
@@ -50,7 +50,7 @@ class Match(NamedTuple):
 
 
 class Matches:
-    """All matches of a distillation, and notes on what has none; iterating gives a line each."""
+    """All matches of a distillation, and notes; iterating gives a line each."""
 
     def __init__(self) -> None:
         self.rows: list[Match] = []  # in the order of the entries
@@ -58,7 +58,7 @@ class Matches:
         self.added = 0  # parameters that are used in training alone
 
     def add(self, term: Term, of: str = '') -> None:
-        """Takes the matches and notes of a term; ``of`` is its teacher, where there are several."""
+        """Adds the matches and notes of a term; ``of`` is its teacher if there are several."""
         left = sum(p.numel() for p in term.parameters())
         for item in term.describe():
             if isinstance(item, Match):
@@ -74,13 +74,13 @@ class Matches:
         yield from self.notes
 
     def table(self) -> Table:
-        """The rows as a table of rich, which folds long cells where the terminal is narrow."""
+        """A rich table of the matches, which folds long cells on a narrow terminal."""
         from rich.table import Table
 
         noted = any(row.note for row in self.rows)
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for name in (*COLUMNS, *['loss'] * noted):
-            table.add_column(name, overflow='fold')  # a narrow terminal cuts nothing off
+            table.add_column(name, overflow='fold')  # instead of cutting cells off
         for row in self.rows:
             cells = (*row.student.cells(), *row.teacher.cells(row.of), row.connector or 'none', f'{row.parameters:,}')
             table.add_row(row.entry, *cells, *[row.note] * noted)
@@ -89,13 +89,13 @@ class Matches:
     def __str__(self) -> str:
         from rich.console import Console
 
-        # as wide as it gets: a log wraps nothing
+        # wide enough for any row: a log must not wrap
         page = io.StringIO()
         Console(file=page, width=1000, color_system=None).print(self.table())
         return '\n'.join([*(line.rstrip() for line in page.getvalue().splitlines()), *self.remarks()])
 
     def remarks(self) -> list[str]:
-        """What stands beneath the table: the notes, and what the connectors add."""
+        """Lines beneath the table: the notes, and the total of added parameters."""
         added = f'{self.added:,} added parameters, in training alone'
         if any(row.note for row in self.rows):
             added += f'; shapes and patches of an image of {PROBE_SIZE} x {PROBE_SIZE}, larger images have larger ones'

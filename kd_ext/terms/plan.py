@@ -1,4 +1,4 @@
-"""What the entries of ``distill=`` ask for: losses, settings, teachers, taps and the shapes that taps read."""
+"""Reads what the entries of ``distill=`` ask for: losses, settings, teachers, taps and shapes of the tapped maps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from kd_ext.terms.term import Settings
 
 
 def split_entries(distill: dict[str, dict[str, Any]]) -> tuple[dict[str, dict[str, Any]], dict[str, Settings]]:
-    """Loss configs and settings of the entries, by name; those that use another's connectors come last.
+    """Loss configs and settings of the entries, by name; entries that share another's connectors come last.
 
-    MMEngine sorts the keys of a config that it writes, and sums rounded numbers in the order of their terms.
+    They are sorted, because MMEngine sorts the keys of a config that it dumps, and the order of terms changes the
+    rounding of their sum.
     """
     split = {name: split_entry(name, cfg) for name, cfg in distill.items()}
     names = sorted(split, key=lambda name: (isinstance(split[name][1].get('connector'), str), name))
@@ -24,7 +25,7 @@ def split_entries(distill: dict[str, dict[str, Any]]) -> tuple[dict[str, dict[st
 
 
 def chosen_teacher(name: str, settings: Settings, teachers: Mapping[str, Any]) -> str:
-    """Name of the teacher of an entry."""
+    """The name of an entry's teacher."""
     chosen = settings.teacher
     if chosen is None and len(teachers) == 1:
         return next(iter(teachers))
@@ -37,7 +38,7 @@ def chosen_teacher(name: str, settings: Settings, teachers: Mapping[str, Any]) -
 
 
 def entry_tap(name: str, settings: Settings) -> ModuleTap | RegionTap:
-    """The tap of an entry, whose other settings mean something to it."""
+    """The tap of an entry; refuses settings that another kind of tap has."""
     tap = build_tap(settings.at, settings.stage, settings.levels)
     of_regions = isinstance(tap, RegionTap)
     for setting in OF_MAPS if of_regions else OF_REGIONS:
@@ -48,7 +49,7 @@ def entry_tap(name: str, settings: Settings) -> ModuleTap | RegionTap:
 
 
 def probe_taps(taps: Mapping[str, Any], model: Any, role: str) -> tuple[dict[str, list[torch.Size]], dict[str, int]]:
-    """Every tapped feature map on a blank image: shapes, and the calls of its module, by key."""
+    """Shapes of the tapped maps of a blank image, and how often each module runs, by tap key."""
     taps = {key: tap for key, tap in taps.items() if not tap.of_regions}
     if not taps:
         return {}, {}

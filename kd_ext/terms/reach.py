@@ -1,4 +1,4 @@
-"""Whether a term moves the student, read from the autograd graph of its value."""
+"""Checks whether a term can move the student, by the autograd graph of its value."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 def reaches_student(values: Iterable[Tensor], own: Iterable[nn.Parameter]) -> bool:
     """Whether the gradient of any of these values reaches a leaf other than ``own``.
 
-    The graph is walked and not run: ``torch.autograd.grad`` raises on reentrant checkpoints (``with_cp=True``).
-    The walk does not see the parameters inside such a checkpoint, but its output has a gradient only where its
-    input has one, so what feeds it is found.
+    The graph is walked, not run, because ``torch.autograd.grad`` raises on reentrant checkpoints
+    (``with_cp=True``). The walk does not see parameters inside such a checkpoint. But its output has a gradient
+    only if its input has one, so the walk finds what feeds it.
 
     Args:
         values: Scalars of a term.
-        own: Parameters of connectors and losses, which learn without the student's help.
+        own: Parameters of connectors and losses, which may learn although the student does not.
     """
     known = {id(parameter) for parameter in own}
     nodes = [value.grad_fn for value in values if value.grad_fn is not None]
@@ -35,6 +35,6 @@ def reaches_student(values: Iterable[Tensor], own: Iterable[nn.Parameter]) -> bo
 
 
 def is_compiling() -> bool:
-    """Whether ``torch.compile`` traces this call: there is no graph to walk yet. Old versions of torch do not say."""
+    """Whether ``torch.compile`` traces this call, so that there is no graph yet; False on old torch."""
     ask = getattr(getattr(torch, 'compiler', None), 'is_compiling', None)
     return ask is not None and ask()

@@ -36,13 +36,13 @@ class Heads(NamedTuple):
 
 
 class RegionTerm(Term):
-    """Reads the same regions of both models and weighs them with a loss.
+    """Compares the same regions of both models with a loss.
 
-    ``at`` is ``'embedding'`` or ``'logits'``, ``connector`` a projector in place of the automatic one, and
-    ``classes`` say which logits mean the same.
+    ``at`` is ``'embedding'`` or ``'logits'``, ``connector`` a projector instead of the automatic one. ``classes``
+    map the logits.
 
     Raises:
-        ValueError: The loss compares regions that the teacher cannot read, or logits of another kind.
+        ValueError: The loss compares regions that the teacher cannot read, or logits of different kinds.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class RegionTerm(Term):
         yield self.match
 
     def _pair(self, student: Reading, teacher: Any) -> tuple[Tensor, Tensor | None]:
-        """Features of student and teacher to compare, in fp32."""
+        """Features of student and teacher for the loss, in fp32."""
         preds_S, preds_T = self.read(student)[self.at], None
         if self.needs_teacher:
             preds_T = getattr(teacher.regions(self.key), FIELDS[self.at]).detach()

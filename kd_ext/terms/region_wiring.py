@@ -1,4 +1,4 @@
-"""Wires region taps: heads, common places, class means, terms."""
+"""Creates the terms of region taps with their heads and class means."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ ONLINE = 'online'
 
 
 class RegionWiring:
-    """Makes the terms of region taps, and the class means that they share.
+    """Creates the terms of region taps, and the class means that they share.
 
     Args:
-        student, teachers: Probed where needed, not kept.
-        classes: Of the student and each teacher.
+        student, teachers: Probed if needed, not kept.
+        classes: Maps from the student's classes to each teacher's.
 
     Attributes:
         class_means: By name in the state dict.
-        means_of: Name of the class means of each entry.
-        online: Teacher and key of the tap of running class means, by their name.
-        own: Keys of taps at which a teacher reads regions of its own, by teacher.
-        by_class: Entries for which the classes of both have to agree.
+        means_of: Name of each entry's class means.
+        online: Teacher and tap key of each running mean, by its name.
+        own: Keys of the taps at which a teacher reads its own regions, by teacher.
+        by_class: Entries that need student and teacher to have the same classes.
     """
 
     def __init__(self, student: nn.Module, teachers: dict[str, Any], classes: dict[str, ClassMap]) -> None:
@@ -49,10 +49,10 @@ class RegionWiring:
     def term(
         self, name: str, loss: dict[str, Any], tap: RegionTap, settings: Settings, role: str
     ) -> RegionTerm | None:
-        """The :class:`RegionTerm` of an entry; None where it is by class and the models have no class in common.
+        """The :class:`RegionTerm` of an entry; None if it compares by class and the models share no class.
 
         Raises:
-            ValueError: A head is not supported, class means do not fit, or see :class:`RegionTerm`.
+            ValueError: A head is not supported or class means do not fit; or see :class:`RegionTerm`.
         """
         heads, at, classes = self._pair(tap, role), settings.at, self.classes[role]
         built, traits = build_loss(name, loss)
@@ -96,7 +96,7 @@ class RegionWiring:
         return f'{role}_{name}' if len(self.teachers) > 1 else name
 
     def _online(self, role: str, key: str, heads: Heads) -> str:
-        """Name of the running means at a tap."""
+        """Creates the running means of a tap, unless they exist, and returns their name."""
         means = self._name(role, key)
         if means not in self.class_means:
             self.class_means[means] = OnlineClassMeans(heads.student.num_labels, heads.width('embedding'))
@@ -106,7 +106,7 @@ class RegionWiring:
         return means
 
     def _stored(self, role: str, name: str, source: Any, heads: Heads, allowed: bool) -> str:
-        """Name of the means of a file."""
+        """Loads the means of a file, unless they are loaded, and returns their name."""
         loaded = load_class_means(source)
         loaded.check_teacher(self.teachers[role], source, allowed, f'distill.{name}')
         if (role, source) not in self._files:
@@ -124,7 +124,7 @@ class RegionWiring:
         return self._files[role, source]
 
     def _check_classes(self, name: str, loss: nn.Module, traits: LossTraits, heads: Heads, means: str) -> None:
-        """That there are as many classes as the loss compares: with fewer it would be 0 for the whole training."""
+        """Checks that the loss has enough classes to compare; with fewer it would stay 0."""
         count, background = heads.student.num_classes, heads.student.background
         if means not in self.online:
             known = self.class_means[means].means.abs().sum(1) > 0

@@ -32,24 +32,23 @@ DECAYS = ('linear', 'cosine', 'step')
 class Schedule:
     """The factor of an entry of ``distill``.
 
-    t is the runner's iteration, or with ``by_epoch`` iterations divided by those of an epoch, so that a warm-up of
-    one epoch rises within it. The runner writes it before each step: it is the same on every process, what a
-    resumed runner had, and not moved by passes outside the training. Where nothing trains, no iteration is known
-    and the factor is 1.
+    t is the runner's iteration or, with ``by_epoch``, iterations divided by those of an epoch, so that a warm-up
+    of one epoch rises within it. The runner writes the iteration before each step, so t is the same on all
+    processes, survives resuming, and ignores passes outside the training. Outside a training the factor is 1.
 
     Args:
         name: Of the entry, for messages.
-        begin: The term is off before.
-        warmup: Time from factor 0 to factor 1.
+        begin: Time before which the term is off.
+        warmup: Time in which the factor rises from 0 to 1.
         decay: ``'linear'``, ``'cosine'`` or ``'step'``, after the warm-up.
-        end: Where a line or a cosine reaches ``final``; otherwise the term is off from there.
+        end: Time at which a line or a cosine reaches ``final``; with other decays the term is off from then on.
         final: Factor after a line or a cosine, in [0, 1].
-        milestones: Times at which ``'step'`` changes the factor, rising.
+        milestones: Increasing times at which ``'step'`` changes the factor.
         factors: The factor from each milestone on, >= 0.
-        by_epoch: Whether times are epochs, fractions allowed, or iterations.
+        by_epoch: Whether times are epochs, fractions included, or iterations.
 
     Raises:
-        ValueError: A time or a factor is out of its range.
+        ValueError: A time or a factor is out of range.
     """
 
     def __init__(
@@ -88,7 +87,7 @@ class Schedule:
 
     @classmethod
     def of(cls, name: str, cfg: dict[str, Any] | None) -> Schedule:
-        """From ``schedule=`` of an entry, a dict or None."""
+        """Builds the schedule of ``schedule=``, a dict or None."""
         if cfg is not None and not isinstance(cfg, dict):
             raise value_error(f'distill.{name}.schedule', f'a dict of {", ".join(KEYS)}', repr(cfg))
         for key in cfg or {}:

@@ -1,4 +1,4 @@
-"""What terms on feature maps and terms on regions have in common."""
+"""Base class of the terms on feature maps and on regions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kd_ext.terms.match_table import Match
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of an entry of ``distill``, beside those of its loss; see ``kd_ext.DetectionDistill``."""
+    """The settings of an entry of ``distill`` without those of its loss; see ``kd_ext.DetectionDistill``."""
 
     at: str
     teacher: str | None = None
@@ -33,9 +33,9 @@ class Settings:
 
 
 class Term(nn.Module):
-    """Reads features of both models, connects them and weighs them with a loss."""
+    """Compares features of both models with a loss, through connectors."""
 
-    needs_teacher = True  # whether its tap has to read the teacher
+    needs_teacher = True  # whether its tap reads the teacher
 
     def __init__(self, name: str, key: str, loss: nn.Module, traits: LossTraits) -> None:
         super().__init__()
@@ -47,19 +47,21 @@ class Term(nn.Module):
         return value_error(f'distill.{self.name}{setting}', rule, value, remedy)
 
     def describe(self) -> Iterator[Match | str]:
-        """What is compared with what, and notes for people."""
+        """The matches and notes of this term, for the table of matches."""
         raise NotImplementedError
 
     def forward(self, student: Reading, teacher: Any, class_means: Tensor | None = None) -> dict[str, Tensor]:
-        """Loss terms by log key, from the readings of both passes."""
+        """Loss values by log key, from the readings of both passes."""
         raise NotImplementedError
 
     def read(self, student: Reading) -> dict[str, Tensor]:
-        """The student's features that this term reads, by a name for messages."""
+        """The student's features that this term reads, named for messages."""
         raise NotImplementedError
 
     def parts(self, student: Reading, teacher: Any, class_means: Tensor | None) -> Iterator[tuple[str, Tensor]]:
-        """All that goes into the value, first things first, with a text in which ``{}`` is how much of it is bad."""
+        """The tensors that the value depends on, from input to loss, each with a text; ``{}`` stands for its bad
+        values.
+        """
         raise NotImplementedError
 
     def run(self, *features: Any, **facts: Any) -> Any:
@@ -69,25 +71,25 @@ class Term(nn.Module):
             return run_loss(self.name, self.loss, *features, **facts)
 
     def named(self, value: Tensor | dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the loss returns, a tensor or a dict of them, by log key."""
+        """Log keys for what the loss returns, a scalar or a dict of scalars."""
         if isinstance(value, dict):
             return {f'loss_{self.name}_{key}': item for key, item in value.items()}
         return {f'loss_{self.name}': value}
 
     def zeros(self) -> dict[str, Tensor]:
-        """The terms while this one is off: 0, in the graph of its parameters.
+        """Zeros to log while the term is off, with its parameters in their graph.
 
-        A loss that returns several declares their names in ``parts``.
+        A loss that returns a dict declares its keys in ``parts``.
         """
         zero = sum((p.sum() for p in self.parameters()), torch.zeros(())) * 0
         return self.named(dict.fromkeys(self.traits.parts, zero) or zero)
 
     def without_gradient(self, student: Reading) -> list[str]:
-        """What this term reads of the student that has no gradient."""
+        """Names of the student's features that have no gradient."""
         return [name for name, feature in self.read(student).items() if not feature.requires_grad]
 
     def fault(self, student: Reading, teacher: Any, class_means: Tensor | None = None) -> str | None:
-        """Where this term stops being finite, in words, or None."""
+        """The first part of this term that is not finite, in words, or None."""
         for text, value in self.parts(student, teacher, class_means):
             bad = int((~torch.isfinite(value)).sum())
             if bad:

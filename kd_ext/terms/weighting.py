@@ -1,10 +1,10 @@
-r"""The weight of an entry while it trains: its schedule and its balance.
+r"""The weight of an entry during training: its schedule times its balance.
 
 .. math::
     L' = f(t) \cdot c \cdot L,\quad
     c = b \cdot \frac{\overline{L_{task}}}{\overline{|\sum L|}}
 
-f is the schedule's factor, b the share of the task loss that ``balance=`` asks for, and bars are running means
+f is the factor of the schedule and b the share of the task loss that ``balance=`` asks for. Bars are running means
 over steps and processes. c is detached.
 """
 
@@ -25,14 +25,14 @@ MOMENTUM = 0.1
 
 
 class Weighting(nn.Module):
-    """Multiplies the terms of an entry by one common factor.
+    """Multiplies the values of an entry by one factor.
 
-    The running means are plain averages over the first ``1 / MOMENTUM`` steps, then exponential ones, the current
-    step included. They are buffers of the distiller's state, so a resumed run goes on with them, and are equal on
-    all processes: in a training step each has to call this. Steps at which the term is 0 on all processes (nothing
-    to compare) or a value is not finite (AMP skips such a step too) are not counted. A sum below ``EPS`` counts as
-    ``EPS``: a term that is learned down to rounding errors is not blown up. A term that falls within fewer than
-    ``1 / MOMENTUM`` steps stays under its share until the means follow.
+    The running means are plain averages over the first ``1 / MOMENTUM`` steps and exponential ones after that, the
+    current step included. They are buffers, so a resumed run continues them, and they are equal on all processes:
+    each has to call this in every training step. A step does not count if the term is 0 on all processes (nothing
+    to compare) or a value is not finite (AMP skips it too). A sum below ``EPS`` counts as ``EPS``, so a term
+    learnt down to rounding errors is not blown up. A term that falls faster than in ``1 / MOMENTUM`` steps stays
+    below its share until the means follow.
 
     Args:
         name: Of the entry.
@@ -40,7 +40,7 @@ class Weighting(nn.Module):
         balance: Share of the task loss, in (0, 10).
 
     Raises:
-        ValueError: A setting is not known or out of its range.
+        ValueError: A setting is unknown or out of range.
     """
 
     means: Tensor
@@ -65,14 +65,14 @@ class Weighting(nn.Module):
 
     @property
     def on(self) -> bool:
-        """Whether the term acts in the step that runs now."""
+        """Whether the term acts in the current step."""
         return self.schedule.factor() > 0
 
     def forward(self, terms: dict[str, Tensor], task_loss: Tensor) -> dict[str, Tensor]:
-        """Weighted terms, and ``factor_<name>`` where it is not always 1.
+        """Weighted values, and ``factor_<name>`` unless the factor is always 1.
 
         Args:
-            terms: Of the entry, by log key.
+            terms: Values of the entry, by log key.
             task_loss: Of the student, a scalar.
         """
         if not self.shown:
@@ -84,7 +84,7 @@ class Weighting(nn.Module):
         return {**{key: value * factor for key, value in terms.items()}, f'factor_{self.name}': factor}
 
     def idle(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The same keys for terms that are off."""
+        """The same keys for values that are off."""
         if not self.shown:
             return terms
         zero = torch.zeros_like(next(iter(terms.values())))
@@ -92,7 +92,7 @@ class Weighting(nn.Module):
 
     @torch.no_grad()
     def _balanced(self, task_loss: Tensor, total: Tensor) -> Tensor:
-        """c, after this step; 0 until the term has been seen."""
+        """c after this step; 0 until the term was seen."""
         if self.training:
             pair = torch.stack([upcast(task_loss.detach()), total.abs()])
             all_reduce(pair, 'mean')
