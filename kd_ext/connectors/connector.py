@@ -1,4 +1,4 @@
-"""Brings a student feature to the teacher's width and size."""
+"""Maps a student feature to the teacher's width and size."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from kd_ext.registry import MODELS
 
 @MODELS.register_module()
 class Connector(nn.Module):
-    """A 1x1 projector where widths differ, a bilinear resize where sizes do.
+    """A 1x1 projector if widths differ, and a bilinear resize if sizes do.
 
-    Widths are known when the model is built, sizes change from batch to batch; where nothing differs the feature
-    passes through untouched.
+    Widths are known when the model is built; sizes change from batch to batch. If nothing differs, the feature
+    passes through unchanged.
 
     Args:
-        projector: Applied first.
+        projector: Applied before the resize.
     """
 
     def __init__(self, projector: nn.Module | None = None) -> None:
@@ -32,16 +32,16 @@ class Connector(nn.Module):
     def between(
         cls, student: Sequence[int], teacher: Sequence[int], projector: Any = None, place: str = 'connector'
     ) -> Connector:
-        """The connector that two shapes (B, C, H, W), (N, D) or (B, N, D) need.
+        """The connector between two shapes (B, C, H, W), (N, D) or (B, N, D).
 
         Args:
             student, teacher: The shapes.
-            projector: Config used whatever the widths, in place of the automatic 1x1 convolution or linear layer;
-                gets ``in_channel`` and ``out_channel``, as mmrazor's connectors do.
-            place: Of the projector's config, for messages.
+            projector: Config of a projector, used for any widths instead of the automatic 1x1 convolution or
+                linear layer. It gets ``in_channel`` and ``out_channel``, as mmrazor's connectors do.
+            place: The config's place, for messages.
 
         Raises:
-            ValueError: The shapes have other numbers of axes, or the projector cannot be built.
+            ValueError: The shapes have different numbers of axes, or the projector cannot be built.
         """
         if len(student) != len(teacher) or len(student) not in (2, 3, 4):
             found, rule = f'{tuple(student)} and {tuple(teacher)}', 'of 2, 3 or 4 axes, as many in student and teacher'
@@ -55,14 +55,14 @@ class Connector(nn.Module):
         return cls(nn.Conv2d(*widths, 1) if len(student) == 4 else nn.Linear(*widths))
 
     def describe(self, student: Sequence[int], teacher: Sequence[int]) -> tuple[str, int]:
-        """What happens between the two shapes, in words, and the number of parameters for it."""
+        """The connector between two shapes in words, and its number of parameters."""
         words = [] if self.projector is None else [type(self.projector).__name__]
         if len(student) == 4 and student[2:] != teacher[2:]:
             words.append('resized')
         return ', '.join(words), sum(p.numel() for p in self.parameters())
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The student's feature in the teacher's shape, where needed."""
+        """Projects and resizes the student's feature to the teacher's shape, as far as needed."""
         if self.projector is not None:
             student = self.projector(student)
         if student.dim() == 4 and student.shape[2:] != teacher.shape[2:]:
@@ -72,13 +72,13 @@ class Connector(nn.Module):
 
 @MODELS.register_module()
 class ConvBNConnector(nn.Sequential):
-    """A 1x1 convolution and a norm, no activation.
+    """A 1x1 convolution and a norm, without activation.
 
     Args:
         in_channel: Width of the student's map.
         out_channel: Width of the teacher's.
-        norm_cfg: Of the norm; by default BN, which uses each process's own images unless the Runner's ``sync_bn``
-            is set.
+        norm_cfg: Config of the norm. The default, BN, uses each process's own images unless the Runner's
+            ``sync_bn`` is set.
     """
 
     def __init__(self, in_channel: int, out_channel: int, norm_cfg: dict[str, Any] | None = None) -> None:

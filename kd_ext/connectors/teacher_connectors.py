@@ -1,4 +1,4 @@
-"""Modules that a teacher's maps pass through before they are compared."""
+"""Modules that teacher maps pass through before the comparison."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from kd_ext.errors import value_error
 def teacher_connectors(
     name: str, cfg: dict[str, Any] | None, tap: Any, teacher: Any, levels: Sequence[int], widths: Sequence[int]
 ) -> nn.ModuleList:
-    """One module for each level, or none at all.
+    """Builds a connector for each level, or none at all.
 
-    A connector that takes ``in_channel`` gets the teacher's width; one with ``init_margin``
-    (``mmrazor.OFDTeacherConnector``) gets the margin of the BN that its level comes from.
+    A connector that takes ``in_channel`` gets the teacher's width. One with ``init_margin``
+    (``mmrazor.OFDTeacherConnector``) gets the margin of its level's BN.
 
     Args:
         name: Of the term, for messages.
         cfg: Config of a connector.
-        tap: Where the maps are read.
+        tap: The tap that reads the maps.
         teacher: With its weights.
         levels: Of the teacher.
         widths: Of these levels.
 
     Raises:
-        ValueError: The connector cannot be built, or a margin is wanted where no BN is known.
+        ValueError: The connector cannot be built, or it needs a margin but no BN is known.
     """
     connectors = nn.ModuleList()
     for level, width in zip(levels, widths if cfg is not None else ()):

@@ -27,32 +27,33 @@ FACTS = {
 class DistillationLoss(Protocol):
     """A torch module with this ``forward``; everything else has a default.
 
-    ``forward`` takes the student's features first. Its second parameter gets the teacher's features, whatever its
-    name, unless it is one of those below. By name it may ask for
+    The first parameter of ``forward`` gets the student's features, the second the teacher's, whatever its name,
+    unless it is one of those below. These parameters are recognised by name:
 
     * ``labels`` (``label``, ``gt_labels``, ``gt_label``): the class of each region (N,), K for background,
     * ``class_means``: raw class means of the teacher's embeddings (K or K+1, D).
 
-    Class means exist at ``at='embedding'``, labels there and at ``at='logits'``. A loss without a parameter for
-    the teacher's features never gets them, and the teacher is not run for it. Other parameters need a default.
+    Class means exist at ``at='embedding'``, labels there and at ``at='logits'``. For a loss without a parameter
+    for the teacher's features, the teacher is not run. Other parameters need a default.
 
-    At feature maps a loss gets one level (B, C, H, W) at a time, at regions rows (N, D) or (N, K). All are fp32,
+    For feature maps a loss gets one level (B, C, H, W) at a time, for regions rows (N, D) or (N, K). All are fp32,
     outside autocast. It returns a scalar, or a dict of scalars that are logged as ``loss_<entry>_<key>``.
 
-    ``setup``, if it is there, is called once before the optimizer is built, with those of these facts that it names:
-    at feature maps ``num_levels``, ``student_widths`` and ``teacher_widths`` (one number for each level), at regions
-    ``num_classes`` (K), ``width`` (of what the student is compared with) and ``use_sigmoid`` (of the student's head).
+    An optional ``setup`` is called once before the optimizer is built, with those of these facts that its
+    parameters name. For feature maps: ``num_levels``, ``student_widths`` and ``teacher_widths`` (a number per
+    level). For regions: ``num_classes`` (K), ``width`` (of the features that the student's are compared with) and
+    ``use_sigmoid`` (of the student's head).
 
     Attributes:
         loss_weight: Factor on the whole. ``--distill name:0.5`` multiplies it in the entry.
         parts: Keys of the dict that ``forward`` returns, for the zeros that are logged while the term is off.
         relates_levels: ``forward`` takes all levels at once, as two tuples.
         fits_widths: The loss compares features of any widths and sizes, so no projector and no resize are added.
-        least_levels: How many levels it needs.
-        least_classes: How many classes with a class mean it needs, of those that it counts.
+        least_levels: Number of levels that it needs.
+        least_classes: Number of classes with a class mean that it needs.
         include_background: Whether label K counts as a class.
-        note: ``note(shape)`` says in a few words what the loss makes of a student's feature of this shape; it is
-            shown in the table of what learns from what.
+        note: ``note(shape)`` describes in a few words how the loss uses a student feature of this shape, for the
+            table of matches.
     """
 
     loss_weight: float
@@ -68,7 +69,7 @@ class DistillationLoss(Protocol):
 
 
 class LossTraits(NamedTuple):
-    """What one loss asks for.
+    """What a loss needs.
 
     Attributes:
         call: ``NDLoss.forward(preds_S, preds_T, labels, class_means)``, for messages.
@@ -78,7 +79,7 @@ class LossTraits(NamedTuple):
         needs: Those of them without a default.
         parts, relates_levels, fits_widths, least_levels, least_classes, include_background, note: See
             :class:`DistillationLoss`.
-        setup: Facts that ``setup`` takes, and whether it cannot do without.
+        setup: Facts that ``setup`` takes, and whether each is required.
     """
 
     call: str
@@ -100,7 +101,7 @@ class LossTraits(NamedTuple):
         return fact in self.by_name.values()
 
     def arguments(self, preds_S: Any, preds_T: Any, **facts: Any) -> tuple[tuple, dict[str, Any]]:
-        """Positional and named arguments of a call of the loss; ``facts`` are ``labels`` and ``class_means``."""
+        """Positional and keyword arguments for the loss; ``facts`` are ``labels`` and ``class_means``."""
         named = {name: facts[fact] for name, fact in self.by_name.items()}
         if self.in_second_place:
             return (preds_S, preds_T), named

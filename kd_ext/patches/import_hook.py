@@ -1,4 +1,4 @@
-"""Changes to modules that are not imported yet, without importing them."""
+"""Changes modules when they are imported, without importing them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any, Callable
 
 
 def change_when_imported(name: str, change: Callable[[ModuleType], Any]) -> None:
-    """Calls ``change(module)`` now where the module is imported, else as soon as it is.
+    """Calls ``change(module)`` now if the module is imported, else once it is.
 
-    ``change`` may be called twice, when two callers ask for the same, and then has to change nothing.
+    If two callers ask for the same change, it is called twice, and the second call must change nothing.
     """
     module = sys.modules.get(name)
     if module is not None:

@@ -1,8 +1,8 @@
 """Tap ``pre_relu``: the stages of a backbone before their last activation.
 
-Where feature distillation reads (Heo et al., A Comprehensive Overhaul of Feature Distillation, ICCV 2019, arXiv
-1904.01866): what a ReLU takes away is still there. No table of backbones: one pass on a blank image shows which
-module put out a stage and what that module was given. A stage that no activation puts out (MobileNetV2's linear
+This is where Heo et al. read features (A Comprehensive Overhaul of Feature Distillation, ICCV 2019, arXiv
+1904.01866), because a ReLU removes information. No table of backbones is needed: one pass of a blank image shows
+which module returned a stage and what its input was. A stage that no activation returns (MobileNetV2's linear
 bottlenecks, Swin's norms) is read as it is.
 """
 
@@ -27,7 +27,7 @@ LOOK_SIZE = 64
 
 
 class Stage(NamedTuple):
-    """Paths in the backbone of the activation that puts out a stage and of the BN before it; None without one.
+    """Paths in the backbone of the activation that returns a stage and of the BN before it; None without one.
 
     A residual sum that is added in place to a norm's output counts as the norm's, as in the released code of both
     papers.
@@ -45,7 +45,7 @@ class PreReluTap(PartTap):
         self._stages: dict[str, list[Stage]] = {}  # by role: paths fit copies of the model too
 
     def source(self, model: nn.Module, role: str) -> _StageInputs:
-        """What :class:`Recorder` needs: ``register_forward_hook``."""
+        """An object with ``register_forward_hook``, as :class:`Recorder` needs."""
         backbone = PartTap('backbone').source(model, role)
         if role not in self._stages:
             self._stages[role] = find_stages(backbone, role)
@@ -59,10 +59,10 @@ class PreReluTap(PartTap):
 
 
 def find_stages(backbone: nn.Module, role: str = 'student') -> list[Stage]:
-    """A :class:`Stage` for each map that the backbone puts out.
+    """A :class:`Stage` for each map that the backbone returns.
 
     Raises:
-        ValueError: The activation that puts out a stage runs again later.
+        ValueError: The activation that returns a stage runs again later.
     """
     names = {module: name for name, module in backbone.named_modules() if not list(module.children())}
     with probing(backbone) as image, Watch(leaves=list(names)) as watch:
@@ -79,21 +79,21 @@ def _stage(names: dict[nn.Module, str], calls: list[Call], level: Tensor, role: 
             rule = f'read from a {role} each of whose stages ends in an activation of its own'
             found = f'backbone.{activation}, which runs again after the stage'
             raise value_error("at='pre_relu'", rule, found, "Use at='backbone'.")
-    # an in-place activation or sum puts out the tensor that it was given
+    # an in-place activation or sum returns its input tensor
     norms = [names[call.owner] for call in calls if call.result is level and isinstance(call.owner, _BatchNorm)]
     return Stage(activation, norms[-1] if norms else None)
 
 
 class _StageInputs:
-    """Stands for a module that puts out all stages before activation."""
+    """Stands for a module that outputs all stages before their activation."""
 
     def __init__(self, backbone: nn.Module, stages: list[Stage]) -> None:
         self.backbone, self.stages = backbone, stages
 
     def register_forward_hook(self, hook: Callable[..., Any]) -> SimpleNamespace:
-        """Calls ``hook`` after the backbone, until ``remove()`` of what is returned.
+        """Calls ``hook`` after the backbone, until ``remove()`` of the returned handle.
 
-        Activations work out of place meanwhile, so that what they were given stays.
+        Activations meanwhile work out of place, so that their inputs survive.
         """
         stack = contextlib.ExitStack()
         seen: dict[int, Tensor] = {}

@@ -1,4 +1,4 @@
-"""One forward pass, read by all taps at once."""
+"""Reads one forward pass with all taps at once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Reading:
     Args:
         role: ``'student'`` or ``'teacher'``, for messages.
         stop_after: See :class:`Recorder`.
-        own: Keys of region taps that read the model's own regions in the pass, which has to run its loss; all if
-            None.
+        own: Keys of the region taps that read the model's own regions, for which the pass has to run its loss;
+            None means all.
     """
 
     def __init__(

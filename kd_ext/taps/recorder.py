@@ -1,4 +1,4 @@
-"""Reads what modules put out during a forward pass, and stops it early."""
+"""Records the outputs of modules during a forward pass, and can stop it early."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from kd_ext.taps.watch import Call, Watch
 
 
 class ForwardDone(BaseException):
-    """Unwinds a forward pass once everything asked for is recorded.
+    """Ends a forward pass once everything is recorded.
 
-    A BaseException, so that no ``except Exception`` in a model catches it.
+    It is a BaseException, so that no ``except Exception`` in a model catches it.
     """
 
 
 class Recorder(Watch):
-    """Context in which the outputs of some modules are recorded.
+    """Context in which the outputs of modules are recorded.
 
     Args:
         sources: What to record, by name: modules, or objects with ``register_forward_hook``.
-        stop_after: Number of calls of each source after which the pass may stop: :class:`ForwardDone` is raised
-            inside the model and swallowed at the end of the ``with`` block.
+        stop_after: Number of calls of each source after which the pass may stop. :class:`ForwardDone` is then
+            raised inside the model and caught at the end of the ``with`` block.
     """
 
     def __init__(self, sources: dict[str, Any], stop_after: dict[str, int] | None = None) -> None:
@@ -48,10 +48,10 @@ class Recorder(Watch):
         return {name: len(calls) for name, calls in self.calls.items()}
 
     def levels(self, name: str) -> tuple[Tensor, ...]:
-        """All tensors that a source put out, in order.
+        """All tensors that a source returned, in order.
 
         Raises:
-            RuntimeError: The module did not run, or a later in-place layer overwrote what it put out.
+            RuntimeError: The module did not run, or a later in-place layer overwrote its output.
         """
         text = ''
         if not self.calls[name]:

@@ -1,7 +1,7 @@
-"""WHERE features are read: one tap knows one kind of detector part.
+"""Where features are read: each tap reads one kind of detector part.
 
-A tap names what to record of student and teacher; :class:`Reading` does it. A new kind of part is a new subclass
-or a line in ``TAPS``.
+A tap names what to record of student and teacher; :class:`Reading` records it. A new kind of part is a new
+subclass or a line in ``TAPS``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kd_ext.taps.heads import Head, find_head
 class ModuleTap:
     """The outputs of a module named by its dotted path.
 
-    A module that runs once for each level (a dense head's conv) gives one tensor a call, so its calls are its
+    A module that runs once per level (a dense head's conv) returns one tensor per call, so its calls are its
     levels.
 
     Args:
@@ -58,16 +58,16 @@ class PartTap(ModuleTap):
 
 
 class RegionTap:
-    """What feeds and leaves the last classification layer, with labels.
+    """Input and output of the last classification layer, with labels.
 
-    ``embedding`` and ``logits`` are two fields of what it reads.
+    ``embedding`` and ``logits`` are two fields of the result.
 
     Args:
         stage: Stage of a cascade; by default the first, or the last of Sparse R-CNN.
         levels: Levels of a dense head.
 
     Raises:
-        ValueError: No whole numbers, or one twice.
+        ValueError: A setting is not a whole number, or a level is given twice.
     """
 
     of_regions = True
@@ -96,12 +96,12 @@ TAPS: dict[str, Any] = dict(backbone=PartTap, neck=PartTap, embedding=RegionTap,
 
 
 def build_tap(at: str, stage: int | None = None, levels: int | Sequence[int] | None = None) -> ModuleTap | RegionTap:
-    """The tap that ``at`` names: a key of ``TAPS`` or a module path.
+    """Builds the tap that ``at`` names: a key of ``TAPS`` or a module path.
 
-    ``stage`` and ``levels`` are for region taps alone.
+    ``stage`` and ``levels`` are for region taps.
 
     Raises:
-        ValueError: ``at`` is no name, or a setting of a region tap is no number.
+        ValueError: ``at`` is not a name, or a setting of a region tap is not a number.
     """
     if not isinstance(at, str) or not at:
         raise value_error('at', f'a tap ({", ".join(TAPS)}) or a dotted module path', repr(at))

@@ -1,4 +1,4 @@
-"""Keeps the calls of some modules and methods during a forward pass."""
+"""Records the calls of modules and methods during a forward pass."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ class Call(NamedTuple):
 
 
 class Watch(contextlib.ExitStack):
-    """Context in which the calls of modules and methods are kept.
+    """Context in which the calls of modules and methods are recorded.
 
-    Outside the ``with`` block nothing stays on the objects: not in their copies (EMA), not in pickles, not between
-    steps.
+    Outside the ``with`` block nothing stays on the objects, so copies (EMA) and pickles hold nothing of it.
 
     Args:
-        targets: By name a module, a list of modules whose calls go into one list in the order they happen, or a
-            pair of an object and the name of its method; with a third item, a function whose tuple is kept in place
-            of the arguments, for those that the model changes afterwards.
+        targets: By name: a module; a list of modules, whose calls go into one list in the order they happen; or an
+            object and the name of its method. A third item is a function that returns the arguments to record, for
+            arguments that the model changes later.
 
     Attributes:
         calls: The calls of each target, by name.
@@ -58,5 +57,5 @@ class Watch(contextlib.ExitStack):
         self.callback(owner.__dict__.pop, method, None)
 
     def keep(self, name: str, call: Call) -> None:
-        """Called after each call of a target."""
+        """Records a call of a target."""
         self.calls[name].append(call)

@@ -1,4 +1,4 @@
-"""Which kind of head a detector has."""
+"""Finds the kind of head that a detector has."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kd_ext.taps.heads.roi import RoIHead
 
 __all__ = ['DenseHead', 'HEADS', 'Head', 'Regions', 'check_settings', 'find_head', 'own_loss_mode', 'run_own_loss']
 
-# the first kind that recognises a model reads it; put a kind of your own in front
+# the first kind that recognises a model is used; insert your own kinds in front
 HEADS: list[Any] = [IterativeRoIHead, RoIHead, DenseHead, MaskQueryHead, QueryHead]
 SUPPORTED = (
     'RoI heads (Standard, Cascade, Double, Dynamic, Grid, PISA, HTC, Sparse R-CNN, QueryInst) whose bbox_head has '
@@ -38,11 +38,11 @@ def find_head(
         role: ``'student'`` or ``'teacher'``, for the message.
         stage: Stage of a cascade.
         levels: Levels of a dense head.
-        strict: Whether ``stage`` and ``levels`` have to mean something to this head.
+        strict: Whether to refuse ``stage`` or ``levels`` if this head would ignore it.
 
     Raises:
-        ValueError: No kind in ``HEADS`` recognises it; the message lists those, and says why one that is known
-            cannot be read. Or a setting would be ignored.
+        ValueError: No kind in ``HEADS`` recognises the model (the message lists the kinds, or says why a known
+            head cannot be read), or a setting would be ignored.
     """
     roi_head = getattr(model, 'roi_head', None)
     module = getattr(roi_head, 'bbox_head', dense_module(model))
@@ -64,13 +64,13 @@ def find_head(
 
 
 def check_settings(stage: int | None, levels: Sequence[int] | None, *heads: Head) -> None:
-    """That each setting that is given means something to one of these heads.
+    """Checks that one of these heads uses each setting that is given.
 
     Raises:
-        ValueError: It would be ignored.
+        ValueError: A setting would be ignored.
     """
     for name, value in dict(stage=stage, levels=levels).items():
         if value is not None and not any(name in head.takes for head in heads):
             raise value_error(name, MEANING[name], f'{value} for {" and ".join(head.name for head in heads)}')
     for head in heads if levels is not None else ():
-        getattr(head, 'sizes', None)  # raises where one of the levels does not exist
+        getattr(head, 'sizes', None)  # raises if a level does not exist

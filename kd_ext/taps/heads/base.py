@@ -1,4 +1,4 @@
-"""What all detection heads have in common for the taps."""
+"""Base classes of the heads that taps can read."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class Regions(NamedTuple):
 
     """
 
-    embeddings: Tensor  # (N, D), what feeds the classification layer
-    logits: Tensor | None  # (N, K or K + 1), what it puts out; None at places of a head with other anchors
+    embeddings: Tensor  # (N, D), input of the classification layer
+    logits: Tensor | None  # (N, K or K + 1), its output; None at places of a head with other anchors
     labels: Tensor | None  # (N,), K for background; None at places of another model
-    places: Any = None  # where another model can read the same regions
+    places: Any = None  # what another model needs to read the same regions
 
 
 class Head:
-    """The last classification layer of one detector; made anew for each pass, so it may refer to modules.
+    """The last classification layer of one detector, created for each pass, so it may refer to modules.
 
-    A new kind is a subclass that is put into ``kd_ext.taps.heads.HEADS``.
+    A new kind of head is a subclass that is added to ``kd_ext.taps.heads.HEADS``.
     """
 
     family: ClassVar[str]  # RoI, dense or query
     background: ClassVar[bool] = False  # whether label K occurs among the regions
-    takes: tuple[str, ...] = ()  # which of the settings stage and levels mean something to this head
+    takes: tuple[str, ...] = ()  # the settings that this head uses, of stage and levels
     width: int  # D of the embeddings
-    num_logits: int  # width of the logits of a region
-    use_sigmoid: bool  # whether each class is scored on its own
+    num_logits: int  # logits per region
+    use_sigmoid: bool  # whether each class has a sigmoid of its own
 
     def __init__(self, model: BaseModel, module: Any) -> None:
         self.model, self.module, self.name = model, module, type(module).__name__
@@ -56,19 +56,19 @@ class Head:
         return self.num_classes + self.background
 
     def watch(self) -> Watch:
-        """Context in which the model's own loss is run, before :meth:`regions`."""
+        """Context for a run of the model's own loss, after which :meth:`regions` can be called."""
         raise NotImplementedError
 
     def regions(self, watch: Watch) -> Regions:
-        """The regions of the loss that ran in ``watch``, with labels."""
+        """The labelled regions of the loss that ran in ``watch``."""
         raise NotImplementedError
 
     def shares_places(self, other: Head) -> bool:
-        """Whether :meth:`at` understands the places of ``other``, another model's."""
+        """Whether :meth:`at` can read the places of ``other``, the head of another model."""
         return False
 
     def other_anchors(self, other: Head) -> str:
-        """How the anchors at shared places differ from those of ``other``, in words; empty where they are equal."""
+        """How the anchors at shared places differ from those of ``other``, in words; empty if they are equal."""
         return ''
 
     def at(self, features: tuple[Tensor, ...], places: Any) -> Regions:
@@ -110,11 +110,11 @@ def box_head(model: nn.Module) -> nn.Module | None:
 
 @contextlib.contextmanager
 def own_loss_mode(*modules: Any) -> Iterator[None]:
-    """Lets detectors compute their loss without leaving eval mode.
+    """Lets detectors compute their loss in eval mode.
 
-    Some heads put out what their loss needs only while ``training`` is set; it is set on these modules alone, so
-    norm and dropout layers stay frozen. Mask losses are set aside: they read no regions, and the student's data
-    need not have masks.
+    Some heads output what their loss needs only while ``training`` is set. It is set on these modules alone, so
+    norm and dropout layers stay frozen. Mask losses are left out: no region depends on them, and the student's
+    data may lack masks.
     """
     with contextlib.ExitStack() as stack:
         for module in modules:
@@ -131,10 +131,7 @@ def own_loss_mode(*modules: Any) -> Iterator[None]:
 
 
 def run_own_loss(model: BaseModel, head: Head, inputs: Tensor, data_samples: list) -> Regions:
-    """The regions that a frozen model assigns by itself to a batch.
-
-    Random sampling inside does not change the random state outside.
-    """
+    """The regions that a frozen model assigns to a batch; the random state outside is unchanged."""
     devices = [inputs.device] if inputs.is_cuda else []
     with torch.no_grad(), head.watch() as watch, own_loss_mode(model, head.module), torch.random.fork_rng(devices):
         model(inputs, data_samples, mode='loss')

@@ -42,7 +42,7 @@ def _convolution(layer: nn.Module) -> Any:
 
 @contextlib.contextmanager
 def _skipping(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Context in which these layers pass on what they are given."""
+    """Context in which these layers return their input."""
     for layer in layers:
         layer.__dict__['forward'] = lambda maps: maps
     try:
@@ -55,10 +55,9 @@ def _skipping(layers: Iterable[nn.Module]) -> Iterator[None]:
 class DenseHead(Head):
     """``bbox_head`` of FCOS, RetinaNet, ATSS, GFL, YOLOX, SSD and others.
 
-    A region is an anchor or point that the head assigns to an object; its embedding is the input of the
-    classification layer at that location.
-
-    By default it reads all levels that are as wide as the finest one; that is a part of them in SSD alone.
+    A region is an anchor or point that the head assigns to an object. Its embedding is the input of the
+    classification layer at that location. By default it reads all levels that are as wide as the finest one; only
+    SSD has others.
 
     Raises:
         ValueError: ``levels`` do not exist or differ in width.
@@ -73,7 +72,7 @@ class DenseHead(Head):
         layers: Any = getattr(self.module, self.kind.layer)
         self.layers = list(layers) if isinstance(layers, nn.ModuleList) else [layers]
         widths = [_convolution(layer).in_channels for layer in self.layers]
-        # one layer for all levels leaves the number of levels open
+        # one layer for all levels does not tell their number
         self.levels = levels
         if len(widths) > 1:
             self.levels = self._checked(levels, widths)
@@ -155,7 +154,7 @@ class DenseHead(Head):
         return self._gather(calls, places)._replace(labels=torch.cat(found))
 
     def _gather(self, calls: list[Call], places: Places) -> Regions:
-        """Embeddings and logits of these calls at these places; no logits where the anchors are others."""
+        """Embeddings and logits of these calls at these places; no logits if the anchors differ."""
         embeddings, logits = [], []
         same = self._sizes(calls) == places.sizes
         for level, (image, location, anchor) in zip(self._used(len(calls)), places.where):
@@ -167,7 +166,7 @@ class DenseHead(Head):
         return Regions(torch.cat(embeddings), torch.cat(logits) if same else None, None, places)
 
     def _box_layers(self) -> list[nn.Module]:
-        """Layers that lead to the boxes alone and keep the width; a head of mmdet scores without them."""
+        """Layers that lead only to the boxes and keep the width; mmdet's heads compute scores without them."""
         head, name = self.module, self.kind.tower
         if not name or not type(head).__module__.startswith('mmdet.'):
             return []

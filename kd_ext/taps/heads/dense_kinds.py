@@ -19,9 +19,9 @@ class DenseKind(NamedTuple):
     layer: str  # attribute of the classification layer
     targets: str  # method that assigns labels
     labels: Callable[[Watch, int, Sizes], Tensor]  # (B, P) of all anchors, in the order level, row, column, anchor
-    before: int = 0  # outputs of an anchor that come before its logits in one layer
+    before: int = 0  # outputs per anchor before the logits in the same layer
     samples: bool = False  # whether the labels need the calls of the head's sampler
-    tower: str = ''  # attribute of the convolutions that lead to the boxes alone
+    tower: str = ''  # attribute of the convolutions that lead only to the boxes
 
 
 def _levels_at(index: int) -> Callable[[Watch, int, Sizes], Tensor]:
@@ -64,8 +64,9 @@ def _sampled(watch: Watch, batch: int, sizes: Sizes) -> Tensor:
 
 
 def _selected(watch: Watch, batch: int, sizes: Sizes) -> Tensor:
-    """FSAF: a call for each level says which anchors it keeps for the objects that fit it best; the others are
-    neither objects nor background."""
+    """FSAF: a call per level says which anchors it keeps for its best-fitting objects. The others are neither objects
+    nor background.
+    """
     levels = [torch.where(call.result[2], call.args[3], -1) for call in watch.calls['targets'][-len(sizes) :]]
     return torch.cat([level.reshape(batch, -1) for level in levels], 1)
 
@@ -84,7 +85,7 @@ def _grids(watch: Watch, batch: int, sizes: Sizes) -> Tensor:
 
 
 BOXES = 'reg_convs'
-# by class name; of several in the order of inheritance the nearest counts
+# by class name; the nearest base class counts
 KINDS: dict[Any, DenseKind] = dict(
     FCOSHead=DenseKind('conv_cls', 'get_targets', _levels_at(0), tower=BOXES),
     FoveaHead=DenseKind('conv_cls', 'get_targets', _flat),
@@ -113,7 +114,7 @@ KINDS: dict[Any, DenseKind] = dict(
 
 
 def dense_kind(module: nn.Module) -> Any:
-    """The :class:`DenseKind` of a head; None of others and of those that inherit but assign in another way."""
+    """The :class:`DenseKind` of a head; None for unknown heads and for subclasses that assign in another way."""
     names = [kind.__name__ for kind in type(module).__mro__]
     name = next((name for name in names if name in KINDS or name in REFUSED), None)
     return None if name in REFUSED else KINDS.get(name)

@@ -1,6 +1,6 @@
 """Query heads: the matched queries of the last decoder layer.
 
-Queries have no places: those of another detector are other regions.
+Queries have no places, so another detector's queries are other regions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kd_ext.taps.watch import Watch
 class QueryHead(LinearHead):
     """``bbox_head`` of DETR, Conditional, DAB, Deformable DETR, DINO, DDQ.
 
-    ``num_layers`` is the place of the last decoder layer among the calls of ``get_targets``, plus 1.
+    ``num_layers`` is 1 plus the index of the last decoder layer among the calls of ``get_targets``.
     """
 
     family = 'query'

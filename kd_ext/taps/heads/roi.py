@@ -20,11 +20,11 @@ def _rois(samples: list, *_: Any) -> tuple[Tensor]:
 class RoIHead(LinearHead):
     """``roi_head.bbox_head`` of Faster, Mask, Cascade, Double-Head R-CNN.
 
-    A region is a proposal that the detector samples for its own loss. In a cascade it is by default one of the
-    first stage, which sees the proposals of the RPN as a head without a cascade does.
+    A region is a proposal that the detector samples for its own loss. In a cascade the default is the first stage,
+    which gets the proposals of the RPN like a head without a cascade.
 
     Raises:
-        ValueError: No such stage.
+        ValueError: The stage does not exist.
     """
 
     family = 'RoI'
@@ -60,7 +60,7 @@ class RoIHead(LinearHead):
         return Regions(call.args[0], call.result, None, places)
 
     def _context(self, features: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """What HTC and SCNet feed their box heads besides the regions."""
+        """Additional inputs of the box heads of HTC and SCNet."""
         parts = dict(semantic_feat='semantic_head', glbctx_feat='glbctx_head')
         modules = {name: getattr(self.roi_head, part, None) for name, part in parts.items()}
         return {name: module(features)[1] for name, module in modules.items() if module is not None}
