@@ -175,11 +175,7 @@ class Distiller(nn.Module):
         )
 
     def _check_gradient(self, terms: dict[str, dict[str, Tensor]], student: Reading) -> None:
-        """Checks, at the first step at which a term is not 0, that its gradient reaches the student.
-
-        Raises:
-            RuntimeError: It reaches no parameter of the student, so the student would learn nothing from it.
-        """
+        """At the first step at which a term is not 0, raises a ``RuntimeError`` unless it reaches the student."""
         for name in sorted(self._unmoved & {*terms}):
             values = terms[name].values()
             if not any(bool(value != 0) for value in values):
@@ -258,11 +254,7 @@ class _Entries(nn.ModuleDict):
 
 
 def _joined(terms: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The values of all entries in one dict.
-
-    Raises:
-        ValueError: Two values have the same log key, so one would replace the other in the loss.
-    """
+    """The values of all entries in one dict; raises a ``ValueError`` if two have the same log key."""
     joined: dict[str, Tensor] = {}
     for name, values in terms.items():
         for key, value in values.items():

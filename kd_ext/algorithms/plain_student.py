@@ -83,11 +83,7 @@ class PlainStudentMixin(nn.Module):
             super().add_module(name, module)
 
     def forward(self, inputs: Any, data_samples: list | None = None, mode: str = 'tensor') -> Any:
-        """The forward pass of every MMEngine model.
-
-        Raises:
-            RuntimeError: FSDP has split the parameters.
-        """
+        """The forward pass of every MMEngine model; raises a ``RuntimeError`` if FSDP has split the parameters."""
         # torch marks what ``FullyShardedDataParallel`` or ``fully_shard`` has
         if self.__dict__.get('_is_fsdp_managed_module'):
             raise RuntimeError(

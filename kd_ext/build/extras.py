@@ -9,13 +9,10 @@ EXTRAS = dict(mmseg=('seg', 'mmsegmentation', ('mmseg', 'ftfy', 'regex')))
 
 
 def require_extra(name):
-    """Checks that the packages behind an extra are installed.
+    """Raises a ``ModuleNotFoundError`` that says what to install if an extra is incomplete.
 
     Args:
-        name (str | None): A registry scope or a distribution; names without an extra always pass.
-
-    Raises:
-        ModuleNotFoundError: A package is missing; the message says what to install.
+        name (str | None): A registry scope or a distribution; names without an extra pass.
     """
     for scope, (extra, distribution, modules) in EXTRAS.items():
         if name not in (scope, distribution):

@@ -11,11 +11,7 @@ PROBE_SIZE = 320  # the smallest common input of the detectors in mmdet
 
 @contextlib.contextmanager
 def probing(model):
-    """Context in eval mode and without gradients, which gives a blank image (1, 3, H, W).
-
-    Raises:
-        ValueError: The model fails on the image.
-    """
+    """Context in eval mode, without gradients; gives a blank image. Raises a ``ValueError`` if the model fails."""
     modes = {module: module.training for module in model.modules()}
     image = next(model.parameters()).new_zeros(1, 3, PROBE_SIZE, PROBE_SIZE)
     model.eval()

@@ -18,11 +18,7 @@ from kd_ext.data.regions import stream_regions
 
 
 def add_regions(sums: Sums, regions: Any, data: Any, index: int) -> None:
-    """Adds the :class:`Regions` of an image to ``sums``; None adds nothing.
-
-    Raises:
-        ValueError: An embedding is inf or NaN; the message names the image.
-    """
+    """Adds the :class:`Regions` of an image; raises a ``ValueError`` that names the image if one is not finite."""
     if regions is None:
         return
     try:

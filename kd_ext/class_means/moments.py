@@ -15,8 +15,9 @@ from kd_ext.losses.labelled import check_labelled, class_sums
 
 
 class Sums:
-    """Counts and sums of embeddings by class, in float64; they add up over batches, processes and parts of a data
-    set.
+    """Counts and sums of embeddings by class, in float64.
+
+    They add up over batches, processes and parts of a data set.
 
     Args:
         rows: R. Labels outside 0 .. R - 1 are ignored: with R = K the background is, with K + 1 it counts.
@@ -83,11 +84,7 @@ class Sums:
 
 
 class Moments(Sums):
-    """Sums and second moments: D * (R + D) numbers.
-
-    Attributes:
-        squares: Sum of h h^T over all regions (D, D).
-    """
+    """Sums, and the sum of h h^T over all regions, ``squares`` (D, D): in total D * (R + D) numbers."""
 
     def __init__(self, rows: int, width: int) -> None:
         super().__init__(rows, width)

@@ -77,11 +77,7 @@ class Partials:
             torch.save(content, part)
 
     def read(self, path: Path) -> Partial:
-        """Reads a partial file.
-
-        Raises:
-            ValueError: It cannot be read, or has another identity.
-        """
+        """Reads a partial file; raises a ``ValueError`` if it cannot be read or has another identity."""
         try:
             content = torch.load(path, map_location='cpu', weights_only=True)
             identity = content['identity']

@@ -10,13 +10,9 @@ from kd_ext.losses.labelled import batch_means
 
 
 class OnlineClassMeans(StoredClassMeans):
-    """Means of all teacher embeddings seen so far, the current batch included; equal on all processes.
+    """Means (R, D) of all teacher embeddings seen so far, the current batch included; equal on all processes.
 
     A class counts from its first region on. Until then its row is zero, which all losses ignore.
-
-    Args:
-        rows: R.
-        width: D.
     """
 
     counts: Tensor
@@ -27,12 +23,7 @@ class OnlineClassMeans(StoredClassMeans):
 
     @torch.no_grad()
     def update(self, embeddings: Tensor, labels: Tensor) -> None:
-        """Adds the regions of all processes; each has to call it.
-
-        Args:
-            embeddings: The teacher's (N, D).
-            labels: (N,); a label without a row is ignored.
-        """
+        """Adds embeddings (N, D) of all processes; each has to call it. Labels (N,) without a row are ignored."""
         means, counts = batch_means(embeddings, labels, len(self.means))
         self.counts += counts.long()
         share = counts / self.counts.clamp(min=1)

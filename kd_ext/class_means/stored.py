@@ -196,11 +196,7 @@ def check_means(means: Tensor, name: str = 'class_means') -> None:
 
 
 class StoredClassMeans(nn.Module):
-    """Class means in a buffer.
-
-    Args:
-        means: (R, D).
-    """
+    """Class means (R, D) in a buffer."""
 
     means: Tensor
 

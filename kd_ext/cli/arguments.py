@@ -36,12 +36,7 @@ def tool_parser(doc: str | None, prog: str | None = None) -> argparse.ArgumentPa
 
 
 def add_config_options(parser: argparse.ArgumentParser, **config: Any) -> None:
-    """Adds CONFIG, ``--cfg-options`` and the launcher.
-
-    Args:
-        parser: The tool's parser.
-        config: Keyword arguments of ``add_argument`` for CONFIG.
-    """
+    """Adds CONFIG (``config`` goes to its ``add_argument``), ``--cfg-options`` and the launcher."""
     parser.add_argument(
         'config',
         help='path of a config, or pkg::name of an installed one, as in mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',

@@ -85,11 +85,7 @@ def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespa
 
 
 def class_means(args: argparse.Namespace, interruption: Interruption) -> None:
-    """Computes and writes the file; every process has to call it.
-
-    Raises:
-        Interrupted: A signal came; the partial result is saved.
-    """
+    """Computes and writes the file; every process has to call it. A signal raises ``Interrupted`` after a save."""
     cfg = load_config(args.config, args.cfg_options, args.launcher)
     if args.checkpoint is None:
         args.checkpoint = teacher_checkpoint(cfg, 'Name the weights: kd_ext means CONFIG CHECKPOINT.')
@@ -187,11 +183,7 @@ def _info(
 
 
 def import_json(args: argparse.Namespace) -> None:
-    """Converts the ND authors' JSON; a config adds its class names.
-
-    Raises:
-        ValueError: The file is not such a JSON, or its classes do not fit the config's.
-    """
+    """Converts the ND authors' JSON; a config adds its class names."""
     found = load_class_means(args.import_json)
     if args.config is not None:
         classes = class_names(load_config(args.config, args.cfg_options, args.launcher), args.split)

@@ -18,11 +18,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Calls the tool that the first argument names with the other arguments.
-
-    Args:
-        argv: Default: those of the process.
-    """
+    """Calls the tool that the first argument names with the other arguments."""
     listed = '\n'.join(f'  {name:<17}{text}' for name, (_, text) in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog='kd_ext',

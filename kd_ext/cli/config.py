@@ -67,11 +67,7 @@ def _found(value: Any, folder: Path) -> Any:
 
 
 def merge_options(cfg: Config, options: dict[str, Any]) -> None:
-    """Merges ``--cfg-options`` into a config.
-
-    Raises:
-        ValueError: A key does not fit the config: an index where there is no list, a key below a number.
-    """
+    """Merges ``--cfg-options`` into a config; raises a ``ValueError`` if a key does not fit it."""
     for key, value in options.items():
         try:
             cfg.merge_from_dict({key: value})
@@ -123,11 +119,7 @@ def training_config(args: argparse.Namespace) -> Config:
 
 
 def make_folder(path: str, name: str = 'work_dir') -> Path:
-    """Makes a folder for results, with its parents.
-
-    Raises:
-        FileNotFoundError: It cannot be made or written to; the message says why.
-    """
+    """Makes a folder for results, with its parents; raises a ``FileNotFoundError`` if it cannot be written to."""
     try:
         os.makedirs(path, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

@@ -60,12 +60,7 @@ def identity(name: str, checkpoint: str, model: BaseModel) -> dict[str, str]:
 
 
 def teacher_source(cfg: Config, name: str) -> tuple[dict, str]:
-    """The teacher's model config, and its name without paths of this machine.
-
-    Args:
-        cfg: The teacher's own config, or one that distills from it.
-        name: Name or path of ``cfg``.
-    """
+    """The teacher's model config in ``cfg``, its own or one that distills from it, and a name without paths."""
     if distills(cfg.model):
         source = cfg.model.get('teacher')
         model = model_config(source, 'model.teacher')
@@ -77,11 +72,7 @@ def teacher_source(cfg: Config, name: str) -> tuple[dict, str]:
 
 
 def teacher_checkpoint(cfg: Config, remedy: str) -> str:
-    """The checkpoint of the one teacher in a config that distills.
-
-    Raises:
-        ValueError: The config names no checkpoint, or several teachers'.
-    """
+    """The checkpoint of the teacher in a config that distills; raises a ``ValueError`` if there is not exactly one."""
     checkpoint = cfg.model.get('teacher_ckpt')
     if not isinstance(checkpoint, str):
         raise value_error('model.teacher_ckpt', 'a path or URL', repr(checkpoint), remedy)

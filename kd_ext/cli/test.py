@@ -75,11 +75,7 @@ def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespa
 
 
 def check_weights(runner: Runner, checkpoint: str, allow_mismatch: bool = False) -> None:
-    """Checks that every key of a checkpoint fits the runner's model; MMEngine only logs mismatches.
-
-    Raises:
-        ValueError: A key does not fit.
-    """
+    """Raises a ``ValueError`` unless each key of a checkpoint fits the model; MMEngine only logs mismatches."""
     model = runner.model
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
@@ -87,11 +83,7 @@ def check_weights(runner: Runner, checkpoint: str, allow_mismatch: bool = False)
 
 
 def enable_drawing(cfg: Config, show: bool = False, show_dir: str | None = None, wait_time: float = 2) -> None:
-    """Draws the predictions into a window, into files or both.
-
-    Raises:
-        KeyError: The config has no visualization hook.
-    """
+    """Draws the predictions into a window, into files or both; needs a visualization hook in the config."""
     hooks = cfg.get('default_hooks') or {}
     if 'visualization' not in hooks:
         raise KeyError(

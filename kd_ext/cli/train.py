@@ -117,11 +117,7 @@ def warn_of_another_run(folder: Path, resumes: bool) -> None:
 
 
 def check_batches(runner: Runner) -> None:
-    """Checks that an epoch has at least one batch.
-
-    Raises:
-        ValueError: The data set is smaller than a batch, and incomplete batches are dropped.
-    """
+    """Raises a ``ValueError`` if the data set is smaller than a batch and incomplete batches are dropped."""
     data = runner.train_loop.dataloader
     try:
         count = len(data)

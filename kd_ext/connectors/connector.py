@@ -15,13 +15,10 @@ from kd_ext.registry import MODELS
 
 @MODELS.register_module()
 class Connector(nn.Module):
-    """A 1x1 projector if widths differ, and a bilinear resize if sizes do.
+    """A 1x1 projector if widths differ, then a bilinear resize if sizes do.
 
     Widths are known when the model is built; sizes change from batch to batch. If nothing differs, the feature
     passes through unchanged.
-
-    Args:
-        projector: Applied before the resize.
     """
 
     def __init__(self, projector: nn.Module | None = None) -> None:

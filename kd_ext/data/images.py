@@ -21,11 +21,7 @@ SPLITS = ('train', 'val', 'test')
 
 
 def split_parts(cfg: Config, split: str) -> list[Part]:
-    """The data sets of a split, without wrappers.
-
-    Raises:
-        ValueError: The config has no such split.
-    """
+    """The data sets of a split, without wrappers; raises a ``ValueError`` if the config has no such split."""
     dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset')
     if not isinstance(dataset, dict):
         known = [name for name in SPLITS if cfg.get(f'{name}_dataloader')]
@@ -43,11 +39,7 @@ def data_scope(cfg: Config) -> Iterator[None]:
 
 
 def plain_pipeline(cfg: Config) -> Sequence[dict]:
-    """The transforms of validation, or of the test if the config has no validation.
-
-    Raises:
-        ValueError: The config has neither.
-    """
+    """The transforms of validation or, without one, of the test; raises a ``ValueError`` if the config has neither."""
     for split in ('val', 'test'):
         if cfg.get(f'{split}_dataloader'):
             return split_parts(cfg, split)[0].pipeline

@@ -141,11 +141,7 @@ class LabelledData(SplitImages):
 
 
 def check_classes(head: Any, data: LabelledData) -> None:
-    """Checks that a head has as many classes as a data set.
-
-    Raises:
-        ValueError: The numbers differ.
-    """
+    """Raises a ``ValueError`` unless a head has as many classes as a data set."""
     if head.num_classes != len(data.classes):
         names = ', '.join(data.classes[:3])
         raise value_error(

@@ -22,10 +22,7 @@ class Part(NamedTuple):
 def unwrap(dataset: Any, key: str = 'dataset', outer: tuple[dict, ...] = ()) -> Iterator[Part]:
     """Yields each innermost data set of a config; nothing if ``dataset`` is not a config.
 
-    Args:
-        dataset: Config of a data set, wrapped or not.
-        key: Its key in the whole config.
-        outer: Transforms of the wrappers around it.
+    ``key`` is its place in the whole config; ``outer`` are the transforms of the wrappers around it.
     """
     if not isinstance(dataset, dict):
         return

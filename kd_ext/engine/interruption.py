@@ -165,11 +165,7 @@ class InterruptHook(Hook):
         self.in_validation = False
 
     def stop(self, runner: Runner, iters_done: int) -> None:
-        """Saves the checkpoint.
-
-        Raises:
-            Interrupted: Always.
-        """
+        """Saves a checkpoint and raises ``Interrupted``."""
         if self.in_validation:
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):  # swaps the trained weights back in

@@ -13,13 +13,9 @@ from kd_ext.registry import HOOKS
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Shows iterations, loss and remaining time of a training on stderr.
+    """Shows iterations, loss and remaining time of a training on stderr, after ``title``.
 
     On a terminal it shows a bar, otherwise it prints a line every ``interval`` seconds.
-
-    Args:
-        title: Text before the bar.
-        interval: Seconds between lines without a terminal.
     """
 
     priority = 'VERY_LOW'

@@ -6,11 +6,9 @@ from typing import NamedTuple
 
 
 class Finding(NamedTuple):
-    """A message to the user.
+    """What was found and what to do about it.
 
-    Attributes:
-        fatal: Whether training would be pointless; otherwise it is a warning.
-        text: What is wrong and what to do about it.
+    ``fatal`` says that training would be pointless; otherwise it is a warning.
     """
 
     fatal: bool

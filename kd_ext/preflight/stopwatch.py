@@ -8,11 +8,7 @@ from typing import Iterator
 
 
 class Stopwatch:
-    """Measures the seconds of each part, and of all together.
-
-    Attributes:
-        seconds: By part, in order.
-    """
+    """Measures the seconds of each part, in order, and of all together."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}

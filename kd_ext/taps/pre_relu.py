@@ -59,11 +59,7 @@ class PreReluTap(PartTap):
 
 
 def find_stages(backbone: nn.Module, role: str = 'student') -> list[Stage]:
-    """A :class:`Stage` for each map that the backbone returns.
-
-    Raises:
-        ValueError: The activation that returns a stage runs again later.
-    """
+    """A :class:`Stage` per map of the backbone; raises a ``ValueError`` if a stage's activation runs again later."""
     names = {module: name for name, module in backbone.named_modules() if not list(module.children())}
     with probing(backbone) as image, Watch(leaves=list(names)) as watch:
         maps = backbone(image[..., :LOOK_SIZE, :LOOK_SIZE])

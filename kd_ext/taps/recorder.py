@@ -50,8 +50,7 @@ class Recorder(Watch):
     def levels(self, name: str) -> tuple[Tensor, ...]:
         """All tensors that a source returned, in order.
 
-        Raises:
-            RuntimeError: The module did not run, or a later in-place layer overwrote its output.
+        Raises a ``RuntimeError`` if the module did not run, or if a later in-place layer overwrote its output.
         """
         text = ''
         if not self.calls[name]:

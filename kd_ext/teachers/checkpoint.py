@@ -25,12 +25,7 @@ def checkpoint_key(role: str) -> str:
 
 
 def read_checkpoint(path: str, key: str = 'teacher_ckpt') -> tuple[dict, dict]:
-    """Reads the state dict of a checkpoint, without the prefix ``module.``, and its meta data.
-
-    Args:
-        path: File or URL.
-        key: The setting that names it, for messages.
-    """
+    """The state dict of a file or URL, without the prefix ``module.``, and the meta data beside it."""
     if '://' not in path and not os.path.isfile(path):
         raise file_error(key, 'a file or URL', repr(path), 'Download or train it first, or correct the path.')
     if path.endswith(CONFIGS):

@@ -108,10 +108,9 @@ class ClassMap:
         return text + (f', not {", ".join(unknown[:8])}' + (', ...' if unknown[8:] else '') if unknown else '')
 
     def check(self, num_classes: int, teacher_classes: int) -> None:
-        """Checks the lists against the numbers of classes of the models.
+        """Checks the lists against the models' numbers of classes.
 
-        Raises:
-            ValueError: A list has another length, or the numbers differ and a list is unknown.
+        Raises a ``ValueError`` if a list has another length, or if a list is unknown and the numbers differ.
         """
         for role, names, count in (('student', self.student, num_classes), ('teacher', self.teacher, teacher_classes)):
             # while one list is unknown, nothing is mapped and the other may have any length
@@ -134,11 +133,7 @@ class ClassMap:
             )
 
     def columns(self, background: bool) -> tuple[list[int], list[int]]:
-        """Logit columns of the student, and those of the teacher that score the same classes.
-
-        Args:
-            background: Whether the last column scores the background.
-        """
+        """Logit columns of both models that score the same classes, and with ``background`` the last ones."""
         own = self.common
         other = self.index[own].tolist()
         if background:

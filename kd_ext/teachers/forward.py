@@ -63,13 +63,7 @@ class TeacherPass:
 
     @torch.no_grad()
     def read(self, seen_S: Reading) -> Reading:
-        """What the taps recorded, after :meth:`run`.
-
-        Taps at the student's regions return the student's labels.
-
-        Args:
-            seen_S: The student's recordings of the same batch.
-        """
+        """What the taps recorded, with the student's labels at its regions; ``seen_S`` is its reading of the batch."""
         for key in self.shared:
             self._reading.place(key, self._features, seen_S.regions(key))
         return self._reading

@@ -40,11 +40,9 @@ class InputAdapter:
         )
 
     def __call__(self, inputs: Tensor, data_samples: list | None = None) -> Tensor:
-        """Converts images (B, 3, H, W); returns a new tensor unless nothing differs.
+        """Converts images (B, 3, H, W), which stay unchanged themselves.
 
-        Args:
-            inputs: The student's batch, left unchanged.
-            data_samples: ``img_shape`` of each tells where its padding begins.
+        ``img_shape`` of the data samples tells where the padding of each image begins.
         """
         if self.same:
             return inputs

@@ -105,11 +105,7 @@ def run_loss(name: str, loss: nn.Module, *features: Any, **named: Any) -> Tensor
 
 
 def set_up(place: str, loss: nn.Module, traits: LossTraits, **facts: Any) -> None:
-    """Calls the ``setup`` of a loss, if it has one, with the facts that it names.
-
-    Raises:
-        ValueError: It needs a fact that is not known here.
-    """
+    """Calls the ``setup`` of a loss, if it has one; raises a ``ValueError`` if it needs an unknown fact."""
     missing = [name for name, needed in traits.setup.items() if needed and name not in facts]
     if missing:
         raise value_error(

@@ -59,9 +59,7 @@ class Term(nn.Module):
         raise NotImplementedError
 
     def parts(self, student: Reading, teacher: Any, class_means: Tensor | None) -> Iterator[tuple[str, Tensor]]:
-        """The tensors that the value depends on, from input to loss, each with a text; ``{}`` stands for its bad
-        values.
-        """
+        """The tensors behind the value, from input to loss, each with a text; ``{}`` is for its bad values."""
         raise NotImplementedError
 
     def run(self, *features: Any, **facts: Any) -> Any:

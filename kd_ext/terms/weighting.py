@@ -69,12 +69,7 @@ class Weighting(nn.Module):
         return self.schedule.factor() > 0
 
     def forward(self, terms: dict[str, Tensor], task_loss: Tensor) -> dict[str, Tensor]:
-        """Weighted values, and ``factor_<name>`` unless the factor is always 1.
-
-        Args:
-            terms: Values of the entry, by log key.
-            task_loss: Of the student, a scalar.
-        """
+        """Weighted ``terms`` by log key, and ``factor_<name>`` unless it is always 1; the task loss is a scalar."""
         if not self.shown:
             return terms
         total = upcast(torch.as_tensor(sum(terms.values())).detach())

@@ -19,12 +19,10 @@ MEASURES = dict(nc1='NC1: spread within / between', nc2='NC2: angles off ETF', n
 
 
 def draw_collapse(measures: dict[str, Collapse], path: str | Path, dpi: int = 90) -> None:
-    """Draws cosine matrices, norms of the class means, and NC1 to NC3 into a PNG.
+    """Draws cosine matrices, norms of the class means, and NC1 to NC3 into a PNG at ``path``.
 
-    Args:
-        measures: By model, such as ``dict(teacher=..., student=...)``. Their classes may differ.
-        path: PNG to write.
-        dpi: Pixels per inch; the figure is 4 inches wide per model, and at least 8.
+    ``measures`` are by model, ``dict(teacher=..., student=...)``; classes may differ. The figure is 4 inches wide
+    per model, and at least 8, at ``dpi`` pixels per inch.
     """
     columns = len(measures)
     figure = Figure(figsize=(max(8, 4 * columns), 8.5), dpi=dpi, layout='constrained')

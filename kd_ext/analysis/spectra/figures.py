@@ -55,12 +55,9 @@ def spectra_table(spectra: dict[str, Spectra]) -> Table:
 
 
 def draw_spectra(spectra: dict[str, Spectra], path: str | Path, dpi: int = 90) -> None:
-    """Draws the spread over the images, and the gaps of two models, into a PNG.
+    """Draws the spread over the images, and the gaps of two models, into a PNG of 8 x 3.5 inches at ``path``.
 
-    Args:
-        spectra: By model, such as ``dict(teacher=..., student=...)``.
-        path: PNG to write.
-        dpi: Pixels per inch; the figure is 8 x 3.5 inches.
+    ``spectra`` are by model, ``dict(teacher=..., student=...)``; ``dpi`` is in pixels per inch.
     """
     figure = Figure(figsize=(8, 3.5), dpi=dpi, layout='constrained')
     FigureCanvasAgg(figure)

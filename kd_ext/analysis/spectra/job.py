@@ -28,12 +28,11 @@ PLACE = 'backbone'
 
 @dataclass
 class Spectra:
-    """The spectral norms of one model.
+    """The spectral norms of one model: of each image and pair of stages.
 
     Attributes:
-        sigmas: Of each image and pair of stages (I, n - 1), float64.
-        widths: Channels of the n stages.
-        strides: Of the n stages.
+        sigmas: (I, n - 1), float64.
+        widths, strides: Of the n stages.
     """
 
     sigmas: Tensor
@@ -54,11 +53,7 @@ def relative_gaps(student: Spectra, teacher: Spectra) -> list[float]:
 
 
 def read_stages(model: nn.Module, inputs: Tensor, samples: list, role: str) -> tuple[Tensor, ...]:
-    """The backbone's stages; the forward pass stops after them.
-
-    Raises:
-        ValueError: The model has no backbone.
-    """
+    """The backbone's stages, without running the rest; raises a ``ValueError`` if the model has no backbone."""
     tap = build_tap(PLACE)
     with Reading({PLACE: tap}, model, role, {PLACE: 1}) as reading:
         model(inputs, samples, mode='tensor')

@@ -64,11 +64,7 @@ def find_head(
 
 
 def check_settings(stage: int | None, levels: Sequence[int] | None, *heads: Head) -> None:
-    """Checks that one of these heads uses each setting that is given.
-
-    Raises:
-        ValueError: A setting would be ignored.
-    """
+    """Raises a ``ValueError`` for a setting that none of these heads uses."""
     for name, value in dict(stage=stage, levels=levels).items():
         if value is not None and not any(name in head.takes for head in heads):
             raise value_error(name, MEANING[name], f'{value} for {" and ".join(head.name for head in heads)}')

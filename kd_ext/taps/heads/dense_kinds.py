@@ -64,9 +64,7 @@ def _sampled(watch: Watch, batch: int, sizes: Sizes) -> Tensor:
 
 
 def _selected(watch: Watch, batch: int, sizes: Sizes) -> Tensor:
-    """FSAF: a call per level says which anchors it keeps for its best-fitting objects. The others are neither objects
-    nor background.
-    """
+    """FSAF: a call per level says which anchors it keeps; the others are neither object nor background."""
     levels = [torch.where(call.result[2], call.args[3], -1) for call in watch.calls['targets'][-len(sizes) :]]
     return torch.cat([level.reshape(batch, -1) for level in levels], 1)
 
