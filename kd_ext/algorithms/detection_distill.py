@@ -41,37 +41,36 @@ ARGUMENTS = (
 class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
     """Trains a detector under a frozen teacher, on stock MMEngine runners.
 
-    A step runs the teacher without gradient, on the same images in its own normalisation, only as far as the taps
-    ask; the student's own loss while taps record its features; the teacher's head where that is to read the
-    student's regions; then the losses. The total is the student's task loss plus all ``distill.loss_*`` terms.
+    In each step the teacher runs without gradient, on the same images in its own normalisation and only as far as
+    the taps need it. The student computes its own loss while taps record its features. The teacher's head then
+    reads the student's regions, if a tap asks for that. The total loss is the student's task loss plus all
+    ``distill.loss_*`` terms.
 
     Args:
-        student (dict | str | BaseModel): Any detector: its ``model`` config, a config path, ``pkg::config`` or a
-            model.
-        teacher (dict | str | BaseModel): The same for the teacher. It stays outside this module's parameters,
-            checkpoints and EMA copies. For several, a dict of them by name.
-        teacher_ckpt (str | dict[str, str]): Path or URL of the teacher's weights, for several by name. Every key
-            is accounted for; ``'random'`` is for tests.
-        distill (dict[str, dict]): Entries ``name=dict(type=<loss>, at=<tap>, teacher=<name, where there are
-            several>, levels=<indices or pairs of them, default by stride>, level_weights=<one a pair, default 1>,
-            connector=<a config or another entry's name, default automatic>, teacher_connector= <default none>,
-            stage=<of a cascade, default the first>, class_means=<a file of tools/class_means.py, default
-            'online'>, schedule=<when it acts, see Schedule; default always>, balance=<share of the task loss to
-            keep, default none>, <arguments of the loss>)``.
-        allow_teacher_mismatch (bool): Go on although the checkpoint does not fit the teacher in every key.
-        classes (dict): Names to map classes by where teacher and student differ: ``student``, a list; ``teacher``,
-            a list (or one by teacher's name) in place of what the checkpoint says; and ``aliases``, the teacher's
-            name by the student's where the same class is called otherwise. Without it they are taken to be the
-            same.
-        data_preprocessor (dict): For a student whose config has none, as MMEngine does with that of a whole config:
-            the student sees what it would see without distillation.
-        init_cfg (dict): As in mmrazor's ``BaseAlgorithm``.
+        student: Any detector: its ``model`` config, a config path, ``pkg::config`` or a model.
+        teacher: The same for the teacher, or a dict of several by name. Teachers stay outside this module's
+            parameters, checkpoints and EMA copies.
+        teacher_ckpt: Path or URL of the teacher's weights, or a dict of several by name. Every key must fit;
+            ``'random'`` is for tests.
+        distill: Entries ``name=dict(type=<loss>, at=<tap>, teacher=<name, if there are several>, levels=<indices
+            or pairs of them, default by stride>, level_weights=<one per pair, default 1>, connector=<a config or
+            another entry's name, default automatic>, teacher_connector=<a config, default none>, stage=<of a
+            cascade, default the first>, class_means=<a file of tools/class_means.py, default 'online'>,
+            schedule=<when it acts, see Schedule; default always>, balance=<share of the task loss to keep, default
+            none>, <arguments of the loss>)``.
+        allow_teacher_mismatch: Accept a checkpoint that does not fit the teacher in every key.
+        classes: Names that map classes if teacher and student differ: ``student``, a list; ``teacher``, a list (or
+            a dict of lists by teacher) that replaces the checkpoint's; ``aliases``, a dict from the student's
+            names to the teacher's where they differ. Without it, both are taken to have the same classes.
+        data_preprocessor: For a student whose config has none; MMEngine passes that of the whole config, so the
+            student sees what it would see without distillation.
+        init_cfg: As in mmrazor's ``BaseAlgorithm``.
 
     Raises:
-        FileNotFoundError: The teacher's config or checkpoint is not there.
-        TypeError: An argument is not known, or of another type.
-        ValueError: The checkpoint does not fit; an entry of ``distill`` names no tap, no level or no loss that
-            exists.
+        FileNotFoundError: The teacher's config or checkpoint does not exist.
+        TypeError: An argument is unknown or has the wrong type.
+        ValueError: The checkpoint does not fit, or an entry of ``distill`` names a tap, level or loss that does
+            not exist.
 
     Example:
         model = dict(

@@ -115,7 +115,7 @@ def train(runner: Runner, interruption: Interruption) -> None:
                 'the processes that read the data',
                 'alive',
                 text.strip(' .'),
-                'Mostly the memory ran out: lower train_dataloader.num_workers '
+                'Usually memory ran out: lower train_dataloader.num_workers '
                 'or batch_size, or enlarge /dev/shm. --resume goes on from the '
                 'last checkpoint.',
             )

@@ -117,7 +117,7 @@ class ClassMap:
             if self.index is not None and len(names) != count:
                 raise value_error(
                     f'the class names of the {role}',
-                    f'{count}, as its head has classes',
+                    f'{count}, the number of classes of its head',
                     f'{len(names)}: {", ".join(names[:4])}, ...',
                     f'Correct classes=dict({role}=[...]).',
                 )
@@ -125,7 +125,7 @@ class ClassMap:
             missing = [f'{role}=[...]' for role in ('student', 'teacher') if getattr(self, role) is None]
             raise value_error(
                 'teacher and student',
-                'of the same classes where terms are by class',
+                'of the same number of classes for terms that compare classes',
                 f'{num_classes} classes in the student and {teacher_classes} in the teacher',
                 'Give the model the '
                 f'names to map them by: classes=dict({", ".join(missing)}), '
