@@ -38,7 +38,7 @@ from kd_ext.preflight.stopwatch import Stopwatch
 
 @tool
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
-    """Runs the preflight and exits with status 1 if a finding is fatal."""
+    """Runs the preflight and exits with status 1 if a finding is fatal; refuses a config that does not distill."""
     args = parse_args(argv, prog)
     cfg = training_config(args)
     if not distills(cfg.model):

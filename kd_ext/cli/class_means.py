@@ -183,7 +183,7 @@ def _info(
 
 
 def import_json(args: argparse.Namespace) -> None:
-    """Converts the ND authors' JSON; a config adds its class names."""
+    """Converts the ND authors' JSON; raises a ``ValueError`` if its classes do not fit those of the config."""
     found = load_class_means(args.import_json)
     if args.config is not None:
         classes = class_names(load_config(args.config, args.cfg_options, args.launcher), args.split)

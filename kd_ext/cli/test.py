@@ -83,7 +83,7 @@ def check_weights(runner: Runner, checkpoint: str, allow_mismatch: bool = False)
 
 
 def enable_drawing(cfg: Config, show: bool = False, show_dir: str | None = None, wait_time: float = 2) -> None:
-    """Draws the predictions into a window, into files or both; needs a visualization hook in the config."""
+    """Draws the predictions into a window or files; raises a ``KeyError`` without a visualization hook."""
     hooks = cfg.get('default_hooks') or {}
     if 'visualization' not in hooks:
         raise KeyError(

@@ -63,7 +63,10 @@ class CollapseJob:
         return head
 
     def moments(self, model: Any, head: Any, preprocess: Callable | None = None, title: str | None = None) -> Moments:
-        """The :class:`Moments` of this process's images; afterwards mode, buffers and random states are restored."""
+        """The :class:`Moments` of this process's images; afterwards mode, buffers and random states are restored.
+
+        Raises a ``ValueError`` if an embedding is inf or NaN.
+        """
         moments = Moments(head.num_classes + (self.background and head.background), head.width)
         mine = self.indices[get_rank() :: get_world_size()]
         with undisturbed(model), ImageProgress(title, len(self.indices)) as progress:
