@@ -20,6 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from kd_ext.data.regions import alone, unaugmented
 from kd_ext.preflight.finding import Finding
 from kd_ext.taps.heads import own_loss_mode
+from kd_ext.taps.heads.dense import dense_module
+from kd_ext.taps.heads.masks import needs_masks
 from kd_ext.teachers.build import initialise
 from kd_ext.teachers.class_map import ClassMap
 from kd_ext.teachers.inputs import InputAdapter
@@ -70,7 +72,8 @@ class TeacherScore:
             with unaugmented(model.data_preprocessor):
                 batch = model.data_preprocessor(batch, True)
             samples = classes.to_teacher(batch['data_samples'])
-            if len(samples[0].gt_instances):
+            instances = samples[0].gt_instances
+            if len(instances) and ('masks' in instances or not needs_masks(self.teacher)):
                 self.batches.append(dict(batch, data_samples=samples))
         self.configured = self.untrained = torch.zeros(0)
         self.others: dict[str, Any] = {}
@@ -125,7 +128,10 @@ class TeacherScore:
         if not self.batches:
             return [
                 Finding(
-                    False, ('No image looked at holds a class that the teacher knows, so its own loss says nothing.')
+                    False,
+                    'No image looked at holds a class that the teacher knows'
+                    + (', with masks' if needs_masks(self.teacher) else '')
+                    + ', so its own loss says nothing.',
                 )
             ]
         own, floor = float(self.configured.mean()), float(self.untrained.mean())
@@ -174,7 +180,8 @@ class TeacherScore:
 @torch.no_grad()
 def _loss(model: Any, adapter: InputAdapter, batch: dict) -> Tensor:
     """The total loss of a detector on one image, in eval mode."""
-    heads = [model.bbox_head] if hasattr(model, 'bbox_head') else []
+    head = dense_module(model)
+    heads = [] if head is None else [head]
     inputs = adapter(batch['inputs'], batch['data_samples'])
     # rank 0 runs this alone, but losses are averaged over processes
     with alone(), own_loss_mode(model, *heads), torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
@@ -194,6 +201,7 @@ def _untrained(teacher: nn.Module) -> nn.Module:
         initialise(untrained)
     for module in untrained.eval().modules():
         if isinstance(module, _BatchNorm):
+            module.eps = module.eps or 1e-5  # torch takes 0 from frozen ones alone, as in NAS-FCOS
             module.register_forward_pre_hook(_use_statistics_of_images)
     return untrained
 
