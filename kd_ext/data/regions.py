@@ -77,7 +77,7 @@ def _same(sample: Any) -> Any:
 def own_regions(model: nn.Module, head: Any, sample: dict, seed: int, preprocess: nn.Module) -> Any:
     """The regions of one image; ``seed`` fixes what is random in them."""
     device = next(model.parameters()).device
-    with _seeded(seed, device), alone(), _late(), _without_history(model):
+    with _seeded(seed, device), alone(), late(), _without_history(model):
         batch = _prepared(preprocess, sample)
         return run_own_loss(model, head, batch['inputs'], batch['data_samples'])
 
@@ -154,7 +154,8 @@ def alone() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _late() -> Iterator[None]:
+def late() -> Iterator[None]:
+    """Context in which a detector that asks for the epoch is told a late one, unless a training tells it."""
     hub = MessageHub.get_current_instance()
     known = hub.get_info('epoch') is not None
     if not known:

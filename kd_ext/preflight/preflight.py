@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import torch
 from mmengine.config import Config
@@ -34,7 +34,7 @@ class Preflight:
         cfg: Config of the training.
         model: The DetectionDistill built from it.
         images: Number of images to use: annotated ones of the validation set, else of the training set.
-        size: Longer side of the images; smaller is faster.
+        size: Longer side of the images; smaller is faster. None, or a detector that takes no small ones, leaves them.
         watch: Stopwatch that has timed the earlier parts.
         console: Where to print.
 
@@ -47,7 +47,7 @@ class Preflight:
         cfg: Config,
         model: Any,
         images: int = IMAGES,
-        size: int = 320,
+        size: int | None = 320,
         watch: Stopwatch | None = None,
         console: Console | None = None,
     ) -> None:
@@ -56,13 +56,29 @@ class Preflight:
         self.console = console or Console()
         self.names = class_names(cfg)
         check_num_classes(model.student, self.names)
+        self.images, self.size = images, size
+        self._load()
+
+    def _load(self) -> None:
         with self.watch.part('reading the images'):
-            samples = self._read(images, size)
+            samples = self._read()
         self.batches = [pseudo_collate([sample]) for sample in samples]
         self.joined = pseudo_collate((samples * 2)[:2])
 
-    def _read(self, images: int, size: int) -> list[dict]:
-        cfg = _resized(self.cfg, size)
+    def _at_a_size(self, look: Callable[[], Any]) -> Any:
+        """Calls ``look``, and once more with images of full size for a detector that takes no small ones."""
+        try:
+            return look()
+        except RuntimeError:
+            if self.size is None:
+                raise
+        self.size = None
+        self._load()
+        return look()
+
+    def _read(self) -> list[dict]:
+        images = self.images
+        cfg = self.cfg if self.size is None else _resized(self.cfg, self.size)
         for split in ('val', 'train'):
             if not cfg.get(f'{split}_dataloader'):
                 continue
@@ -129,14 +145,16 @@ class Preflight:
         for name, teacher in self.model.teachers.items():
             classes = data_map(self.names, self.model.distiller.classes[name])
             with undisturbed(teacher):
-                scores[name] = TeacherScore(self.model, name, self.batches, classes, thorough)
+                scores[name] = self._at_a_size(
+                    lambda: TeacherScore(self.model, name, self.batches, classes, thorough)  # noqa: B023
+                )
         return scores
 
     def step(self) -> StepCheck:
         """A :class:`StepCheck` on two of the images."""
         with undisturbed(self.model):
             self.model.train()
-            return StepCheck(self.model, self.joined)
+            return self._at_a_size(lambda: StepCheck(self.model, self.joined))
 
     def short(self) -> list[Finding]:
         """Runs the checks that take seconds."""

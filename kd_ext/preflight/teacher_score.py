@@ -17,7 +17,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kd_ext.data.regions import alone, unaugmented
+from kd_ext.data.regions import alone, late, unaugmented
 from kd_ext.preflight.finding import Finding
 from kd_ext.taps.heads import own_loss_mode
 from kd_ext.taps.heads.dense import dense_module
@@ -184,7 +184,8 @@ def _loss(model: Any, adapter: InputAdapter, batch: dict) -> Tensor:
     heads = [] if head is None else [head]
     inputs = adapter(batch['inputs'], batch['data_samples'])
     # rank 0 runs this alone, but losses are averaged over processes
-    with alone(), own_loss_mode(model, *heads), torch.random.fork_rng([inputs.device] if inputs.is_cuda else []):
+    devices = [inputs.device] if inputs.is_cuda else []
+    with alone(), late(), own_loss_mode(model, *heads), torch.random.fork_rng(devices):
         torch.manual_seed(0)  # the same sampled regions every time
         parts = model(inputs, batch['data_samples'], mode='loss')
     return model.parse_losses(parts)[0]
