@@ -81,10 +81,10 @@ def outcome(head: str, method: str) -> str:
 def settle(teacher, head):
     """Statistics of norm layers from a batch, as after training."""
     data = teacher.data_preprocessor(zoo.batch(head), True)
-    for module in teacher.modules():
-        if isinstance(module, _BatchNorm):
-            module.momentum = 1.0
-    teacher.train()
+    norms = [module for module in teacher.eval().modules() if isinstance(module, _BatchNorm)]
+    for module in norms:
+        module.momentum = 1.0
+        module.train()
     with torch.no_grad():
         teacher(**data, mode='tensor')
     teacher.eval()

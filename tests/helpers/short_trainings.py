@@ -59,6 +59,9 @@ def config(shapes, work_dir, teacher_ckpt, epochs=2, **changes):
     )
     cfg.merge_from_dict(changes)
     cfg.experiment_name = f'test_{abs(hash(str(work_dir)))}'
+    if 'visualizer' in cfg:
+        # visualizers are shared by name: another training of this process would write into the first one's folder
+        cfg.visualizer.name = cfg.experiment_name
     return cfg
 
 

@@ -175,7 +175,7 @@ def test_figure_and_table(tmp_path):
 
 WORKER = """
 import torch, torch.distributed as dist
-from kd_ext.analysis import Moments
+from kd_ext.class_means.moments import Moments
 dist.init_process_group('gloo')
 rank = dist.get_rank()
 torch.manual_seed(0)

@@ -188,7 +188,7 @@ def test_dead_worker_after_a_signal(interruption, tmp_path, monkeypatch):
     one = runner(tmp_path, Seen())
     real = one.train
 
-    def train():
+    def broken_train():
         iteration = type(one.train_dataloader).__iter__
 
         def broken(self):
@@ -201,7 +201,7 @@ def test_dead_worker_after_a_signal(interruption, tmp_path, monkeypatch):
         monkeypatch.setattr(type(one.train_dataloader), '__iter__', broken)
         real()
 
-    monkeypatch.setattr(one, 'train', train)
+    monkeypatch.setattr(one, 'train', broken_train)
     with pytest.raises(interrupt.Interrupted):
         train(one, interruption)
     meta = torch.load(tmp_path / 'interrupted.pth')['meta']

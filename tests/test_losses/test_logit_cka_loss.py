@@ -166,7 +166,9 @@ def test_gradient_goes_to_the_student_alone():
 
 
 def test_module():
-    module = MODELS.build(dict(type='LogitCKALoss', intra_weight=2.0, inter_weight=3.0, center=False, loss_weight=4.0))
+    module = MODELS.build(
+        dict(type='kd_ext.LogitCKALoss', intra_weight=2.0, inter_weight=3.0, center=False, loss_weight=4.0)
+    )
     student, teacher = logits(0, 12, 5), logits(1, 12, 5)
     assert_close(module(student, teacher), 4 * logit_cka_loss(student, teacher, 2.0, 3.0, False))
 

@@ -283,7 +283,7 @@ def test_non_contiguous_maps():
 def test_levels_add_up():
     levels_S = tuple(maps(0, 2, 3, *size) for size in ((20, 33), (10, 17)))
     levels_T = tuple(maps(1, 2, 3, *size) for size in ((20, 33), (10, 17)))
-    module = MODELS.build(dict(type='RCKALoss', patch_size=8, inter_weight=2.0, center=False, loss_weight=5.0))
+    module = MODELS.build(dict(type='kd_ext.RCKALoss', patch_size=8, inter_weight=2.0, center=False, loss_weight=5.0))
     wanted = 5 * sum(rcka_loss(student, teacher, 8, 1.0, 2.0, False) for student, teacher in zip(levels_S, levels_T))
     assert_close(module(levels_S, levels_T), wanted)
     assert_close(module(levels_S[0], levels_T[0]), module(levels_S[:1], levels_T[:1]))

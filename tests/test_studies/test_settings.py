@@ -35,10 +35,14 @@ def test_all_settings_of_the_protocol_are_declared():
     assert set(WANTED) <= set(setting.names())
 
 
+# logits are compared anchor by anchor: RetinaNet has nine of them, its teacher FCOS none
+WITHOUT = dict(other_family=('kl', 'kdpp'))
+
+
 @pytest.mark.parametrize('name', WANTED)
 def test_a_setting_is_complete(name):
     declared = setting.load(name)
-    assert set(ARMS) <= set(declared.arms)
+    assert set(ARMS) - set(WITHOUT.get(name, ())) <= set(declared.arms)
     assert len(declared.seeds) == 5 and declared.search.shares == [0.1, 0.3, 0.6] and len(declared.search.seeds) == 2
     assert (declared.gate.points, declared.gate.deviations, declared.gate.controls) == (8, 4, 2)
     generator = declared.data.get('generator')
@@ -70,7 +74,8 @@ def test_every_arm_can_be_built(name, tmp_path):
     model = build(cfg.model)
     assert set(model.distiller.terms) == set(everything)
     if name in WANTED:
-        assert set(everything) == {'kd', 'pkd', 'cwd', 'reviewkd', 'rcka', 'nd', 'nckd', 'lipschitz'}
+        wanted = {'kd', 'pkd', 'cwd', 'reviewkd', 'rcka', 'nd', 'nckd', 'lipschitz'}
+        assert set(everything) == (wanted - {'kd'} if name in WITHOUT else wanted)
     # the student of a seed starts from the same weights with and without a teacher
     state, alone = model.student.state_dict(), build(plain).state_dict()
     assert state.keys() == alone.keys() and all(torch.equal(state[key], alone[key]) for key in alone)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from kd_ext.build.configs import find_config
 from tests.helpers.data_sets import BCCD, ROOT
 from tests.helpers.short_trainings import scored_alone, train
 
@@ -61,7 +62,7 @@ def small(model):
 def test_trains_scores_and_exports(tmp_path):
     cfg = config(f'lipschitz_{PLAIN}'.replace('ssd300_', 'ssd300_vgg16_'), tmp_path / 'ssd')
     small(cfg.model.student)
-    cfg.model.teacher = small(Config.fromfile(cfg.model.teacher).model)
+    cfg.model.teacher = small(Config.fromfile(find_config(cfg.model.teacher)).model)
     cfg.model.teacher_ckpt = 'random'
     runner = train(cfg)
     scalars = runner.message_hub.log_scalars
