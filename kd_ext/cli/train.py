@@ -21,8 +21,10 @@ import sys
 from pathlib import Path
 from typing import Sequence
 
+from mmengine.config import Config
 from mmengine.runner import Runner
 
+from kd_ext.build.configs import distills
 from kd_ext.cli.arguments import add_config_options, add_distill_options, add_work_dir, parse, tool_parser
 from kd_ext.cli.check import look
 from kd_ext.cli.config import enable_amp, enable_lr_scaling, make_folder, training_config
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     flag = interruption.Interruption()
     args = parse_args(argv, prog)
     cfg = training_config(args)
+    check_compile(cfg)
     if args.amp:
         enable_amp(cfg)
     if args.auto_scale_lr:
@@ -73,6 +76,20 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
             'Go on with the config that it was trained with: a distillation may train parameters of its own. To take '
             'its weights alone, leave --resume out and add --cfg-options load_from=CHECKPOINT.',
         ) from error
+
+
+def check_compile(cfg: Config) -> None:
+    """Refuses ``compile`` where the model distills; raises a ``ValueError``.
+
+    Taps, the teacher and the student's own samplers make torch compile anew for each new number of regions.
+    """
+    if cfg.get('compile') and distills(cfg.model):
+        raise value_error(
+            'compile',
+            'left out of a config that distills',
+            repr(cfg.compile),
+            'torch would compile again and again: a distilled RetinaNet had no step done after 20 minutes.',
+        )
 
 
 def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:

@@ -78,6 +78,24 @@ def test_another_training_in_the_work_dir(tmp_path, capsys):
     assert '20250101_120000' in (shown := capsys.readouterr().err) and '--work-dir' in shown
 
 
+@pytest.mark.parametrize('value', [True, dict(mode='default')])
+def test_compiling_a_distillation_is_refused(shapes, tmp_path, value):
+    cfg = training.config(shapes, tmp_path / 'run', training.save_teacher(tmp_path), compile=value)
+    with pytest.raises(ValueError, match='compile to be left out of a config that distills'):
+        train.check_compile(cfg)
+    cfg.model = cfg.model.student
+    train.check_compile(cfg)
+
+
+def test_the_tool_refuses_to_compile_a_distillation(shapes, tmp_path, capsys):
+    path = tmp_path / 'distilled.py'
+    training.config(shapes, tmp_path / 'run', training.save_teacher(tmp_path), compile=True).dump(path)
+    with pytest.raises(SystemExit) as info:
+        train.main([str(path)])
+    assert info.value.code == 1 and 'compile' in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+
+
 def test_a_batch_larger_than_the_data(shapes, tmp_path):
     cfg = training.config(shapes, tmp_path, 'random')
     cfg.train_dataloader.update(batch_size=100, drop_last=True)
