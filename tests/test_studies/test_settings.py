@@ -131,7 +131,7 @@ def test_digest_follows_what_is_declared():
     arm = declared.arms['pkd_w6']
     cell = Cell(arm, 0)
 
-    def digest(declared, cell, data=DATA, teacher='a', folder='/work/t'):
+    def digest(declared, cell, data=DATA, teacher='a', folder='/cells/t'):
         cfg = make_config(declared, cell, data, (Path(folder, 'config.py'), Path(folder, 'epoch_8.pth')))
         return cell_digest(declared, cell, cfg, data, dict(folder=folder, digest=teacher))
 
