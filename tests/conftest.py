@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import kd_ext  # noqa: F401  its shims come before mmrazor
-from tests.helpers.data_sets import ROOT
+from tests.helpers.data_sets import FEW_SHAPES, ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -26,19 +26,7 @@ def shapes(tmp_path_factory):
     """A generated data set of a few small images."""
     folder = tmp_path_factory.mktemp('data') / 'shapes'
     subprocess.check_call(
-        [
-            sys.executable,
-            '-m',
-            'demo.make_shapes_dataset',
-            str(folder),
-            '--train',
-            '8',
-            '--val',
-            '4',
-            '--size',
-            '64',
-            '64',
-        ],
+        [sys.executable, '-m', 'demo.make_shapes_dataset', str(folder), *FEW_SHAPES],
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
     )

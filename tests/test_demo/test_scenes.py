@@ -11,7 +11,7 @@ import pytest
 
 from demo.letters import FONTS, LETTERS
 from demo.scenes import CLASSES, MIN_VISIBLE, render_scene
-from tests.helpers.data_sets import ROOT
+from tests.helpers.data_sets import FEW_SHAPES, ROOT
 
 
 def scene(seed):
@@ -180,19 +180,7 @@ def test_second_call_writes_nothing(shapes):
     marker = shapes / 'annotations/instances_train.json'
     before = marker.stat().st_mtime_ns
     result = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'demo.make_shapes_dataset',
-            str(shapes),
-            '--train',
-            '8',
-            '--val',
-            '4',
-            '--size',
-            '64',
-            '64',
-        ],
+        [sys.executable, '-m', 'demo.make_shapes_dataset', str(shapes), *FEW_SHAPES],
         cwd=ROOT,
         text=True,
         capture_output=True,
