@@ -10,7 +10,6 @@ exponent above the power of the loss' own formula (by more than what leaving the
 import argparse
 import json
 import statistics
-import time
 from pathlib import Path
 
 import torch
@@ -20,10 +19,8 @@ from rich.table import Table
 
 from benchmarks.growth_model import ENTRIES, LINES, VALUES, amount, judge, make_run
 from benchmarks.growth_plot import draw
-from benchmarks.timing import interleave, machine, peak_memory
+from benchmarks.timing import CLOCKS, add_clock, interleave, machine, peak_memory
 from kd_ext.engine.whole_files import write_text
-
-CLOCKS = dict(wall=time.perf_counter, cpu=time.process_time)
 
 
 def parse_args(argv=None):
@@ -38,12 +35,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--threads', type=int, default=torch.get_num_threads(), help='CPU threads (default: %(default)s)'
     )
-    parser.add_argument(
-        '--clock',
-        choices=CLOCKS,
-        default='wall',
-        help='cpu counts the seconds of this process, for a machine that others use (default: %(default)s)',
-    )
+    add_clock(parser)
     parser.add_argument('--json', type=Path, help='file to write')
     parser.add_argument('--plot', type=Path, help='PNG to write')
     return parser.parse_args(argv)

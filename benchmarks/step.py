@@ -18,7 +18,6 @@ import argparse
 import gc
 import json
 import re
-import time
 from pathlib import Path
 
 import torch
@@ -30,12 +29,10 @@ from rich.table import Table
 from benchmarks.step_cost import StepCost, memory_bound, overhead
 from benchmarks.step_model import PRESETS, generated_batch, load_model
 from benchmarks.step_rivals import pkd_rivals
-from benchmarks.timing import interleave, machine, peak_memory, summarise
+from benchmarks.timing import CLOCKS, add_clock, interleave, machine, peak_memory, summarise
 from kd_ext.cli.arguments import positive
 from kd_ext.cli.config import load_config
 from kd_ext.cli.errors import run
-
-CLOCKS = dict(wall=time.perf_counter, cpu=time.process_time)
 
 
 def parse_args(argv=None):
@@ -60,12 +57,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--threads', type=positive, default=torch.get_num_threads(), help='CPU threads (default: %(default)s)'
     )
-    parser.add_argument(
-        '--clock',
-        choices=CLOCKS,
-        default='wall',
-        help='cpu counts the seconds of this process, for a machine that others use (default: %(default)s)',
-    )
+    add_clock(parser)
     parser.add_argument(
         '--razor',
         action='store_true',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import re
@@ -14,7 +15,8 @@ import torch
 
 from kd_ext.preflight.timing import peak_memory, seconds
 
-__all__ = ['interleave', 'machine', 'peak_memory', 'quartiles', 'summarise']
+__all__ = ['CLOCKS', 'add_clock', 'interleave', 'machine', 'peak_memory', 'quartiles', 'summarise']
+CLOCKS = dict(wall=time.perf_counter, cpu=time.process_time)
 MEMORY = (
     'Peak resident memory of the process during one run above what it '
     'held before (VmHWM after a reset, in MiB): temporaries and the '
@@ -97,4 +99,14 @@ def machine() -> dict:
         system=platform.platform(),
         blas='MKL' if torch.backends.mkl.is_available() else 'other',
         memory=MEMORY,
+    )
+
+
+def add_clock(parser: argparse.ArgumentParser) -> None:
+    """Adds the option that chooses one of ``CLOCKS``."""
+    parser.add_argument(
+        '--clock',
+        choices=CLOCKS,
+        default='wall',
+        help='cpu counts the seconds of this process, for a machine that others use (default: %(default)s)',
     )
