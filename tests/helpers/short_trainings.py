@@ -1,13 +1,12 @@
 """Short trainings on generated data, in process and as a command."""
 
 import os
-import subprocess
-import sys
 
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from tests.helpers import fresh_processes
 from tests.helpers.data_sets import ROOT
 from tests.helpers.tiny_detectors import build, fcos, rcka
 
@@ -73,17 +72,9 @@ def train(cfg):
 
 
 def command(*args, timeout=280):
-    """Runs a tool as a user would: the completed process, output as text."""
+    """Runs a tool as a user would: the completed process, stdout and stderr as one text."""
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'COLUMNS': '200'}
-    return subprocess.run(
-        [sys.executable, *map(str, args)],
-        cwd=ROOT,
-        env=env,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=timeout,
-    )
+    return fresh_processes.run(*args, env=env, one_stream=True, timeout=timeout)
 
 
 def scored_alone(cfg, checkpoint):

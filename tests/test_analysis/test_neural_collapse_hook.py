@@ -89,8 +89,6 @@ def test_under_ddp(shapes, tmp_path):
     cfg = config(shapes, tmp_path / 'work', **{'train_cfg.max_epochs': 1, 'log_level': 'INFO'})
     cfg.dump(tmp_path / 'config.py')
     done = training.command(
-        '-W',
-        'ignore',
         '-m',
         'torch.distributed.run',
         '--nproc_per_node=2',

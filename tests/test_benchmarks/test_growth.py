@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import pytest
 from matplotlib.image import imread
@@ -8,6 +6,7 @@ from matplotlib.image import imread
 from benchmarks.growth_model import ENTRIES, EXTRA, LINES, VALUES, Line, amount, fit, judge, make_run
 from benchmarks.growth_plot import draw
 from kd_ext.recipes import PARTS
+from tests.helpers import fresh_processes
 
 SMALL = dict(pixels=(64, 96), batch=2, regions=8, classes=5, width=4, embedding=6)
 LINE = Line('rcka', 'batch', 1, 'longer rows')
@@ -60,25 +59,9 @@ def test_figure(tmp_path):
 
 
 def test_tool(tmp_path):
-    process = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'benchmarks.growth',
-            '--only',
-            'kd',
-            '--points',
-            '3',
-            '--repeats',
-            '1',
-            '--json',
-            tmp_path / 'g.json',
-            '--plot',
-            tmp_path / 'g.png',
-        ],
-        capture_output=True,
-        text=True,
-    )
+    options = ['--only', 'kd', '--points', '3', '--repeats', '1']
+    files = ['--json', tmp_path / 'g.json', '--plot', tmp_path / 'g.png']
+    process = fresh_processes.run('-m', 'benchmarks.growth', *options, *files)
     assert process.returncode == 0, process.stderr
     lines = json.loads((tmp_path / 'g.json').read_text())['lines']
     assert [line['along'] for line in lines] == ['regions', 'classes']

@@ -1,11 +1,9 @@
 """What ``import kd_ext`` costs: its own few modules beside those that its users import anyway."""
 
 import statistics
-import subprocess
-import sys
 
 from benchmarks import import_time
-from tests.helpers.data_sets import ROOT
+from tests.helpers.fresh_processes import fresh
 
 
 def test_imports_little_of_its_own():
@@ -15,9 +13,7 @@ before = set(sys.modules)
 import kd_ext
 print(*sorted(set(sys.modules) - before))
 """
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], cwd=ROOT, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    found = done.stdout.split()
+    found = fresh(script).split()
     assert {name for name in found if not name.startswith('kd_ext')} <= {'mmengine.hub', 'mmengine.hub.hub'}
     own = {name.split('.')[1] for name in found if name.startswith('kd_ext.')}
     assert own == {'errors', 'patches', 'recipes', 'version'}

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,6 +10,7 @@ from benchmarks.step_model import PRESETS, built_on, generated_batch, load_model
 from benchmarks.step_rivals import pkd_rivals
 from kd_ext.build.configs import find_config
 from kd_ext.recipes import distill_entries
+from tests.helpers import fresh_processes
 from tests.helpers import tiny_detectors as tiny
 
 ROI = dict(student=tiny.faster_rcnn, teacher=lambda: tiny.faster_rcnn(8))
@@ -165,25 +164,8 @@ def test_a_plain_detector_needs_a_teacher():
 def test_tool(tmp_path):
     path, out = tmp_path / 'tiny.py', tmp_path / 'step.json'
     config(['rcka', 'nckd']).dump(path)
-    process = subprocess.run(
-        [
-            sys.executable,
-            '-m',
-            'benchmarks.step',
-            path,
-            '--size',
-            '64x96',
-            '--repeats',
-            '1',
-            '--threads',
-            '1',
-            '--razor',
-            '--json',
-            out,
-        ],
-        capture_output=True,
-        text=True,
-    )
+    options = ['--size', '64x96', '--repeats', '1', '--threads', '1', '--razor', '--json']
+    process = fresh_processes.run('-m', 'benchmarks.step', path, *options, out)
     assert process.returncode == 0, process.stderr
     assert 'distilled / (student + teacher)' in process.stdout
     report = json.loads(out.read_text())['configs'][str(path)]

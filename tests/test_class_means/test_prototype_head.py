@@ -1,6 +1,4 @@
 import copy
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -12,6 +10,7 @@ from torch import nn
 
 from kd_ext.class_means.classifier import PrototypeClassifier
 from kd_ext.registry import MODELS
+from tests.helpers.fresh_processes import fresh
 from tests.helpers.tiny_detectors import _mmdet, batch, build, fcos, losses
 
 WIDTH = 12
@@ -189,8 +188,7 @@ head = MODELS.build(dict(type='kd_ext.PrototypeHead', head=dict(
     classifier=dict(class_means=torch.rand(3, 8)), train_cfg=None))
 print(type(head.conv_cls).__name__)
 """
-    out = subprocess.run([sys.executable, '-c', code], text=True, capture_output=True)
-    assert 'PrototypeClassifier' in out.stdout, out.stderr
+    assert 'PrototypeClassifier' in fresh(code)
 
 
 def test_train_cfg_goes_to_the_inner_head():

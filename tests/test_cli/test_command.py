@@ -1,7 +1,6 @@
 """The command kd_ext, and what ends a tool with a message."""
 
 import errno
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -12,6 +11,7 @@ from kd_ext.cli import command, errors, train
 from kd_ext.cli.errors import console
 from kd_ext.cli.test import check_weights
 from kd_ext.teachers.checkpoint import read_checkpoint
+from tests.helpers import fresh_processes
 from tests.helpers import short_trainings as training
 from tests.helpers import tiny_detectors as tiny
 from tests.helpers.data_sets import ROOT
@@ -40,7 +40,7 @@ def test_tools_are_calls_of_a_main():
 
 
 def test_as_a_module():
-    done = subprocess.run([sys.executable, '-m', 'kd_ext.cli', '--help'], capture_output=True, text=True, cwd=ROOT)
+    done = fresh_processes.run('-m', 'kd_ext.cli', '--help')
     assert done.returncode == 0 and 'neural-collapse' in done.stdout
 
 

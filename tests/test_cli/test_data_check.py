@@ -1,7 +1,6 @@
 import os
 import runpy
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -11,6 +10,7 @@ from kd_ext.cli import errors
 from kd_ext.cli.data_check import check_checkpoint, check_data
 from kd_ext.engine.interruption import SIGNALS
 from kd_ext.errors import expected
+from tests.helpers import fresh_processes
 from tests.helpers.data_sets import ROOT
 
 
@@ -174,14 +174,7 @@ def test_train_stops_before_building(run, config, tmp_path):
 
 def test_as_a_command(config):
     def stderr(**env):
-        done = subprocess.run(
-            [sys.executable, 'tools/train.py', str(config)],
-            cwd=ROOT,
-            env={**os.environ, **env},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        done = fresh_processes.run('tools/train.py', config, env={**os.environ, **env})
         assert done.returncode == 1
         assert 'Expected train_dataloader.dataset.ann_file' in done.stderr
         return done.stderr

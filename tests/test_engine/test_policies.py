@@ -4,7 +4,6 @@ import importlib
 import os
 import pickle
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -15,7 +14,7 @@ from mmengine.runner import CheckpointLoader
 
 from kd_ext.engine import guarded_loading, policies
 from kd_ext.errors import TRUST, is_ours
-from tests.helpers.data_sets import ROOT
+from tests.helpers.fresh_processes import fresh
 from tests.helpers.tiny_detectors import fcos, rcka
 
 APPLIED = "from mmengine.fileio import LocalBackend\nprint(hasattr(LocalBackend.put, '__wrapped__'))\n"
@@ -33,11 +32,7 @@ HOW = {
 @pytest.mark.parametrize('how', HOW)
 def test_what_applies_them(how):
     script, wanted = HOW[how]
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', f'{script}\n{APPLIED}'], cwd=ROOT, text=True, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split()[-1] == str(wanted)
+    assert fresh(f'{script}\n{APPLIED}').split()[-1] == str(wanted)
 
 
 def test_applied_once():

@@ -1,7 +1,5 @@
 """The published student in stock programs, in processes that cannot import kd_ext."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import mmdet
@@ -13,6 +11,7 @@ from mmengine.config import Config
 from kd_ext.cli.runner import build_runner
 from kd_ext.engine.interruption import Interruption, train
 from kd_ext.engine.publish_hook import plain_config, publish
+from tests.helpers import fresh_processes
 from tests.helpers.short_trainings import STUDENT, config, save_teacher
 
 NO_KD_EXT = "import sys; sys.modules['kd_ext'] = None\n"
@@ -21,14 +20,7 @@ STOCK_TEST = Path(mmdet.__file__).parent / '.mim/tools/test.py'
 
 def stock(folder, script, *args):
     """Runs a script where kd_ext cannot be imported: stdout and stderr."""
-    done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', NO_KD_EXT + script, *map(str, args)],
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=250,
-    )
+    done = fresh_processes.run('-c', NO_KD_EXT + script, *args, cwd=folder, one_stream=True)
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout
 

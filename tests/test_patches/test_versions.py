@@ -1,7 +1,6 @@
 """Each shim does its work, and nothing where it is not needed."""
 
 import importlib.util
-import subprocess
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -11,13 +10,7 @@ import torch
 
 import kd_ext.patches
 from kd_ext.patches import quantization, ssd
-
-
-def fresh(script):
-    """Runs a script in an interpreter of its own: stdout."""
-    result = subprocess.run([sys.executable, '-W', 'ignore', '-c', script], text=True, capture_output=True)
-    assert result.returncode == 0, result.stderr[-2000:]
-    return result.stdout
+from tests.helpers.fresh_processes import fresh
 
 
 class TestQuantizationStub:
