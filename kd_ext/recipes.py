@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
 PARTS = Path(__file__).parent / '.mim' / 'configs' / '_base_' / 'distill'
+# a method by name alone chooses its weight in the first steps of a training:
+# the share of the task loss that it then has
+SHARES = {'rcka': 3.0}
+SHARE, STEPS = 1.0, 100
 # methods of several entries
 COMBINATIONS = {'kd++': ('kd', 'nd'), 'reviewkd++': ('reviewkd', 'nd')}
 
@@ -57,12 +61,14 @@ def part(name: str) -> str:
     return str(path)
 
 
-def distill_entries(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
+def distill_entries(methods: Sequence[str], choose_weights: bool = False) -> dict[str, dict[str, Any]]:
     """The ``distill`` entries of methods by name.
 
     Args:
-        methods: ``'rcka'``, ``'rcka:0.5'`` for half the usual weight, or ``'rcka@big'`` for one of several
+        methods: ``'rcka'``, ``'rcka:0.5'`` for half the published weight, or ``'rcka@big'`` for one of several
             teachers, which names the entry ``rcka_big``.
+        choose_weights: Whether methods without a factor choose their weights in the first steps of the training,
+            see ``balance`` in :class:`kd_ext.terms.weighting.Weighting`; otherwise they have the published ones.
 
     Raises:
         ValueError: A method is unknown or named twice, or a factor is not a number > 0.
@@ -89,6 +95,8 @@ def distill_entries(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
             entries[key] = copy.deepcopy(_part(part))
             loss = entries[key].get('loss', entries[key])
             loss['loss_weight'] = loss.get('loss_weight', 1.0) * _factor(method, factor)
+            if choose_weights and not factor:
+                entries[key]['balance'] = dict(share=SHARES.get(part, SHARE), steps=STEPS)
             if teacher:
                 entries[key]['teacher'] = teacher
     return entries
@@ -108,7 +116,7 @@ def _factor(method: str, text: str) -> float:
             f'the factor of {method!r}',
             'a number > 0',
             repr(text),
-            'It multiplies the usual weight: rcka:0.5. Leave a method out to do without it.',
+            'It multiplies the published weight: rcka:0.5. Leave a method out to do without it.',
         )
     return value
 
@@ -128,7 +136,7 @@ def distill_config(
         cfg: Config of a detector; its model becomes the student.
         teacher: Config path or ``pkg::config`` of the teacher, or a dict of several by name.
         teacher_ckpt: Path or URL of its weights, or a dict by name.
-        methods: See :func:`distill_entries`.
+        methods: See :func:`distill_entries`. Methods without a factor choose their weights.
 
     Raises:
         TypeError: A teacher is not a path.
@@ -150,7 +158,7 @@ def distill_config(
         )
     several = isinstance(teacher, Mapping) and teacher
     found = {name: _path(one) for name, one in several.items()} if several else _path(teacher)
-    entries = distill_entries(methods)
+    entries = distill_entries(methods, choose_weights=True)
     names = _class_names(cfg)
     cfg.model = dict(
         type='kd_ext.DetectionDistill',

@@ -71,7 +71,7 @@ def entries(arm: Arm, choice: Choice) -> dict[str, dict[str, Any]]:
     """
     recipe = arm.recipes()[choice.variant]
     methods = recipe.get('methods')
-    found = distill_entries(methods) if methods else copy.deepcopy(recipe['entries'])
+    found = distill_entries(methods, bool(arm.default_of)) if methods else copy.deepcopy(recipe['entries'])
     for name, changes in (recipe.get('changes') or {}).items():
         found[name].update(changes)
     if choice.share is not None:

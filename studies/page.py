@@ -95,7 +95,7 @@ def _section(results, gate, folder):
             'The declaration has changed since these figures were written; '
             f'`python -m studies.run {setting.name}` runs what is missing.\n'
         )
-    parts += [_gate(results, gate), _figures(results), _searches(results), _cost(results)]
+    parts += [_gate(results, gate), _figures(results), _defaults(results), _searches(results), _cost(results)]
     if any(results.of(name) for name in setting.arms):
         parts.append(f'![validations of each arm on the tuning split, mean over seeds]({folder}/{setting.name}.png)\n')
     parts.append(_surroundings(results))
@@ -155,6 +155,21 @@ def _shares(results, name):
     cells = results.of(name)
     terms = cells[0]['shares']
     return ' + '.join(f'{statistics.fmean(one["shares"][term] for one in cells):.2f} {term}' for term in terms)
+
+
+def _defaults(results):
+    rows = []
+    for name in visible(results):
+        arm = results.setting.arms[name]
+        ours, tuned = _paired(results, name), arm.default_of and _paired(results, arm.default_of)
+        if not arm.default_of or ours is None or tuned is None:
+            continue
+        part = f'{100 * ours.mean / tuned.mean:.0f}%' if tuned.low > 0 else 'the tuned weight has no gain to compare'
+        rows.append([arm.title, f'{ours.mean:+.1f}', f'{tuned.mean:+.1f}', part])
+    if not rows:
+        return ''
+    head = ['', 'gain over alone', 'gain with the searched weight', 'part of it']
+    return 'Weights that the training chooses by itself, beside the searched ones:\n\n' + _table(head, rows)
 
 
 def _searches(results):

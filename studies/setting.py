@@ -26,7 +26,8 @@ GENERATED = dict(
 class Arm:
     """What is trained: see ``arms.yml``.
 
-    ``variants`` always has at least one entry; without names in the file it is called ``''``.
+    ``variants`` always has at least one entry; without names in the file it is called ``''``. ``default_of`` names the
+    arm whose weight was searched, where this one chooses its own as ``--distill`` does.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Arm:
     role: str
     times: int = 1
     search: bool = True
+    default_of: str = ''
     methods: list[str] | None = None
     entries: dict[str, dict] | None = None
     changes: dict[str, dict] = field(default_factory=dict)
@@ -47,7 +49,7 @@ class Arm:
     @property
     def searched(self) -> bool:
         """Whether the share of its terms has to be searched first."""
-        return self.distils and self.search
+        return self.distils and self.search and not self.default_of
 
     def recipes(self) -> dict[str, dict]:
         """``methods``, ``entries`` and ``changes`` of each variant, by its name."""
@@ -165,6 +167,8 @@ def _check(setting):
     for arm in setting.arms.values():
         if arm.role not in ROLES:
             raise value_error(f'role of {arm.name}', f'one of {", ".join(ROLES)}', repr(arm.role))
+        if arm.default_of and arm.default_of not in setting.arms:
+            raise value_error(f'default_of of {arm.name} in {place}', 'one of its arms', repr(arm.default_of))
     if [arm.role for arm in setting.arms.values()].count('baseline') != 1:
         raise value_error(f'arms in {place}', 'with exactly one baseline', str([*setting.arms]), 'Add alone.')
     if set(setting.seeds) & set(setting.search.seeds):

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from kd_ext import distill_config, distill_entries
-from kd_ext.recipes import METHODS
+from kd_ext.recipes import METHODS, SHARE, SHARES, STEPS
 from tests.helpers import short_trainings as training
 from tests.helpers.data_sets import ROOT
 from tests.helpers.tiny_detectors import build, fcos, losses
@@ -29,6 +29,18 @@ def test_factors_and_several():
     assert entries['nd']['loss_weight'] == 1.5
     # the next one asks for the usual weight
     assert distill_entries(['rcka'])['rcka']['loss_weight'] == 10
+
+
+def test_without_a_factor_a_method_chooses_its_weight():
+    cfg = distill_config(Config.fromfile(CONFIG), TEACHER, 'random', ['rcka', 'nd:1', 'kd@teacher'])
+    balances = {name: entry.get('balance') for name, entry in cfg.model.distill.items()}
+    assert balances == dict(
+        rcka=dict(share=SHARES['rcka'], steps=STEPS),
+        nd=None,
+        kd_teacher=dict(share=SHARES.get('kd', SHARE), steps=STEPS),
+    )
+    # recipes keep the published weights
+    assert all('balance' not in entry for entry in distill_entries(list(METHODS)[:3]).values())
 
 
 def test_several_teachers():

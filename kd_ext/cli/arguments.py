@@ -76,7 +76,8 @@ def add_distill_options(parser: argparse.ArgumentParser) -> None:
         '--distill',
         nargs='+',
         metavar='METHOD[:FACTOR]',
-        help=f'one or more of {", ".join(METHODS)}; the factor multiplies the usual weight (default: rcka)',
+        help=f'one or more of {", ".join(METHODS)}; without a factor a method chooses its weight in the first '
+        'steps, with one it has so many times the published weight (default: rcka)',
     )
 
 

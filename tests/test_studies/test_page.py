@@ -13,7 +13,7 @@ from studies.results import FOLDER, Results
 
 SHARE = dict(kl=0.1, pkd=0.3, cwd=0.3, reviewkd=0.6, rcka=0.6)
 # mean points of each arm; seeds add 0, 0.1 .. 0.4
-MEANS = dict(alone=6.0, alone_x3=6.2, kl=5.0, pkd=40.0, cwd=33.0, reviewkd=30.0, rcka=42.0)
+MEANS = dict(alone=6.0, alone_x3=6.2, kl=5.0, pkd=40.0, cwd=33.0, reviewkd=30.0, rcka=42.0, rcka_default=36.0)
 
 
 def figures(value, curve=None, **changes):
@@ -120,13 +120,21 @@ def test_page_shows_seeds_intervals_and_verdicts(results):
     assert '| RCKA | 100 | 0.100 | 1.00 | 1.00 |' in text
 
 
+def test_page_compares_a_chosen_weight_with_the_searched_one(results):
+    text = page([results], 'evidence')
+    # gains 36.2 and 30.2
+    assert '| RCKA, weight chosen in the training | +30.2 | +36.2 | 83% |' in text
+    results.cells = [one for one in results.cells if one['arm'] != 'rcka']
+    assert 'Weights that the training chooses by itself' not in page([results], 'evidence')
+
+
 def test_ours_are_held_back_until_the_gate_has_passed(results):
     without(results, 'kl', 0)
     without(results, 'alone', 0)
     assert 'rcka' not in visible(results) and 'pkd' in visible(results)
     text = page([results], 'evidence')
     assert '42.0' not in text and '| RCKA | held back |' in text
-    assert 'Figures of RCKA are held back, as the gate is not computed yet.' in text
+    assert 'Figures of RCKA, RCKA, weight chosen in the training are held back, as the gate is not computed yet.' in text
     assert '| PKD | 4 of 5 seeds |' in text
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from kd_ext import distill_entries
 from studies import setting
 from studies.cells import Cell, Choice, cell_digest, entries, make_config, trials
 from studies.data import place
@@ -48,6 +49,21 @@ def test_a_setting_is_complete(name):
     generator = declared.data.get('generator')
     if generator:
         assert generator['val'] >= 1000 and generator['tuning'] > 0
+
+
+def test_a_default_arm_is_what_the_command_gives(tmp_path):
+    declared = setting.load('few_labels')
+    arm = declared.arms['rcka_default']
+    assert not arm.searched and declared.arms[arm.default_of].searched
+    cfg = make_config(declared, Cell(arm, 0), DATA, teacher_files(declared, tmp_path))
+    assert cfg.model.distill.to_dict() == distill_entries(['rcka'], choose_weights=True)
+
+
+def test_a_default_arm_needs_the_arm_that_it_is_compared_with(tmp_path):
+    text = (setting.HERE / 'few_labels.yml').read_text().replace(' rcka,', '', 1)
+    (tmp_path / 'other.yml').write_text(text)
+    with pytest.raises(ValueError, match="default_of of rcka_default.*'rcka'"):
+        setting.load(tmp_path / 'other.yml')
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """A term kept at a share of the task loss."""
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -78,6 +79,53 @@ def test_gradient_is_the_terms_times_the_factor():
     weighting = Weighting('t', balance=0.2)
     weighting(dict(loss_t=x * x), torch.tensor(9.0))['loss_t'].backward()
     assert float(x.grad) == pytest.approx(0.2 * 6)
+
+
+def test_a_weight_is_chosen_once():
+    weighting = Weighting('t', balance=dict(share=0.2, steps=2))
+    step(weighting, 2.0, 4.0)
+    step(weighting, 2.0, 0.0)  # does not count
+    assert not weighting.chosen
+    assert step(weighting, 6.0, 12.0)[-1] == pytest.approx(0.1)
+    assert weighting.chosen
+    for task in (100.0, 0.01, float('nan')):
+        assert step(weighting, task, 1.0) == pytest.approx([0.1, 0.1])
+    assert int(weighting.steps) == 2
+
+
+def test_a_chosen_weight_is_said_once(capsys):
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_instance('balance', logger_name='balance', log_level='INFO')
+    weighting = Weighting('t', balance=dict(share=0.2, steps=1))
+    for _ in range(3):
+        step(weighting, 4.0, 8.0)
+    found = capsys.readouterr()
+    assert (found.out + found.err).count('distill.t: factor 0.1 chosen after 1 steps, for 0.2 of the task loss') == 1
+
+
+def test_a_resumed_run_keeps_the_chosen_weight():
+    before = Weighting('t', balance=dict(share=0.2, steps=2))
+    for _ in range(2):
+        step(before, 4.0, 8.0)
+    after = Weighting('t', balance=dict(share=0.2, steps=2))
+    after.load_state_dict(before.state_dict())
+    assert step(after, 50.0, 1.0)[-1] == pytest.approx(0.1)
+    assert torch.equal(after.means, before.means) and after.chosen
+
+
+@pytest.mark.parametrize(
+    'balance, name',
+    [
+        (dict(share=0.2), 'share=, steps='),
+        (dict(share=0.2, steps=0), 'steps to be an integer >= 1'),
+        (dict(share=0.2, steps=True), 'steps to be an integer >= 1'),
+        (dict(share=-1, steps=5), 'balance.share to be a number > 0'),
+    ],
+)
+def test_bad_steps(balance, name):
+    with pytest.raises(ValueError, match=re.escape(name)):
+        distill(rcka=rcka(balance=balance))
 
 
 def test_schedule_and_balance_multiply():
