@@ -55,6 +55,7 @@ class Line(NamedTuple):
 EXTRA = {
     'logit_cka': dict(type='kd_ext.LogitCKALoss', at='logits'),
     'feature_cka': dict(type='kd_ext.FeatureCKALoss', at='neck'),
+    'location_kl': dict(type='kd_ext.LocationKLLoss', at='neck'),
 }
 ENTRIES = {**{name: distill_entries([name])[name] for name in METHODS if name not in COMBINATIONS}, **EXTRA}
 ALONG = dict(

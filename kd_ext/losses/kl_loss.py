@@ -26,8 +26,8 @@ from kd_ext.losses.precision import full_precision
 from kd_ext.registry import MODELS
 
 
-def _binary_terms(preds_S: Tensor, preds_T: Tensor) -> Tensor:
-    """KL of both outcomes of every class: (N, K)."""
+def binary_divergences(preds_S: Tensor, preds_T: Tensor) -> Tensor:
+    """KL of the yes-or-no scores of logits, elementwise."""
     # log(1 - sigmoid(x)) is logsigmoid(-x), finite for any x
     yes, no = F.logsigmoid(preds_T), F.logsigmoid(-preds_T)
     return yes.exp() * (yes - F.logsigmoid(preds_S)) + no.exp() * (no - F.logsigmoid(-preds_S))
@@ -69,7 +69,7 @@ def kl_logits_loss(
         return preds_S.sum() * 0
     preds_S, preds_T = preds_S / tau, preds_T.detach() / tau
     if use_sigmoid:
-        terms = _binary_terms(preds_S, preds_T)
+        terms = binary_divergences(preds_S, preds_T)
     else:
         terms = F.kl_div(preds_S.log_softmax(-1), preds_T.log_softmax(-1), reduction='none', log_target=True)
     if avg_factor is None:

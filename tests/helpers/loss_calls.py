@@ -8,6 +8,7 @@ from torch import Tensor
 from kd_ext.losses import (
     FeatureCKALoss,
     LipschitzLoss,
+    LocationKLLoss,
     LogitCKALoss,
     LogitKLLoss,
     NCKDLoss,
@@ -109,6 +110,7 @@ LOSSES = {
     ),
     'KL': Loss(_first(lambda batch: LogitKLLoss(tau=2.0)), 'logits'),
     'KL of sigmoids': Loss(_first(lambda batch: LogitKLLoss(use_sigmoid=True)), 'logits'),
+    'KL at all locations': Loss(lambda batch: LocationKLLoss(tau=2.0)(batch.student, batch.teacher), 'maps'),
     'HCL': Loss(lambda batch: sum(map(hcl_loss, batch.student, batch.teacher)), 'maps'),
     'ReviewKD': Loss(_features(_review), 'pyramid', None),
     'ND': Loss(_nd(), 'regions', None),

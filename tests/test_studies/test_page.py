@@ -134,7 +134,9 @@ def test_ours_are_held_back_until_the_gate_has_passed(results):
     assert 'rcka' not in visible(results) and 'pkd' in visible(results)
     text = page([results], 'evidence')
     assert '42.0' not in text and '| RCKA | held back |' in text
-    assert 'Figures of RCKA, RCKA, weight chosen in the training are held back, as the gate is not computed yet.' in text
+    assert (
+        'Figures of RCKA, RCKA, weight chosen in the training are held back, as the gate is not computed yet.' in text
+    )
     assert '| PKD | 4 of 5 seeds |' in text
 
 
