@@ -11,7 +11,7 @@ PACKAGE = ROOT / 'kd_ext'
 # a room imports from those above it in this list, and from itself
 ROOMS = (
     'version', 'errors', 'registry', 'losses', 'build', 'patches', 'taps', 'connectors', 'teachers', 'data', 'engine',
-    'class_means', 'terms', 'algorithms', 'analysis', 'recipes', 'preflight', 'cli',
+    'class_means', 'pseudo_labels', 'terms', 'algorithms', 'analysis', 'recipes', 'preflight', 'cli',
 )  # fmt: skip
 IN_THE_ROOT = {'__init__', 'errors', 'recipes', 'registry', 'version'}
 OUTSIDE = {'benchmarks', 'demo', 'tests', 'tools'}

@@ -43,7 +43,7 @@ from kd_ext.engine.whole_files import check_place
 from kd_ext.errors import file_error
 from kd_ext.taps import find_head
 from kd_ext.teachers.class_map import ClassMap
-from kd_ext.teachers.identity import PREFIX, checkpoint_digest, digest, weights_digest
+from kd_ext.teachers.identity import PREFIX, checkpoint_digest, digest, versions, weights_digest
 
 
 @tool
@@ -157,14 +157,6 @@ def _info(
     args: argparse.Namespace, name: str, identity: dict[str, str], model: BaseModel, head: Any, data: LabelledData
 ) -> dict[str, Any]:
     """Facts about teacher, head and data, without paths of this machine."""
-    import mmcv
-    import mmdet
-    import mmengine
-    import torch
-
-    import kd_ext
-
-    modules = (kd_ext, mmcv, mmdet, mmengine, torch)
     return dict(
         teacher=name,
         checkpoint=os.path.basename(args.checkpoint),
@@ -178,7 +170,7 @@ def _info(
         split=args.split,
         dataset=', '.join(dict.fromkeys(type(part).__name__ for part in data.parts)),
         ann_file=', '.join(os.path.basename(getattr(part, 'ann_file', '')) for part in data.parts),
-        versions={module.__name__: str(module.__version__) for module in modules},
+        versions=versions(),
     )
 
 

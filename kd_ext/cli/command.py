@@ -12,6 +12,7 @@ COMMANDS = {
     'test': ('test', 'score the checkpoint of a detector'),
     'check': ('check', 'check a distillation before it is trained'),
     'means': ('class_means', "compute class means of a teacher's embeddings, for ND and NCKD"),
+    'pseudo-label': ('pseudo_label', "label images that nobody labelled by a teacher's detections"),
     'neural-collapse': ('neural_collapse', 'measure NC1, NC2 and NC3 of embeddings'),
     'lipschitz': ('lipschitz', 'measure the spectral norms between backbone stages'),
 }

@@ -3,7 +3,7 @@
     kd_ext train CONFIG                        (or: python tools/train.py CONFIG)
     kd_ext train CONFIG --resume
     kd_ext train CONFIG --teacher CONFIG --teacher-ckpt WEIGHTS \\
-        --distill rcka nd:1.5
+        --distill rcka nd:1.5 [--unlabelled DIR]
 
 Options are those of mmdet's tools/train.py. Ctrl-C and SIGTERM save
 WORK_DIR/interrupted.pth before the run ends. --resume continues from it: at
@@ -30,6 +30,7 @@ from kd_ext.cli.check import look
 from kd_ext.cli.config import enable_amp, enable_lr_scaling, make_folder, training_config
 from kd_ext.cli.data_check import check_checkpoint, check_data
 from kd_ext.cli.errors import rank, tool
+from kd_ext.cli.pseudo_label import add_unlabelled, add_unlabelled_options
 from kd_ext.cli.runner import build_runner
 from kd_ext.engine import interruption
 from kd_ext.engine.resume import choose_checkpoint
@@ -57,10 +58,13 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     if cfg.get('resume'):
         choose_checkpoint(cfg)
     check_data(cfg, ('train', 'val'))
+    report = add_unlabelled(cfg, args, flag)
     folder = make_folder(cfg.work_dir)
     if rank() == 0:
         warn_of_another_run(folder, bool(cfg.get('resume')))
     runner = build_runner(cfg)
+    if report:
+        runner.logger.info(report)
     if not args.skip_check:
         look(runner)
     check_batches(runner)
@@ -97,6 +101,7 @@ def parse_args(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespa
     add_config_options(parser)
     add_work_dir(parser)
     add_distill_options(parser)
+    add_unlabelled_options(parser)
     parser.add_argument(
         '--amp',
         action='store_true',

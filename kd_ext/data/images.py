@@ -99,8 +99,12 @@ class SplitImages(Dataset):
 
     def path(self, index: int) -> str | None:
         """The file of an image, for messages."""
+        return self.info(index).get('img_path')
+
+    def info(self, index: int) -> dict[str, Any]:
+        """What the data set lists for an image."""
         part, inside = self._find(index)
-        return part.get_data_info(inside).get('img_path')
+        return part.get_data_info(inside)
 
 
 def _built(cfg: dict, key: str) -> Any:

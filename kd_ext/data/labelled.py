@@ -126,8 +126,7 @@ class LabelledData(SplitImages):
 
     def annotated(self, index: int) -> bool:
         """Whether the data set lists annotations for an image."""
-        part, inside = self._find(index)
-        return bool(part.get_data_info(inside).get('instances'))
+        return bool(self.info(index).get('instances'))
 
     def _check_labels(self) -> None:
         if any(map(self.annotated, range(len(self)))):

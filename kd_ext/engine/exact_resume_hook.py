@@ -49,6 +49,10 @@ class ExactResumeHook(Hook):
                 'True',
                 'Persistent workers keep random states of their own from epoch to epoch.',
             )
+        sampler: Any = getattr(getattr(loader, 'batch_sampler', None), 'sampler', None)
+        if self.by_epoch and hasattr(sampler, 'dataset_cycle_iter'):
+            for _ in range(runner.epoch):  # CustomSampleSizeSampler of mmdet draws on where the last epoch ended
+                iter(sampler)
         if not self.by_epoch and not getattr(loader, 'num_workers', 0):
             runner.train_loop.dataloader_iterator = _Seeded(runner.train_loop.dataloader_iterator, runner.seed)
 

@@ -57,3 +57,14 @@ def teacher_name(teacher: nn.Module) -> str:
     """The file name of the teacher's checkpoint, or its class."""
     path = getattr(teacher, 'checkpoint', '')
     return os.path.basename(path) or f'a {type(teacher).__name__} without a checkpoint'
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a result depends on."""
+    import mmcv
+    import mmdet
+    import mmengine
+
+    import kd_ext
+
+    return {module.__name__: str(module.__version__) for module in (kd_ext, mmcv, mmdet, mmengine, torch)}
