@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 
 import kd_ext
+from kd_ext.pseudo_labels.training import unlabelled_config
 from kd_ext.recipes import distill_config, distill_entries
 from kd_ext.teachers.identity import digest
 from studies.setting import ROOT, Arm, Setting
@@ -80,7 +81,9 @@ def entries(arm: Arm, choice: Choice) -> dict[str, dict[str, Any]]:
     return found
 
 
-def make_config(setting: Setting, cell: Cell, data: Path, teacher: tuple[Path, Path] | None) -> Config:
+def make_config(
+    setting: Setting, cell: Cell, data: Path, teacher: tuple[Path, Path] | None, labels: Path | None = None
+) -> Config:
     """The whole config of a cell's training.
 
     Args:
@@ -88,11 +91,14 @@ def make_config(setting: Setting, cell: Cell, data: Path, teacher: tuple[Path, P
         cell (Cell): What to train.
         data (Path): Root of the data.
         teacher (tuple[Path, Path] | None): Config and checkpoint, for cells that distil.
+        labels (Path | None): The teacher's labels, for cells that train on unlabelled images.
     """
     part = setting.teacher if cell.arm is None else setting.student
     cfg = copy.deepcopy(_read(ROOT / part.config))
     _set_data(cfg, setting, cell, part, data)
     epochs = part.epochs * (1 if cell.arm is None else cell.arm.times)
+    if setting.takes_unlabelled(cell.arm):
+        epochs = max(1, round(epochs / (1 + setting.unlabelled.ratio)))
     _set_schedule(cfg, setting, epochs)
     cfg.randomness = dict(seed=cell.seed)
     # the same numbers are drawn in every arm of a seed, and after a break
@@ -102,6 +108,8 @@ def make_config(setting: Setting, cell: Cell, data: Path, teacher: tuple[Path, P
         # the method named here stands for the entries, which follow
         distill_config(cfg, str(teacher[0]), str(teacher[1]), ['rcka'])
         cfg.model.distill = entries(cell.arm, cell.choice)
+    if setting.takes_unlabelled(cell.arm) and labels is not None:
+        unlabelled_config(cfg, labels, setting.unlabelled.ratio, part.images)
     return cfg
 
 
@@ -151,7 +159,9 @@ def _set_schedule(cfg, setting, epochs):
     cfg.pop('max_epochs', None)
 
 
-def cell_digest(setting: Setting, cell: Cell, cfg: Config, data: Path, teacher: dict[str, str] | None) -> str:
+def cell_digest(
+    setting: Setting, cell: Cell, cfg: Config, data: Path, teacher: dict[str, str] | None, labels: Path | None = None
+) -> str:
     """sha256 of all that a cell is declared by.
 
     That is its config without the places of files, how the data are made, the split it is scored on, the digest of
@@ -160,12 +170,17 @@ def cell_digest(setting: Setting, cell: Cell, cfg: Config, data: Path, teacher: 
     Args:
         setting, cell, cfg: The cell and its config.
         data (Path): Root of the data.
-        teacher (dict | None): ``folder`` and ``digest`` of the teacher, for cells that distil.
+        teacher (dict | None): ``folder`` and ``digest`` of the teacher, for cells that need it.
+        labels (Path | None): The teacher's labels, for cells that train on unlabelled images.
     """
     content = {key: value for key, value in cfg.to_dict().items() if key not in ('work_dir', 'load_from', 'resume')}
     text = json.dumps(content, sort_keys=True, default=str).replace(str(data), 'DATA')
     if teacher:
         text = text.replace(teacher['folder'], 'TEACHER')
+    unlabelled = {}
+    if setting.takes_unlabelled(cell.arm):
+        unlabelled = dict(unlabelled=[setting.unlabelled.images, setting.unlabelled.ratio])
+        text = text.replace(str(labels), 'LABELS').replace(str(data.parent), 'DATA')
     text = text.replace(str(ROOT), 'ROOT')
     return digest(
         dict(
@@ -173,8 +188,9 @@ def cell_digest(setting: Setting, cell: Cell, cfg: Config, data: Path, teacher: 
             data=setting.data,
             split=cell.split,
             metric=setting.metric,
-            teacher=teacher['digest'] if teacher and cell.distils else None,
+            teacher=teacher['digest'] if teacher and (cell.distils or unlabelled) else None,
             version=kd_ext.__version__,
+            **unlabelled,
         )
     )
 

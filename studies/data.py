@@ -22,16 +22,38 @@ def prepare(setting: Setting, work: Path) -> Path:
     """
     root = place(setting, work)
     if 'generator' in setting.data:
-        options = [
-            str(part)
-            for key, value in setting.data['generator'].items()
-            for part in (f'--{key.replace("_", "-")}', *(value if isinstance(value, list) else [value]))
-        ]
-        subprocess.check_call([sys.executable, '-m', 'demo.make_shapes_dataset', str(root), *options], cwd=ROOT)
+        _generate(root, setting.data['generator'])
+    if setting.unlabelled:
+        _generate(unlabelled_place(setting, work), _unlabelled_recipe(setting))
     for split, name in setting.splits.items():
         if not (root / name).is_file():
             raise file_error(f'the {split} split of {setting.name}', 'an existing file', str(root / name))
     return root
+
+
+def _generate(root, recipe):
+    options = [
+        str(part)
+        for key, value in recipe.items()
+        for part in (f'--{key.replace("_", "-")}', *(value if isinstance(value, list) else [value]))
+    ]
+    subprocess.check_call([sys.executable, '-m', 'demo.make_shapes_dataset', str(root), *options], cwd=ROOT)
+
+
+def _unlabelled_recipe(setting):
+    # scenes of a seed of their own; their labels are not used, so both splits count
+    recipe = setting.data['generator']
+    changes = dict(train=setting.unlabelled.images - 1, val=1, tuning=0, seed=recipe.get('seed', 0) + 1000)
+    return {**recipe, **changes}
+
+
+def unlabelled_place(setting: Setting, work: Path) -> Path:
+    """Root of the set with the unlabelled images of a setting."""
+    return _place(_unlabelled_recipe(setting), work)
+
+
+def _place(recipe, work):
+    return work / 'data' / '-'.join('x'.join(map(str, v)) if isinstance(v, list) else str(v) for v in recipe.values())
 
 
 def place(setting: Setting, work: Path) -> Path:
@@ -41,9 +63,7 @@ def place(setting: Setting, work: Path) -> Path:
         ValueError: The environment does not name a root that it has to.
     """
     if 'generator' in setting.data:
-        recipe = setting.data['generator']
-        text = '-'.join('x'.join(map(str, v)) if isinstance(v, list) else str(v) for v in recipe.values())
-        return work / 'data' / text
+        return _place(setting.data['generator'], work)
     variable = setting.data['root']
     if not os.environ.get(variable):
         raise value_error(

@@ -95,7 +95,8 @@ def _section(results, gate, folder):
             'The declaration has changed since these figures were written; '
             f'`python -m studies.run {setting.name}` runs what is missing.\n'
         )
-    parts += [_gate(results, gate), _figures(results), _defaults(results), _searches(results), _cost(results)]
+    parts += [_gate(results, gate), _figures(results), _against(results), _defaults(results), _searches(results)]
+    parts.append(_cost(results))
     if any(results.of(name) for name in setting.arms):
         parts.append(f'![validations of each arm on the tuning split, mean over seeds]({folder}/{setting.name}.png)\n')
     parts.append(_surroundings(results))
@@ -149,6 +150,25 @@ def _figures(results):
     return f'`{results.setting.metric}` on the test split, in points:\n\n' + _table(
         [*head, 'gap closed', 'verdict', 'share of the loss at the end'], rows
     )
+
+
+def _against(results):
+    """Arms minus the one that has the teacher's labels and no distillation."""
+    if results.setting.unlabelled is None:
+        return ''
+    control, rows = results.setting.unlabelled.control, []
+    for name in visible(results):
+        differences = results.differences(name, control)
+        if name in (control, results.baseline) or len(differences) < 2:
+            continue
+        one = paired(differences)
+        whole = one.count == len(results.setting.seeds)
+        word = one.verdict if whole else f'{one.count} of {len(results.setting.seeds)} seeds'
+        rows.append([results.setting.arms[name].title, f'{one.mean:+.1f} [{one.low:+.1f}, {one.high:+.1f}]', word])
+    if not rows:
+        return ''
+    title = results.setting.arms[control].title
+    return f'Against {title}:\n\n' + _table(['', 'difference, 95%', 'verdict'], rows)
 
 
 def _shares(results, name):

@@ -104,10 +104,10 @@ class Results:
         found = self.metric(arm)
         return found if set(found) == set(self.setting.seeds) else None
 
-    def differences(self, arm: str) -> list[float]:
-        """Arm minus student alone, for each seed that both have."""
-        arm_by_seed, alone = self.metric(arm), self.metric(self.baseline)
-        return [arm_by_seed[seed] - alone[seed] for seed in sorted(set(arm_by_seed) & set(alone))]
+    def differences(self, arm: str, other: str | None = None) -> list[float]:
+        """Arm minus another, by default the student alone, for each seed that both have."""
+        arm_by_seed, base = self.metric(arm), self.metric(other or self.baseline)
+        return [arm_by_seed[seed] - base[seed] for seed in sorted(set(arm_by_seed) & set(base))]
 
     def searched(self, arm: str) -> dict[str, Any]:
         """What the weight search of an arm tried: mean points on the tuning split, and the choice."""
@@ -134,6 +134,8 @@ def declaration(setting: Setting) -> dict[str, Any]:
     """What the JSON keeps of a setting."""
     content = asdict(setting)
     del content['name']
+    if content['unlabelled'] is None:  # as settings without them were written before
+        del content['unlabelled']
     return content
 
 

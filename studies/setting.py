@@ -81,6 +81,20 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Unlabelled:
+    """Images without labels, which the teacher labels and all arms but some train on.
+
+    An epoch has ``ratio`` of them for each labelled image. There are fewer epochs, so that each arm has as many
+    iterations as without them. ``control`` is the arm that has the labels and no distillation.
+    """
+
+    images: int
+    control: str
+    without: list[str]
+    ratio: float = 1.0
+
+
+@dataclass(frozen=True)
 class Thresholds:
     """When a setting can tell methods apart; in points of the metric, see :mod:`studies.gate`."""
 
@@ -108,6 +122,11 @@ class Setting:
     gate: Thresholds
     waits: str = ''
     curve_points: int = 6
+    unlabelled: Unlabelled | None = None
+
+    def takes_unlabelled(self, arm: Arm | None) -> bool:
+        """Whether an arm trains on the unlabelled images; the teacher (None) does not."""
+        return self.unlabelled is not None and arm is not None and arm.name not in self.unlabelled.without
 
     @property
     def splits(self) -> dict[str, str]:
@@ -137,6 +156,8 @@ def load(path: str | Path, arms: str | Path = HERE / 'arms.yml') -> Setting:
             raise value_error(f'arms in {path.name}', f'among {", ".join(known)}', name, near_matches(name, known))
     for key, kind in (('teacher', Part), ('student', Part), ('search', Search), ('gate', Thresholds)):
         content[key] = _made(kind, f'{key} in {path.name}', content.get(key) or {})
+    if 'unlabelled' in content:
+        content['unlabelled'] = _made(Unlabelled, f'unlabelled in {path.name}', content['unlabelled'])
     setting = _made(Setting, path.name, dict(content, name=path.stem, arms={name: known[name] for name in chosen}))
     _check(setting)
     return setting
@@ -180,6 +201,13 @@ def _check(setting):
             raise value_error(f'search.shares in {place}', 'between 0 and 1', repr(share))
     if ('generator' in setting.data) == ('root' in setting.data):
         raise value_error(f'data in {place}', 'either a generator or a root with splits', str(sorted(setting.data)))
+    if setting.unlabelled and 'generator' not in setting.data:
+        raise value_error(
+            f'unlabelled in {place}', 'used with a generator', 'a root', 'Unlabelled images are generated.'
+        )
+    for name in [setting.unlabelled.control, *setting.unlabelled.without] if setting.unlabelled else ():
+        if name not in setting.arms:
+            raise value_error(f'unlabelled in {place}', f'of arms among {", ".join(setting.arms)}', name)
     missing = [split for split in SPLITS if split not in setting.splits]
     if missing:
         raise value_error(f'data.splits in {place}', f'complete ({", ".join(SPLITS)})', f'no {", ".join(missing)}')

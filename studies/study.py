@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -10,16 +12,18 @@ from threading import Event
 from typing import Any
 
 from kd_ext.errors import value_error
+from kd_ext.pseudo_labels.coco_file import read_labels
 from studies.board import Board
 from studies.cells import Cell, Choice, cell_digest, make_config, trials
-from studies.data import place, prepare
+from studies.data import place, prepare, unlabelled_place
 from studies.gate import PASSED, judge
 from studies.results import Results
-from studies.setting import Setting
+from studies.setting import ROOT, Setting
 from studies.training import FINISHED, Failed, Stopped, Training
 
 WAITS = 'waits for the teacher'
 SEARCH = 'waits for the weight search'
+LABELS = 'waits for the labels of the teacher'
 
 
 class Study:
@@ -40,20 +44,47 @@ class Study:
         self.stop = Event()
         self.failed: list[str] = []
         self._teacher: dict[str, str] | None = None
+        self.labels = work / setting.name / 'labels.json'
 
     def training(self, cell: Cell) -> Training:
         """The training of a cell; those that distil need the teacher to be there."""
-        files = None
-        if cell.distils:
+        files, labels = None, None
+        if self._needs_teacher(cell):
             if self._teacher is None:
                 raise value_error('the teacher', 'trained before its students', 'none')
             files = Path(self._teacher['config']), Path(self._teacher['checkpoint'])
-        cfg = make_config(self.setting, cell, self.data, files)
-        digest = cell_digest(self.setting, cell, cfg, self.data, self._teacher if cell.distils else None)
+        if self.setting.takes_unlabelled(cell.arm):
+            labels = self.labels
+        cfg = make_config(self.setting, cell, self.data, files, labels)
+        digest = cell_digest(self.setting, cell, cfg, self.data, self._teacher if files else None, labels)
         folder = self.work / self.setting.name / cell.name
         if cell.arm is None:  # settings share it
             folder = self.work / 'teachers' / digest[:12]
         return Training(cell, cfg, digest, folder, self.setting.metric)
+
+    def _needs_teacher(self, cell):
+        return cell.distils or self.setting.takes_unlabelled(cell.arm)
+
+    def _is_labelled(self):
+        """Whether the labels of the unlabelled images are there, made by this teacher."""
+        if not self.labels.exists():
+            return False
+        return self._teacher['digest'].startswith(read_labels(self.labels)['info']['checkpoint_sha256'])
+
+    def _label(self):
+        """Lets the teacher label the unlabelled images, once."""
+        alone = next(arm for arm in self.setting.arms.values() if not self._needs_teacher(Cell(arm, 0)))
+        data = self.labels.with_name('data.py')
+        data.parent.mkdir(parents=True, exist_ok=True)
+        make_config(self.setting, Cell(alone, 0), self.data, None).dump(data)
+        self.board.say('the teacher labels the unlabelled images')
+        images = unlabelled_place(self.setting, self.work)
+        files = [self._teacher['config'], self._teacher['checkpoint'], images, '--data', data, '--out', self.labels]
+        command = [sys.executable, 'tools/pseudo_label.py', *files, '--show-dir', self.labels.with_name('labels')]
+        with open(self.labels.with_name('labels.log'), 'a') as log:
+            code = subprocess.call([*map(str, command)], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        if code:
+            raise Failed(f'the labels of the unlabelled images: exit status {code}; the log is {log.name}')
 
     def teacher(self) -> Training:
         """The training of the teacher."""
@@ -72,8 +103,10 @@ class Study:
             for cell in [*searched, *(Cell(arm, seed, choice or Choice()) for seed in seeds)]:
                 if choice is None and cell not in searched:
                     yield cell.name, SEARCH
-                elif cell.distils and self._teacher is None:
+                elif self._needs_teacher(cell) and self._teacher is None:
                     yield cell.name, WAITS
+                elif self.setting.takes_unlabelled(cell.arm) and not self._is_labelled():
+                    yield cell.name, LABELS
                 else:
                     training = self.training(cell)
                     yield cell.name, FINISHED if self._known(training) else _state(training)
@@ -91,6 +124,8 @@ class Study:
         if teacher.state != FINISHED and self._all([teacher]):
             return False
         self.results.teacher = dict(teacher.record() or {}, checkpoint=self._know(teacher))
+        if self.setting.unlabelled and not self._is_labelled():
+            self._label()
         self._drop_stale()
         ours = [name for name in arms if self.setting.arms[name].role == 'ours']
         self._arms([name for name in arms if name not in ours], seeds)

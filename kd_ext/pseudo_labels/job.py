@@ -150,14 +150,17 @@ class DetectionJob:
 
 
 def detections(sample: Any) -> dict[str, list]:
-    """The detections of a ``DetDataSample`` with a score of at least ``FLOOR``, as JSON holds them.
+    """The detections of a ``DetDataSample`` with a score of at least ``FLOOR`` and sides of a pixel, as JSON
+    holds them.
 
     Boxes (x1, y1, x2, y2) are in pixels of the image file, rounded to 0.01; scores are rounded to 0.0001. Masks,
     where the detector has them, are COCO's compressed RLE.
     """
     found = sample.pred_instances.cpu()
-    found = found[found.scores >= FLOOR]
     boxes = getattr(found.bboxes, 'tensor', found.bboxes)
+    # CocoDataset drops boxes below a pixel
+    kept = (found.scores >= FLOOR) & ((boxes[:, 2:] - boxes[:, :2]).round(decimals=2) >= 1).all(1)
+    found, boxes = found[kept], boxes[kept]
     result = dict(
         size=list(sample.ori_shape[:2]),
         boxes=[[round(value, 2) for value in box] for box in boxes.tolist()],

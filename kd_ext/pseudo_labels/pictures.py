@@ -48,6 +48,7 @@ def draw_labels(content: dict[str, Any], path: str | Path, folder: str | Path, c
         boxes = np.array([one['bbox'] for one in parts]).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         crowd = np.array([one['iscrowd'] for one in parts], bool)
+        warnings.filterwarnings('ignore', '.*out of bounds')  # of boxes that end at the border
         visualizer.set_image(pixels)
         if crowd.any():
             visualizer.draw_bboxes(boxes[crowd], edge_colors='grey', line_styles='--', line_widths=1)
@@ -61,15 +62,13 @@ def draw_labels(content: dict[str, Any], path: str | Path, folder: str | Path, c
         if kept and kept[0]['segmentation']:
             instances.masks = np.stack([mask_utils.decode(one['segmentation']) for one in kept]).astype(bool)
         target = Path(folder) / f'{image["id"]:06d}_{Path(image["file_name"]).stem}.jpg'
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', '.*out of bounds')  # a box that ends at the border is meant
-            visualizer.add_datasample(
-                'labels',
-                pixels,
-                DetDataSample(pred_instances=instances),
-                draw_gt=False,
-                out_file=str(target),
-                pred_score_thr=0.0,
-            )
+        visualizer.add_datasample(
+            'labels',
+            pixels,
+            DetDataSample(pred_instances=instances),
+            draw_gt=False,
+            out_file=str(target),
+            pred_score_thr=0.0,
+        )
         written.append(target)
     return written

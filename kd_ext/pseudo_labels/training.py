@@ -22,7 +22,9 @@ IGNORE_IOF = 0.5  # part of an anchor or a proposal inside a region to ignore, f
 DIFFERENT = ['dataset_type', 'palette', 'task_name']  # meta information that other kinds of data sets have
 
 
-def unlabelled_config(cfg: Config, path: str | Path, ratio: float = 1.0) -> list[str]:
+def unlabelled_config(
+    cfg: Config, path: str | Path, ratio: float = 1.0, labelled_images: int | None = None
+) -> list[str]:
     """Adds the images of a file of labels to the training data of a config, in place.
 
     The data set becomes ``ConcatDataset([<as it was>, CocoDataset(<the file>)])``. By epoch, mmdet's
@@ -34,6 +36,7 @@ def unlabelled_config(cfg: Config, path: str | Path, ratio: float = 1.0) -> list
         cfg: Of a detector, or one that distills.
         path: The file, from ``kd_ext pseudo-label``.
         ratio: Unlabelled images for each labelled one.
+        labelled_images: Their number; None reads the data set to count them.
 
     Returns:
         What was done, a sentence each.
@@ -73,8 +76,14 @@ def unlabelled_config(cfg: Config, path: str | Path, ratio: float = 1.0) -> list
         filter_cfg=dict(filter_empty_gt=False),
         pipeline=_pipeline(labelled['pipeline'], content, path),
     )
+    loop = cfg.get('train_cfg') or {}
+    if not loop.get('by_epoch', type_name(loop) == 'EpochBasedTrainLoop'):
+        labelled_images = None
+    elif labelled_images is None:
+        with data_scope(cfg):
+            labelled_images = len(DATASETS.build(deepcopy(old)))
     loader.dataset = dict(type='mmdet.ConcatDataset', ignore_keys=DIFFERENT, datasets=[old, dataset])
-    return [_set_sampler(cfg, old, content['info']['images'], ratio), _ignore(cfg, content)]
+    return [_set_sampler(cfg, labelled_images, content['info']['images'], ratio), _ignore(cfg, content)]
 
 
 def _wrappers(dataset: Any) -> Iterator[dict]:
@@ -106,11 +115,10 @@ def _pipeline(steps: list, content: dict[str, Any], path: Any) -> list:
     return steps
 
 
-def _set_sampler(cfg: Config, old: Any, unlabelled: int, ratio: float) -> str:
-    loader, loop = cfg.train_dataloader, cfg.get('train_cfg') or {}
-    if loop.get('by_epoch', type_name(loop) == 'EpochBasedTrainLoop'):
-        with data_scope(cfg):
-            labelled = len(DATASETS.build(deepcopy(old)))
+def _set_sampler(cfg: Config, labelled: int | None, unlabelled: int, ratio: float) -> str:
+    """Sets a sampler of epochs with all ``labelled`` images or, without their number, an infinite one."""
+    loader = cfg.train_dataloader
+    if labelled is not None:
         count = min(round(ratio * labelled), unlabelled)
         loader.sampler = dict(type='mmdet.CustomSampleSizeSampler', dataset_size=[-1, count])
         return f'an epoch has all {labelled:,} labelled images and {count:,} of the {unlabelled:,} unlabelled ones'

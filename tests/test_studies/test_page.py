@@ -143,7 +143,7 @@ def test_ours_are_held_back_until_the_gate_has_passed(results):
 def test_settings_that_did_not_run_are_called_so(tmp_path):
     text = page(collect(tmp_path), 'evidence')
     assert 'It was not run: `python -m studies.run few_labels`.' in text
-    assert text.count('It cannot run yet.') == 1
+    assert 'It cannot run yet.' not in text
     assert len([line for line in text.splitlines() if line.startswith('## ')]) == 1 + len(setting.names())
 
 

@@ -188,7 +188,6 @@ def test_wrong_declarations(change, said, tmp_path):
     'args,said',
     [
         (['few_label'], 'few_labels'),
-        (['few_labels_many_images'], 'unlabelled'),
         (['few_labels', '--arms', 'rkca'], 'rcka'),
         (['few_labels', '--seeds', '7'], '0, 1, 2, 3, 4'),
         (['photographs'], 'BCCD_ROOT'),
@@ -198,6 +197,13 @@ def test_wrong_calls(args, said, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv('BCCD_ROOT', raising=False)
     assert main([*args, '--work-dir', str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_setting_that_waits_does_not_run(tmp_path, capsys):
+    content = yaml.safe_load((setting.HERE / 'few_labels.yml').read_text())
+    (tmp_path / 'later.yml').write_text(yaml.safe_dump(dict(content, waits='Its data are not there yet.')))
+    assert main([str(tmp_path / 'later.yml'), '--work-dir', str(tmp_path)]) == 2
+    assert 'Its data are not there yet.' in capsys.readouterr().err
 
 
 def test_a_root_without_a_split(tmp_path, monkeypatch):
