@@ -47,6 +47,14 @@ def read_requirements(name):
 
 version = re.search(r"__version__ = '(.+)'", (ROOT / 'kd_ext' / 'version.py').read_text()).group(1)
 extras = {name: read_requirements(name) for name in ('seg', 'tests', 'lint')}
+# OpenMMLab's packages are a user's choice, as in mmdet: compiled (`mim install` reads this extra), without a compiler,
+# or their successors under the same import names
+compiled = read_requirements('mminstall')
+stacks = dict(
+    mim=compiled,
+    lite=[line.replace('mmcv==', 'mmcv-lite==') for line in compiled],
+    onedl=read_requirements('onedl'),
+)
 setup(
     name='kd_ext',
     version=version,
@@ -60,7 +68,7 @@ setup(
     include_package_data=False,
     entry_points=dict(console_scripts=['kd_ext=kd_ext.cli.command:main']),
     cmdclass=dict(build_py=BuildWithConfigs),
-    install_requires=(read_requirements('mminstall') + read_requirements('runtime')),
-    extras_require=dict(extras, all=sum(extras.values(), [])),
+    install_requires=read_requirements('runtime'),
+    extras_require=dict(extras, **stacks, all=sum(extras.values(), [])),
     zip_safe=False,
 )
