@@ -5,6 +5,7 @@ not in kd_ext, uses nothing of kd_ext, and imports only the standard library
 outside of the checks. The checks import what they check, kd_ext included.
 """
 
+import contextlib
 import functools
 import importlib
 import importlib.metadata
@@ -18,16 +19,36 @@ import subprocess
 import sys
 import tempfile
 
-MMCV = '2.1.0'
+# the distribution of mmcv and the version that belongs to it; all three install the folder mmcv
+MMCV = {'mmcv': '2.1.0', 'mmcv-lite': '2.1.0', 'onedl-mmcv': '2.3.6'}
 PIP = f'{shlex.quote(sys.executable)} -m pip'
 if os.path.isfile(os.path.join(os.path.dirname(os.path.abspath(__file__)), 'setup.sh')):
     SETUP = 'rm -f .venv/.kd_ext_ready && bash tools/setup.sh'
 else:  # an installed wheel
     SETUP = f'{PIP} install --upgrade --force-reinstall --no-deps kd_ext'
-REBUILD_MMCV = (
-    f'MMCV_WITH_OPS=1 {PIP} install --force-reinstall --no-deps '
-    f'--no-cache-dir --no-build-isolation --no-binary mmcv mmcv=={MMCV}'
-)
+
+
+def installed_version(name):
+    """Version of a distribution, None where there is none."""
+    found = importlib.metadata.distributions(name=name)
+    return next((one.version for one in found), None)
+
+
+ONEDL = any(installed_version(f'onedl-{name}') for name in ('mmcv', 'mmdetection', 'mmengine'))
+if ONEDL and SETUP.startswith('rm'):
+    SETUP = 'rm -f .venv-onedl/.kd_ext_ready && KD_EXT_STACK=onedl bash tools/setup.sh'
+
+
+def rebuild_mmcv():
+    """The command that compiles mmcv's operators."""
+    name = 'onedl-mmcv' if ONEDL else 'mmcv'
+    replaced = f'{PIP} uninstall -y mmcv-lite; ' if installed_version('mmcv-lite') else ''
+    return (
+        f'{replaced}MMCV_WITH_OPS=1 {PIP} install --force-reinstall --no-deps '
+        f'--no-cache-dir --no-build-isolation --no-binary {name} {name}=={MMCV[name]}'
+    )
+
+
 # what to ask pip for, where that is not the name of the module
 REQUIREMENTS = dict(
     mmengine='mmengine>=0.10.4,<0.11',
@@ -36,7 +57,10 @@ REQUIREMENTS = dict(
     mmseg='mmsegmentation==1.2.2',
     pkg_resources='setuptools<81',
     cv2='opencv-python-headless',
+    ordered_set='ordered-set',
 )
+if ONEDL:
+    REQUIREMENTS.update(mmengine='onedl-mmengine==0.10.12', mmdet='onedl-mmdetection==3.5.1')
 FRESH = 'import sys; from mmengine.registry import MODELS; sys.exit(MODELS.get("kd_ext.RCKALoss") is None)'
 
 
@@ -47,15 +71,14 @@ def install(module):
     return f'{PIP} install {shlex.quote(REQUIREMENTS.get(module, module))}'
 
 
-def installed_version(name):
-    """Version of a distribution, None where there is none."""
-    found = importlib.metadata.distributions(name=name)
-    return next((one.version for one in found), None)
+def distribution(module):
+    """``opencv-python-headless`` of ``cv2``."""
+    return re.match(r'[\w-]+', REQUIREMENTS.get(module, module)).group()
 
 
 def in_range(name, rule, low, high):
     """Whether low <= version < high, and whether the package imports."""
-    version, fix = installed_version(name), install(name)
+    version, fix = installed_version(distribution(name)), install(name)
     if version is None:
         return False, f'not installed, {rule} is needed', fix
     # '2.13.0+cpu' -> (2, 13, 0)
@@ -116,19 +139,15 @@ def check_cuda():
 
 
 def check_mmcv():
-    version = installed_version('mmcv')
-    if version == MMCV:
-        return True, version, ''
-    if version is None and installed_version('mmcv-lite'):
-        return False, 'mmcv-lite has no ops', (f'{PIP} uninstall -y mmcv-lite && {REBUILD_MMCV}')
-    return (
-        False,
-        (
-            f'{version or "nothing"} is installed, {MMCV} is needed: mmdet 3.3 '
-            'takes mmcv < 2.2 and mmrazor 1.0 mmcv <= 2.1.0'
-        ),
-        REBUILD_MMCV,
-    )
+    found = {name: version for name in MMCV if (version := installed_version(name))}
+    if len(found) > 1:
+        remove = f'{PIP} uninstall -y {" ".join(found)} && {SETUP}'
+        return False, f'{" and ".join(found)} are installed, and each overwrites files of the other', remove
+    name, version = next(iter(found.items()), ('mmcv', 'nothing'))
+    if version == MMCV[name]:
+        return True, f'{version} ({name})', ''
+    rule = '' if ONEDL else ': mmdet 3.3 takes mmcv < 2.2 and mmrazor 1.0 mmcv <= 2.1.0'
+    return False, f'{version} is installed, {name} {MMCV[name]} is needed{rule}', rebuild_mmcv()
 
 
 def run_nms(device):
@@ -141,13 +160,18 @@ def run_nms(device):
 
 
 def check_mmcv_ops():
+    with contextlib.suppress(ImportError):  # it gives operators to an mmcv without compiled ones
+        importlib.import_module('kd_ext')
     try:
-        return run_nms('cpu'), 'nms of three boxes', REBUILD_MMCV
+        works = run_nms('cpu')
     except (ImportError, OSError) as error:
         if getattr(error, 'name', None) not in ('mmcv._ext', None):
             raise
         what = 'built for another torch' if 'undefined symbol' in str(error) else 'installed without working ops'
-        return False, f'{what}: {error}', REBUILD_MMCV
+        return False, f'{what}: {error}', rebuild_mmcv()
+    if getattr(sys.modules['mmcv._ext'], '__file__', None) is not None:
+        return works, 'compiled: nms of three boxes', rebuild_mmcv()
+    return works, f'nms of three boxes in torch by kd_ext, the slow route; to compile: {rebuild_mmcv()}', SETUP
 
 
 def check_mmcv_cuda_ops():
@@ -155,7 +179,7 @@ def check_mmcv_cuda_ops():
 
     if not torch.cuda.is_available():
         return True, 'not needed without CUDA', ''
-    fix = f'FORCE_CUDA=1 {REBUILD_MMCV}'
+    fix = f'FORCE_CUDA=1 {rebuild_mmcv()}'
     try:
         return run_nms('cuda'), 'nms of three boxes', fix
     except RuntimeError as error:
@@ -163,8 +187,19 @@ def check_mmcv_cuda_ops():
 
 
 check_mmengine = functools.partial(in_range, 'mmengine', '0.10.4 <= mmengine < 0.11', (0, 10, 4), (0, 11))
-check_mmdet = functools.partial(in_range, 'mmdet', 'mmdet 3.3', (3, 3), (3, 4))
-check_mmrazor = functools.partial(in_range, 'mmrazor', 'mmrazor 1.0.0', (1, 0, 0), (1, 0, 1))
+if ONEDL:
+    check_mmdet = functools.partial(in_range, 'mmdet', 'onedl-mmdetection 3.5', (3, 5), (3, 6))
+else:
+    check_mmdet = functools.partial(in_range, 'mmdet', 'mmdet 3.3', (3, 3), (3, 4))
+
+
+def check_mmrazor():
+    with contextlib.suppress(ImportError):  # it lifts the limit on mmcv that mmrazor sets at import
+        importlib.import_module('kd_ext')
+    return in_range('mmrazor', 'mmrazor 1.0.0', (1, 0, 0), (1, 0, 1))
+
+
+check_ordered_set = functools.partial(in_range, 'ordered_set', 'ordered-set (mmrazor imports it)', (0,), (99,))
 check_joblib = functools.partial(in_range, 'joblib', 'joblib (mmrazor imports it)', (0,), (99,))
 
 

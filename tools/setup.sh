@@ -60,7 +60,9 @@ run_step() { # run_step NAME USUAL_TIME FIX COMMAND...
 
 find_python() { # prints the path of the first fitting interpreter
     local candidate version seen=
-    for candidate in ${KD_EXT_PYTHON:+"$KD_EXT_PYTHON"} ${KD_EXT_PYTHON-python3.11 python3.12 python3.10 python3.9 python3}; do
+    local candidates=(python3.11 python3.12 python3.10 python3.9 python3)
+    [ -z "${KD_EXT_PYTHON:-}" ] || candidates=("$KD_EXT_PYTHON")
+    for candidate in "${candidates[@]}"; do
         version=$("$candidate" -c 'import sys, venv; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null) || continue
         case $version in
         "$oldest".* | 3.10.* | 3.11.* | 3.12.*)
@@ -68,8 +70,9 @@ find_python() { # prints the path of the first fitting interpreter
             return
             ;;
         esac
-        seen="$seen $candidate is $version"
+        seen="$seen, $candidate is $version"
     done
+    seen=${seen#, }
     printf '%s' "${seen:-none with its venv module}"
     return 1
 }
@@ -184,7 +187,7 @@ elif [ -z "$source" ]; then
     run_step "build $mmcv" '7 to 25 min on 2 cores' \
         'look for the first "error:" in the log; out of memory: MAX_JOBS=1; no Python headers: apt-get install python3-dev; no compiler at all: KD_EXT_OPS=lite' \
         build_mmcv "$wheels"
-    source=$(kept_wheel)
+    source=$(kept_wheel) || fail "build $mmcv" 'free some disk space (df -h), then call this again'
 fi
 run_step 'install kd_ext' '1 min' "$network" install_packages "$source"
 run_step 'check opencv' '5 s' 'install libGL (Debian: apt-get install libgl1 libglib2.0-0)' use_headless_opencv

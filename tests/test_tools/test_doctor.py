@@ -2,6 +2,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,10 +33,11 @@ def test_healthy_environment(name):
         ('mmdet', '3.2.0', 'mmdet==3.3.0'),
         ('mmrazor', '1.0.1', 'mmrazor==1.0.0'),
         ('joblib', None, 'install joblib'),
+        ('ordered_set', None, 'install ordered-set'),
     ],
 )
 def test_wrong_version(monkeypatch, name, version, fix):
-    monkeypatch.setattr(checks, 'installed_version', lambda name: version)
+    monkeypatch.setattr(checks, 'installed_version', {checks.distribution(name): version}.get)
     result = doctor.diagnose(doctor.CHECKS[name])
     assert not result['ok']
     assert (version or 'not installed') in result['detail']
@@ -45,8 +47,47 @@ def test_wrong_version(monkeypatch, name, version, fix):
 def test_mmcv_lite(monkeypatch):
     versions = {'mmcv-lite': '2.1.0'}
     monkeypatch.setattr(checks, 'installed_version', versions.get)
+    assert doctor.diagnose(checks.check_mmcv) == dict(ok=True, detail='2.1.0 (mmcv-lite)', fix='')
+    versions['mmcv-lite'] = '2.2.0'
     result = doctor.diagnose(checks.check_mmcv)
-    assert not result['ok'] and 'uninstall -y mmcv-lite' in result['fix']
+    assert not result['ok'] and 'mmcv-lite 2.1.0 is needed' in result['detail']
+    assert 'uninstall -y mmcv-lite' in result['fix']
+    versions['mmcv'] = '2.1.0'
+    result = doctor.diagnose(checks.check_mmcv)
+    assert not result['ok'] and 'mmcv and mmcv-lite are installed' in result['detail']
+
+
+def test_operators_by_the_slow_route(monkeypatch):
+    import mmcv._ext
+
+    monkeypatch.delattr(mmcv._ext, '__file__', raising=False)
+    result = doctor.diagnose(checks.check_mmcv_ops)
+    assert result['ok'] and 'slow route' in result['detail'] and 'MMCV_WITH_OPS=1' in result['detail']
+
+
+def doctor_of(monkeypatch, **versions):
+    """The doctor's checks where these distributions are installed."""
+    found = [SimpleNamespace(name=name.replace('_', '-'), version=version) for name, version in versions.items()]
+    monkeypatch.setattr(
+        importlib.metadata, 'distributions', lambda name: [one for one in found if one.name == name.replace('_', '-')]
+    )
+    there = importlib.util.spec_from_file_location('doctor_there', ROOT / 'tools/doctor_checks.py')
+    module = importlib.util.module_from_spec(there)
+    there.loader.exec_module(module)
+    return module
+
+
+def test_the_maintained_stack(monkeypatch):
+    onedl = doctor_of(monkeypatch, onedl_mmcv='2.3.6', onedl_mmdetection='3.5.1', onedl_mmengine='0.10.12')
+    assert onedl.check_mmcv() == (True, '2.3.6 (onedl-mmcv)', '')
+    assert onedl.check_mmengine()[:2] == (True, '0.10.12')
+    assert onedl.check_mmdet()[:2] == (True, '3.5.1')
+    assert 'KD_EXT_STACK=onedl bash tools/setup.sh' in onedl.SETUP
+    mixed = doctor_of(monkeypatch, onedl_mmcv='2.3.6', mmcv='2.1.0')
+    assert not mixed.check_mmcv()[0]
+    old = doctor_of(monkeypatch, onedl_mmcv='2.3.6', onedl_mmdetection='3.4.0')
+    ok, detail, fix = old.check_mmdet()
+    assert not ok and 'onedl-mmdetection 3.5' in detail and 'onedl-mmdetection==3.5.1' in fix
 
 
 @pytest.mark.parametrize(
