@@ -171,7 +171,7 @@ network='check the network and pip settings (pip config list), then call this ag
 run_step 'install torch' '1 min' "$network; another torch: KD_EXT_TORCH=torch==X.Y.Z" \
     "$py" -m pip install 'setuptools>=77,<81' wheel "$torch_spec"
 
-abi=$("$py" -c 'import platform, sys, torch; print(f"torch{torch.__version__}-cp{sys.version_info[0]}{sys.version_info[1]}-{platform.machine()}")')
+abi=$("$py" -W ignore -c 'import platform, sys, torch; print(f"torch{torch.__version__}-cp{sys.version_info[0]}{sys.version_info[1]}-{platform.machine()}")')
 wheels=$cache/$mmcv-$mmcv_version-$abi
 source=$(kept_wheel) || source=
 if [ "$ops" = any ]; then
