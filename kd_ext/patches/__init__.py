@@ -8,6 +8,7 @@ from kd_ext.ops import provide_missing_ops
 from kd_ext.patches.checkpoints import trust_mmengine_checkpoints
 from kd_ext.patches.config_names import find_editable_packages, name_package
 from kd_ext.patches.quantization import stub_razor_quantization
+from kd_ext.patches.razor_limit import lift_razor_limit
 from kd_ext.patches.ssd import let_ssd_predict
 
 
@@ -18,4 +19,5 @@ def install() -> None:
     find_editable_packages()
     trust_mmengine_checkpoints()
     stub_razor_quantization()
+    lift_razor_limit()
     let_ssd_predict()
