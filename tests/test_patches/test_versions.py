@@ -1,6 +1,7 @@
 """Each shim does its work, and nothing where it is not needed."""
 
 import importlib.util
+import shutil
 import sys
 from collections import OrderedDict
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 import kd_ext.patches
 from kd_ext.patches import quantization, ssd
 from tests.helpers.fresh_processes import fresh
+from tests.helpers.without_ops import hide_ops, run
 
 
 class TestQuantizationStub:
@@ -147,6 +149,33 @@ try:
 except AttributeError as error:
     print(error)
 """
+
+
+class TestLimitOfRazor:
+    SCRIPT = "{first}\nimport mmrazor, mmcv; print('imported beside', mmcv.__version__)"
+
+    @pytest.fixture
+    def newer(self, tmp_path):
+        """mmcv as of 2.3.6, installed under the name of its successor."""
+        env = hide_ops(tmp_path)
+        version = tmp_path / 'mmcv/version.py'
+        text = version.read_text().replace("'2.1.0'", "'2.3.6'")
+        version.unlink()
+        version.write_text(text)
+        (tmp_path / 'onedl_mmcv-2.3.6.dist-info').mkdir()
+        (tmp_path / 'onedl_mmcv-2.3.6.dist-info/METADATA').write_text('Name: onedl-mmcv\nVersion: 2.3.6\n')
+        return tmp_path, env
+
+    def test_razor_needs_it(self, newer):
+        # the day this fails the shim can go
+        assert 'MMCV==2.3.6 is used but incompatible' in run(self.SCRIPT.format(first=''), newer[1]).stderr
+
+    def test_imports(self, newer):
+        assert run(self.SCRIPT.format(first='import kd_ext'), newer[1]).stdout.strip() == 'imported beside 2.3.6'
+
+    def test_other_versions_are_left_to_razor(self, newer):
+        shutil.rmtree(newer[0] / 'onedl_mmcv-2.3.6.dist-info')
+        assert 'is used but incompatible' in run(self.SCRIPT.format(first='import kd_ext'), newer[1]).stderr
 
 
 class TestPredictionOfSSD:
