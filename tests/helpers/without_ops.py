@@ -2,8 +2,6 @@
 
 import importlib
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,10 +26,3 @@ def hide_ops(folder):
         if not path.name.startswith('_ext'):
             (folder / 'mmcv' / path.name).symlink_to(path)
     return {**os.environ, 'PYTHONPATH': os.pathsep.join([str(folder), os.environ.get('PYTHONPATH', '')])}
-
-
-def run(script, env=None, cwd=None):
-    """Runs a script in an interpreter of its own."""
-    return subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', script], text=True, capture_output=True, env=env, cwd=cwd, timeout=250
-    )

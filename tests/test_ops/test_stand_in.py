@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from tests.helpers.data_sets import ROOT
-from tests.helpers.without_ops import compiled, hide_ops, run
+from tests.helpers.fresh_processes import run
+from tests.helpers.without_ops import compiled, hide_ops
 
 DETECTORS = """
 import sys; sys.path.insert(0, '.')
@@ -44,7 +44,7 @@ def test_detectors_train_and_predict_the_same(without):
     compiled()
     results = []
     for env in (None, without):
-        done = run(DETECTORS, env, ROOT)
+        done = run('-c', DETECTORS, env=env)
         assert done.returncode == 0, done.stderr[-2000:]
         results.append(json.loads(done.stdout.splitlines()[-1]))
         slow = 'mmcv has no compiled operators' in done.stderr + done.stdout
@@ -61,13 +61,13 @@ def test_detectors_train_and_predict_the_same(without):
 
 
 def test_mmcv_lite_needs_it(without):
-    done = run('import mmcv.ops', without)
+    done = run('-c', 'import mmcv.ops', env=without)
     assert "No module named 'mmcv._ext'" in done.stderr
 
 
 def test_everything_of_mmcv_and_mmdet_imports(without):
     done = run(
-        'import kd_ext, mmcv.ops, mmdet.models; from mmcv.utils import collect_env; print(collect_env())', without
+        '-c', 'import kd_ext, mmcv.ops, mmdet.models; from mmcv.utils import collect_env as e; print(e())', env=without
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "('MMCV Compiler', 'none')" in done.stdout
@@ -75,9 +75,10 @@ def test_everything_of_mmcv_and_mmdet_imports(without):
 
 def test_a_missing_operator_says_how_to_compile(without):
     done = run(
+        '-c',
         'import kd_ext, torch; from mmcv.ops import DeformConv2d\n'
         'DeformConv2d(2, 2, 3)(torch.zeros(1, 2, 9, 9), torch.zeros(1, 18, 7, 7))',
-        without,
+        env=without,
     )
     assert done.returncode == 1
     assert 'NotImplementedError: Expected the operator deform_conv_forward of mmcv to be compiled' in done.stderr
@@ -87,10 +88,13 @@ def test_a_missing_operator_says_how_to_compile(without):
 def test_nothing_where_the_compiled_ones_are():
     compiled()
     assert not any(type(finder).__module__ == 'kd_ext.ops.stand_in' for finder in sys.meta_path)
-    done = run('import kd_ext, mmcv._ext; print(mmcv._ext.__file__); import sys; print(*map(repr, sys.meta_path))')
+    done = run(
+        '-c', 'import kd_ext, mmcv._ext; print(mmcv._ext.__file__); import sys; print(*map(repr, sys.meta_path))'
+    )
     assert '_ext.' in done.stdout.splitlines()[0] and 'stand_in' not in done.stdout
 
 
 def test_installed_once(without):
-    done = run('import sys, kd_ext.patches; kd_ext.patches.install(); print(*map(repr, sys.meta_path))', without)
+    script = 'import sys, kd_ext.patches; kd_ext.patches.install(); print(*map(repr, sys.meta_path))'
+    done = run('-c', script, env=without)
     assert done.stdout.count('kd_ext.ops.stand_in') == 1

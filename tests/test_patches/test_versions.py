@@ -11,8 +11,8 @@ import torch
 
 import kd_ext.patches
 from kd_ext.patches import quantization, ssd
-from tests.helpers.fresh_processes import fresh
-from tests.helpers.without_ops import hide_ops, run
+from tests.helpers.fresh_processes import fresh, run
+from tests.helpers.without_ops import hide_ops
 
 
 class TestQuantizationStub:
@@ -168,14 +168,17 @@ class TestLimitOfRazor:
 
     def test_razor_needs_it(self, newer):
         # the day this fails the shim can go
-        assert 'MMCV==2.3.6 is used but incompatible' in run(self.SCRIPT.format(first=''), newer[1]).stderr
+        assert 'MMCV==2.3.6 is used but incompatible' in run('-c', self.SCRIPT.format(first=''), env=newer[1]).stderr
 
     def test_imports(self, newer):
-        assert run(self.SCRIPT.format(first='import kd_ext'), newer[1]).stdout.strip() == 'imported beside 2.3.6'
+        assert (
+            run('-c', self.SCRIPT.format(first='import kd_ext'), env=newer[1]).stdout.strip()
+            == 'imported beside 2.3.6'
+        )
 
     def test_other_versions_are_left_to_razor(self, newer):
         shutil.rmtree(newer[0] / 'onedl_mmcv-2.3.6.dist-info')
-        assert 'is used but incompatible' in run(self.SCRIPT.format(first='import kd_ext'), newer[1]).stderr
+        assert 'is used but incompatible' in run('-c', self.SCRIPT.format(first='import kd_ext'), env=newer[1]).stderr
 
 
 class TestPredictionOfSSD:
