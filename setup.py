@@ -51,9 +51,7 @@ extras = {name: read_requirements(name) for name in ('seg', 'tests', 'lint')}
 # or their successors under the same import names
 compiled = read_requirements('mminstall')
 stacks = dict(
-    mim=compiled,
-    lite=[line.replace('mmcv==', 'mmcv-lite==') for line in compiled],
-    onedl=read_requirements('onedl'),
+    mim=compiled, lite=[line.replace('mmcv==', 'mmcv-lite==') for line in compiled], onedl=read_requirements('onedl')
 )
 setup(
     name='kd_ext',
