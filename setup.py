@@ -62,7 +62,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.9,<3.13',
     packages=find_packages(include=['kd_ext', 'kd_ext.*']),
-    package_data={'kd_ext': ['py.typed']},
+    package_data={'kd_ext': ['py.typed'], 'kd_ext.report': ['page.*']},
     include_package_data=False,
     entry_points=dict(console_scripts=['kd_ext=kd_ext.cli.command:main']),
     cmdclass=dict(build_py=BuildWithConfigs),

@@ -14,5 +14,8 @@ MODELS = Registry(
     locations=['kd_ext.losses', 'kd_ext.algorithms', 'kd_ext.connectors', 'kd_ext.class_means.classifier'],
 )
 HOOKS = Registry(
-    'hook', parent=MMENGINE_HOOKS, scope='kd_ext', locations=['kd_ext.engine', 'kd_ext.analysis.neural_collapse']
+    'hook',
+    parent=MMENGINE_HOOKS,
+    scope='kd_ext',
+    locations=['kd_ext.engine', 'kd_ext.analysis.neural_collapse', 'kd_ext.report'],
 )

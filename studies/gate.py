@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from studies.results import Results
-from studies.statistics import HELPS, paired
+from kd_ext.report.statistics import HELPS, paired
 
 PASSED, FAILED, OPEN = 'passed', 'failed', 'not computed yet'
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from studies.gate import OPEN as GATE_OPEN
 from studies.gate import PASSED, judge
 from studies.results import Results
-from studies.statistics import paired
+from kd_ext.report.statistics import paired
 
 NOT_RUN, HELD_BACK = 'not run', 'held back'
 INTRO = """# Does distillation help?

@@ -11,7 +11,8 @@ PACKAGE = ROOT / 'kd_ext'
 # a room imports from those above it in this list, and from itself
 ROOMS = (
     'version', 'errors', 'registry', 'losses', 'build', 'ops', 'patches', 'taps', 'connectors', 'teachers', 'data',
-    'engine', 'class_means', 'pseudo_labels', 'terms', 'algorithms', 'analysis', 'recipes', 'preflight', 'cli',
+    'engine', 'class_means', 'pseudo_labels', 'terms', 'algorithms', 'analysis', 'recipes', 'preflight', 'report',
+    'cli',
 )  # fmt: skip
 IN_THE_ROOT = {'__init__', 'errors', 'recipes', 'registry', 'version'}
 OUTSIDE = {'benchmarks', 'demo', 'tests', 'tools'}

@@ -89,6 +89,12 @@ def _scoped_model(cfg: Config | dict) -> Any:
     return model
 
 
+def own_model(cfg: Config) -> dict:
+    """The model of a whole config, with the config's scope and data preprocessor."""
+    keys = ('model', 'default_scope', 'data_preprocessor')
+    return model_config({key: cfg[key] for key in keys if cfg.get(key) is not None}, 'config')
+
+
 def student_config(cfg: Config) -> Config:
     """The config of the student alone: a copy, or ``cfg`` itself if it does not distill.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import sys
 from typing import Any, Sequence
 
 from mmengine.config import DictAction
@@ -122,6 +124,12 @@ def add_head_options(parser: argparse.ArgumentParser) -> None:
     """Adds the choice of the head's stage and levels."""
     parser.add_argument('--stage', type=int, help='stage of a cascade (default: the first)')
     parser.add_argument('--levels', type=int, nargs='+', metavar='LEVEL', help='levels of a dense head (default: all)')
+
+
+def command_line(argv: Sequence[str] | None, prog: str | None) -> str:
+    """The command that a tool was called with, as a user would type it."""
+    words = sys.argv[1:] if argv is None else argv
+    return shlex.join([*(prog.split() if prog else ['python', os.path.relpath(sys.argv[0])]), *words])
 
 
 def positive(text: str) -> int:

@@ -11,6 +11,7 @@ COMMANDS = {
     'train': ('train', 'train a detector, distilled or plain'),
     'test': ('test', 'score the checkpoint of a detector'),
     'check': ('check', 'check a distillation before it is trained'),
+    'report': ('report', 'make one page on a distillation: what was gained, where, at what cost'),
     'means': ('class_means', "compute class means of a teacher's embeddings, for ND and NCKD"),
     'pseudo-label': ('pseudo_label', "label images that nobody labelled by a teacher's detections"),
     'neural-collapse': ('neural_collapse', 'measure NC1, NC2 and NC3 of embeddings'),

@@ -13,7 +13,7 @@ from mmengine.device import get_device
 from mmengine.model import BaseModel
 
 from kd_ext.build.configs import distills
-from kd_ext.build.detector import model_config, student_config
+from kd_ext.build.detector import model_config, own_model, student_config
 from kd_ext.cli.config import load_config, make_folder
 from kd_ext.cli.data_check import check_checkpoint
 from kd_ext.engine.whole_files import write_text
@@ -77,12 +77,6 @@ def teacher_checkpoint(cfg: Config, remedy: str) -> str:
     if not isinstance(checkpoint, str):
         raise value_error('model.teacher_ckpt', 'a path or URL', repr(checkpoint), remedy)
     return checkpoint
-
-
-def own_model(cfg: Config) -> dict:
-    """The model of a whole config, with the config's scope and data preprocessor."""
-    keys = ('model', 'default_scope', 'data_preprocessor')
-    return model_config({key: cfg[key] for key in keys if cfg.get(key) is not None}, 'config')
 
 
 def load_model(model: dict, checkpoint: str, role: str = 'teacher') -> BaseModel:

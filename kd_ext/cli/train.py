@@ -25,7 +25,14 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from kd_ext.build.configs import distills
-from kd_ext.cli.arguments import add_config_options, add_distill_options, add_work_dir, parse, tool_parser
+from kd_ext.cli.arguments import (
+    add_config_options,
+    add_distill_options,
+    add_work_dir,
+    command_line,
+    parse,
+    tool_parser,
+)
 from kd_ext.cli.check import look
 from kd_ext.cli.config import enable_amp, enable_lr_scaling, make_folder, training_config
 from kd_ext.cli.data_check import check_checkpoint, check_data
@@ -65,6 +72,7 @@ def main(argv: Sequence[str] | None = None, prog: str | None = None) -> None:
     runner = build_runner(cfg)
     if report:
         runner.logger.info(report)
+    runner.logger.info(f'command: {command_line(argv, prog)}')  # kd_ext report shows it
     if not args.skip_check:
         look(runner)
     check_batches(runner)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from studies.statistics import paired
+from kd_ext.report.statistics import paired
 
 
 def test_interval_by_hand():
