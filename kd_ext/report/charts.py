@@ -112,8 +112,8 @@ def dots(name: str, title: str, rows: Mapping[str, Mapping[str, float | None]], 
         for at, row in enumerate(rows.values()):
             if row.get('alone') is not None and row.get('distilled') is not None:
                 axis.plot([row['alone'], row['distilled']], [at, at], color=COLOURS['distilled'], lw=1.6, zorder=1)
+        axis.set_xlim(left=0, right=None if any(v for row in rows.values() for v in row.values()) else 1)
         axis.set_yticks(range(len(rows)), list(rows))
-        axis.invert_yaxis()
         axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.set_xlabel(unit)
         axis.figure.legend(loc='outside lower center', ncols=3)

@@ -15,7 +15,7 @@ from kd_ext.analysis.neural_collapse.job import CollapseJob
 from kd_ext.analysis.spectra.job import SpectraJob
 from kd_ext.data.images import spread
 from kd_ext.data.labelled import LabelledData, class_names
-from kd_ext.errors import is_ours
+from kd_ext.errors import is_ours, value_error
 from kd_ext.report.detections import TestImages
 from kd_ext.report.differences import compare
 from kd_ext.report.errors_by_kind import error_costs
@@ -184,9 +184,12 @@ class Gathering:
             with self.part(name):
                 own = class_names(run.cfg, images.images.split)
                 if own != images.classes:
-                    raise ValueError(
-                        f'It detects {len(own)} classes ({", ".join(own[:3])}, ...), the images of this report have '
-                        f'{len(images.classes)} ({", ".join(images.classes[:3])}, ...); only its curves are shown.'
+                    other = [name for name in own if name not in images.classes] or own
+                    raise value_error(
+                        'its classes',
+                        f'the {len(images.classes)} of the images, {", ".join(images.classes[:3])}, ...',
+                        f'{len(own)}, with {", ".join(other[:3])}',
+                        'Only its curves are shown.',
                     )
                 self._add(name, load_student(run, run.checkpoint), str(run.checkpoint), gathered, None, {}, run.folder)
 
