@@ -6,8 +6,8 @@ import statistics
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from studies.results import Results
 from kd_ext.report.statistics import HELPS, paired
+from studies.results import Results
 
 PASSED, FAILED, OPEN = 'passed', 'failed', 'not computed yet'
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
+from kd_ext.report.statistics import paired
 from studies.gate import OPEN as GATE_OPEN
 from studies.gate import PASSED, judge
 from studies.results import Results
-from kd_ext.report.statistics import paired
 
 NOT_RUN, HELD_BACK = 'not run', 'held back'
 INTRO = """# Does distillation help?
