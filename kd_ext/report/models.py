@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,12 @@ def untrained_student(run: Run) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed or 0)
         model = build_detector(own_model(student_config(run.cfg)), 'student')
-        model.init_weights()
+        # MMEngine logs a line for each weight
+        logging.disable(logging.INFO)
+        try:
+            model.init_weights()
+        finally:
+            logging.disable(logging.NOTSET)
     return model.eval().to(get_device())
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 from pathlib import Path
@@ -37,7 +39,8 @@ def write_report(
         FileNotFoundError: No run can be read.
     """
     gathering = Gathering(asked)
-    gathered = gathering.run()
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells of each file it reads
+        gathered = gathering.run()
     content = gathered.content
     content.update(command=command, verdict=verdict(content))
     shown = None
