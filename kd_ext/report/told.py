@@ -53,7 +53,7 @@ def identity(name: str, run: Run) -> dict[str, Any]:
     return dict(
         role=name.partition(',')[0],
         seed=run.seed,
-        folder=run.folder.name,
+        folder='/'.join(run.folder.resolve().parts[-2:]),
         config_sha256=digest(run.cfg.to_dict())[:PREFIX],
         checkpoint=run.checkpoint.name if run.checkpoint else None,
         versions=run.versions(),
