@@ -13,6 +13,8 @@ from mmengine.config import Config
 
 from kd_ext.analysis.neural_collapse.job import CollapseJob
 from kd_ext.analysis.spectra.job import SpectraJob
+from kd_ext.build.configs import type_name
+from kd_ext.build.detector import own_model, student_config
 from kd_ext.data.images import spread
 from kd_ext.data.labelled import LabelledData, class_names
 from kd_ext.errors import is_ours, value_error
@@ -137,12 +139,15 @@ class Gathering:
     def _told(self) -> dict[str, Any]:
         """What the work dirs tell without a model."""
         shown = next(iter((self.distilled or self.alone).values()))
+        student = 'a detector'
+        with self.part("The student's name"):
+            student = type_name(own_model(student_config(shown.cfg)))
         return dict(
             format=FORMAT,
             kd_ext=__version__,
             made=time.strftime('%Y-%m-%d %H:%M'),
             method=shown.method,
-            student=str((shown.cfg.model.get('student') if shown.distills else shown.cfg.model).get('type', '')),
+            student=student,
             classes=[],
             matches=shown.matches(),
             curves={name: curves(run) for name, run in self.runs.items()},

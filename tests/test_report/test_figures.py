@@ -8,10 +8,12 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from kd_ext.build.probe import blank_samples
 from kd_ext.report.differences import compare
-from kd_ext.report.features import cka
+from kd_ext.report.features import cka, heat_map, read_layers
 from kd_ext.report.precision import precision
 from kd_ext.report.verdict import verdict
+from tests.helpers import tiny_detectors as tiny
 from tests.test_report.test_errors_by_kind import random_scene
 
 
@@ -140,3 +142,18 @@ def test_words_on_layers():
     rows = [['rcka', 'neck[0]', '8x4x4', '8', 'neck[0]', '8x4x4', '8', 'none', '0']]
     content = dict(cka=dict(before=heat(0.1), alone=heat(0.3), distilled=heat(0.8)), matches=dict(rows=rows))
     assert texts(content)[-1].endswith('CKA 0.10 before, 0.80 after, 0.30 of the student alone.')
+
+
+@pytest.mark.parametrize(
+    ('detector', 'layers'),
+    [(tiny.fcos, ['backbone[0]', 'neck[0]', 'cls[0]', 'reg[0]']), (tiny.faster_rcnn, ['backbone[0]', 'neck[0]'])],
+)
+def test_layers_of_detectors(detector, layers):
+    model = tiny.build(detector()).eval()
+    inputs = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        found = read_layers(model, inputs, blank_samples(model, inputs))
+    assert set(layers) <= set(found) and all(len(rows) == 2 * 16 for rows in found.values())
+    heat = heat_map(found, found)
+    assert heat['student'] == heat['teacher'] == list(found)
+    assert [heat['cka'][i][i] for i in range(len(found))] == pytest.approx([1.0] * len(found), abs=1e-3)

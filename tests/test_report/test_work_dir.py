@@ -1,9 +1,13 @@
 """What is read from a work dir, whole and damaged."""
 
+import json
+
 import pytest
 
+from kd_ext.report.gather import Asked
 from kd_ext.report.work_dir import primary_metric, read_run
-from tests.helpers.work_dirs import PLAIN, line, write
+from kd_ext.report.write import write_report
+from tests.helpers.work_dirs import DISTILLS, PLAIN, line, write
 
 VAL = {'coco/bbox_mAP': 0.25, 'coco/bbox_mAP_50': 0.5, 'time': 0.1, 'step': 2}
 
@@ -67,3 +71,16 @@ def test_no_work_dir(tmp_path):
     write(tmp_path / 'train')
     with pytest.raises(FileNotFoundError, match='In it: train'):
         read_run(tmp_path)
+
+
+def test_a_page_of_curves_alone(tmp_path):
+    # neither data, nor a student that can be built, nor a checkpoint
+    lines = [line(step, 4.0 / step) for step in range(10, 60, 10)]
+    run = write(tmp_path / 'run', lines, dict(DISTILLS, student='mmdet::nowhere.py'))
+    content = write_report(Asked([run]), tmp_path / 'report.html', tmp_path / 'report.json')
+    assert json.loads(json.dumps(content)) == json.loads((tmp_path / 'report.json').read_text())
+    notes = ' '.join(content['notes'])
+    assert 'no checkpoint' in notes and 'Detections: left out.' in notes and 'mmdet::nowhere.py' in notes
+    assert [one['text'] for one in content['verdict']][1] == 'The term rcka fell by 80%.'
+    text = (tmp_path / 'report.html').read_text()
+    assert 'id="curves"' in text and 'id="precision"' not in text and 'conv 1x1' in text
