@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import pickle
 import re
-from typing import Any, Iterable
+from typing import Any, Iterable, Iterator, Sequence
 
 import torch
 from mmengine.logging import MessageHub
@@ -41,6 +42,39 @@ def file_error(name: str, rule: str, value: Any, remedy: str = '') -> FileNotFou
 def is_ours(error: BaseException) -> bool:
     """Whether an error's text is a :class:`Message`, whatever its type."""
     return bool(error.args) and isinstance(error.args[0], Message)
+
+
+@contextlib.contextmanager
+def explaining(
+    name: str,
+    rule: str,
+    value: str = '{}',
+    remedy: str = '',
+    faults: type[Exception] | tuple[type[Exception], ...] = Exception,
+    kind: type[Exception] = ValueError,
+) -> Iterator[None]:
+    """Context that turns errors of other code into a ``kind`` with the text of :func:`expected`.
+
+    Args:
+        name, rule, remedy: As in :func:`expected`.
+        value: With ``{}`` in the place of the error, ``KeyError: 'a'``.
+        faults: The types of errors; messages of kd_ext and CUDA's out-of-memory error pass unchanged.
+        kind: The error to raise.
+    """
+    try:
+        yield
+    except faults as error:
+        if is_ours(error) or isinstance(error, torch.cuda.OutOfMemoryError):
+            raise
+        found = f'{type(error).__name__}: {error}'.strip(' .')
+        raise kind(expected(name, rule, value.replace('{}', found), remedy)) from error
+
+
+def check_keys(name: str, keys: Iterable[Any], known: Sequence[str]) -> None:
+    """Raises a ``ValueError`` with near matches at the first key that is not known."""
+    for key in keys:
+        if key not in known:
+            raise value_error(name, f'made of {", ".join(known)}', repr(key), near_matches(key, known))
 
 
 def is_number(value: Any) -> bool:

@@ -86,12 +86,8 @@ def distill_entries(methods: Sequence[str], choose_weights: bool = False) -> dic
         for part in METHODS[name]:
             key = f'{part}_{teacher}' if teacher else part
             if key in entries:
-                raise value_error(
-                    'methods',
-                    'without a term twice',
-                    f'{key} again in {method!r}',
-                    f'Name each once; {_combinations()}.',
-                )
+                rule = 'without a term twice'
+                raise value_error('methods', rule, f'{key} again in {method!r}', f'Name each once; {_combinations()}.')
             entries[key] = copy.deepcopy(_part(part))
             loss = entries[key].get('loss', entries[key])
             loss['loss_weight'] = loss.get('loss_weight', 1.0) * _factor(method, factor)
@@ -112,12 +108,8 @@ def _factor(method: str, text: str) -> float:
     except ValueError:
         value = float('nan')
     if not is_number(value) or value <= 0:
-        raise value_error(
-            f'the factor of {method!r}',
-            'a number > 0',
-            repr(text),
-            'It multiplies the published weight: rcka:0.5. Leave a method out to do without it.',
-        )
+        remedy = 'It multiplies the published weight: rcka:0.5. Leave a method out to do without it.'
+        raise value_error(f'the factor of {method!r}', 'a number > 0', repr(text), remedy)
     return value
 
 
@@ -150,12 +142,8 @@ def distill_config(
     if not isinstance(model, dict) or 'type' not in model:
         raise value_error('config', 'a Config of a detector, with a model', repr(model))
     if distills(model):
-        raise value_error(
-            'config',
-            'one of a plain detector',
-            'one that distills already',
-            'Train it as it is, or name the config of its student.',
-        )
+        remedy = 'Train it as it is, or name the config of its student.'
+        raise value_error('config', 'one of a plain detector', 'one that distills already', remedy)
     several = isinstance(teacher, Mapping) and teacher
     found = {name: _path(one) for name, one in several.items()} if several else _path(teacher)
     entries = distill_entries(methods, choose_weights=True)
@@ -179,12 +167,8 @@ def _path(teacher: Any) -> str:
             'teacher', 'a config path or pkg::config', repr(teacher), 'Say --teacher CONFIG --teacher-ckpt WEIGHTS.'
         )
     if not isinstance(teacher, (str, os.PathLike)):
-        raise type_error(
-            'teacher',
-            'a config path or pkg::config',
-            f'a {type(teacher).__name__}',
-            "Save a config with cfg.dump('teacher.py') and name that file.",
-        )
+        remedy = "Save a config with cfg.dump('teacher.py') and name that file."
+        raise type_error('teacher', 'a config path or pkg::config', f'a {type(teacher).__name__}', remedy)
     teacher = os.fspath(teacher)
     if '::' not in teacher and os.path.isfile(teacher):
         return os.path.abspath(teacher)

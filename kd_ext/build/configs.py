@@ -12,7 +12,7 @@ from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.config.utils import MODULE2PACKAGE
 
 from kd_ext.build.extras import require_extra
-from kd_ext.errors import file_error, is_ours, near_matches, value_error
+from kd_ext.errors import explaining, file_error, near_matches
 
 ALGORITHM = 'DetectionDistill'
 SUFFIXES = ('.py', '.json', '.yaml', '.yml')
@@ -60,9 +60,8 @@ def find_config(name: str | os.PathLike, key: str = 'config') -> Path:
     path = root / Path(relative).expanduser()
     if path.is_file() and path.suffix in SUFFIXES:
         return path
-    raise file_error(
-        key, f'an existing file ({", ".join(SUFFIXES)})', repr(name), _neighbours(path, package + colons, root)
-    )
+    near = _neighbours(path, package + colons, root)
+    raise file_error(key, f'an existing file ({", ".join(SUFFIXES)})', repr(name), near)
 
 
 def read_config(name: str | os.PathLike, key: str = 'config') -> Config:
@@ -73,33 +72,21 @@ def read_config(name: str | os.PathLike, key: str = 'config') -> Config:
         ValueError: The file cannot be read as a config; the message says why.
     """
     path = find_config(name, key)
-    try:
+    remedy = 'Correct the file, or the files that it names in _base_.'
+    # a config is code, so anything may be raised
+    with explaining(key, 'a config that can be read', f'{os.fspath(name)!r}, which ends in {{}}', remedy):
         return Config.fromfile(path)
-    except Exception as error:  # a config is code, so anything may be raised
-        if is_ours(error):
-            raise
-        raise value_error(
-            key,
-            'a config that can be read',
-            f'{os.fspath(name)!r}, which ends in {type(error).__name__}: {error}',
-            'Correct the file, or the files that it names in _base_.',
-        ) from error
 
 
 def _config_folder(package: str, key: str) -> Path:
     if package not in MODULE2PACKAGE:
-        raise file_error(
-            f'the package of {key}',
-            'one that ships configs',
-            repr(package),
-            near_matches(package, sorted(MODULE2PACKAGE)),
-        )
+        near = near_matches(package, sorted(MODULE2PACKAGE))
+        raise file_error(f'the package of {key}', 'one that ships configs', repr(package), near)
     require_extra(package)
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise file_error(
-            f'the package of {key}', 'installed', repr(package), f'Install it: pip install {MODULE2PACKAGE[package]}'
-        )
+        remedy = f'Install it: pip install {MODULE2PACKAGE[package]}'
+        raise file_error(f'the package of {key}', 'installed', repr(package), remedy)
     return Path(spec.origin).parent / '.mim' / 'configs'
 
 

@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from kd_ext.build.configs import distills, read_config
 from kd_ext.build.extras import require_extra
-from kd_ext.errors import is_ours, type_error, value_error
+from kd_ext.errors import explaining, type_error, value_error
 
 
 @contextlib.contextmanager
@@ -130,18 +130,9 @@ def build_detector(source: str | os.PathLike | dict, role: str) -> BaseModel:
         ValueError: The config cannot be built.
     """
     cfg = model_config(source, role)
-    with detector_scope(cfg):
-        try:
-            model = MODELS.build(ConfigDict(cfg))
-        except Exception as error:
-            if is_ours(error):
-                raise
-            raise value_error(
-                role,
-                'the config of a detector that can be built',
-                f'one that ends in {type(error).__name__}: {error}',
-                'It has to build without distillation, too.',
-            ) from error
+    rule, remedy = 'the config of a detector that can be built', 'It has to build without distillation, too.'
+    with detector_scope(cfg), explaining(role, rule, 'one that ends in {}', remedy):
+        model = MODELS.build(ConfigDict(cfg))
     if not isinstance(model, BaseModel):
         raise type_error(role, 'a detector, a BaseModel of MMEngine', f'a {type(model).__name__}')
     return model

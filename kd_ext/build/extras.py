@@ -1,5 +1,7 @@
 """Optional packages that only some models need, and the extras that install them."""
 
+from __future__ import annotations
+
 import importlib.util
 
 from kd_ext.errors import expected
@@ -8,11 +10,10 @@ from kd_ext.errors import expected
 EXTRAS = dict(mmseg=('seg', 'mmsegmentation', ('mmseg', 'ftfy', 'regex')))
 
 
-def require_extra(name):
+def require_extra(name: str | None) -> None:
     """Raises a ``ModuleNotFoundError`` that says what to install if an extra is incomplete.
 
-    Args:
-        name (str | None): A registry scope or a distribution; names without an extra pass.
+    ``name`` is a registry scope or a distribution; names without an extra pass.
     """
     for scope, (extra, distribution, modules) in EXTRAS.items():
         if name not in (scope, distribution):
@@ -30,7 +31,7 @@ def require_extra(name):
             )
 
 
-def _is_there(module):
+def _is_there(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
     except ValueError:  # find_spec, if sys.modules holds it without a spec

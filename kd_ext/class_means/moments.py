@@ -46,12 +46,8 @@ class Sums:
         embeddings, labels = embeddings[counted], labels[counted]
         wrong = (~embeddings.isfinite().all(1)).sum()
         if wrong:
-            raise value_error(
-                'embeddings',
-                'finite',
-                f'inf or NaN in {wrong} of {len(embeddings)} regions',
-                'Check the checkpoint; fp16 may have overflowed.',
-            )
+            found = f'inf or NaN in {wrong} of {len(embeddings)} regions'
+            raise value_error('embeddings', 'finite', found, 'Check the checkpoint; fp16 may have overflowed.')
         self._add(embeddings, labels)
         return self
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kd_ext.class_means.moments import Sums
 from kd_ext.engine.whole_files import replacing
-from kd_ext.errors import value_error
+from kd_ext.errors import explaining, value_error
 
 REMEDY = 'Go on with the same arguments as before, or start anew with --fresh, which deletes it.'
 
@@ -78,27 +78,16 @@ class Partials:
 
     def read(self, path: Path) -> Partial:
         """Reads a partial file; raises a ``ValueError`` if it cannot be read or has another identity."""
-        try:
+        with explaining('the partial result', 'one that can be read', f'{str(path)!r} ({{}})', REMEDY):
             content = torch.load(path, map_location='cpu', weights_only=True)
             identity = content['identity']
-        except Exception as error:
-            raise value_error(
-                'the partial result', 'one that can be read', f'{str(path)!r} ({type(error).__name__})', REMEDY
-            ) from error
         other = [key for key in {**self.identity, **identity} if self.identity.get(key) != identity.get(key)]
         if other:
-            raise value_error(
-                f'the partial result {str(path)!r}',
-                f'of the same {", ".join(self.identity)}',
-                f'one of another {", ".join(other)}',
-                REMEDY,
-            )
-        partial = self.empty()
-        partial.sums.counts = content['counts']
-        partial.sums.sums = content['sums']
-        partial.done, partial.id = content['done'], content['id']
-        partial.absorbed = content['absorbed']
-        return partial
+            rule = f'of the same {", ".join(self.identity)}'
+            raise value_error(f'the partial result {str(path)!r}', rule, f'one of another {", ".join(other)}', REMEDY)
+        sums = self.empty().sums
+        sums.counts, sums.sums = content['counts'], content['sums']
+        return Partial(sums, content['done'], content['id'], content['absorbed'])
 
     def merge(self) -> Partial:
         """Merges all files into rank 0's and deletes the others.
@@ -114,12 +103,8 @@ class Partials:
             if partial.id in absorbed:  # a crash came before it was deleted
                 continue
             if bool((merged.done & partial.done).any()):
-                raise value_error(
-                    'the partial results',
-                    'of different images',
-                    'files with images in common: ' + ', '.join(path.name for path in files),
-                    REMEDY,
-                )
+                shared = 'files with images in common: ' + ', '.join(path.name for path in files)
+                raise value_error('the partial results', 'of different images', shared, REMEDY)
             merged.sums.merge(partial.sums)
             merged.done |= partial.done
         merged.absorbed = sorted(absorbed | {one.id for one in found})

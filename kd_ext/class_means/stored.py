@@ -68,12 +68,9 @@ class ClassMeans:
         elif names is not None and classes.teacher is not None:
             own, known = plain_names(names), plain_names(classes.teacher)
             if own != known and sorted(own) == sorted(known):
-                raise value_error(
-                    f'the class means {source!r}',
-                    f"in the order of the teacher's classes ({', '.join(classes.teacher[:4])}, ...)",
-                    f'{", ".join(names[:4])}, ...',
-                    "Name the student's classes, classes=dict(student=[...]), to find them by name.",
-                )
+                rule = f"in the order of the teacher's classes ({', '.join(classes.teacher[:4])}, ...)"
+                remedy = "Name the student's classes, classes=dict(student=[...]), to find them by name."
+                raise value_error(f'the class means {source!r}', rule, f'{", ".join(names[:4])}, ...', remedy)
         if not fits:
             count = f'{rows if names is None else len(names)} classes of width {width}'
             raise value_error(
@@ -143,12 +140,8 @@ def load_class_means(path: str | os.PathLike) -> ClassMeans:
         folder = os.path.dirname(path) or '.'
         names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
         near = near_matches(os.path.basename(path), names)
-        raise file_error(
-            'class_means',
-            "a file, or 'online'",
-            repr(path),
-            near if names else f'The folder {folder!r} does not exist or is empty.',
-        )
+        remedy = near if names else f'The folder {folder!r} does not exist or is empty.'
+        raise file_error('class_means', "a file, or 'online'", repr(path), remedy)
     try:
         loaded = _from_json(path) if path.endswith('.json') else _from_file(path)
     except Exception as error:

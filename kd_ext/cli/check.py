@@ -33,7 +33,7 @@ from kd_ext.cli.errors import console, rank, tool
 from kd_ext.errors import value_error
 from kd_ext.preflight import Finding, Preflight
 from kd_ext.preflight.step_check import build
-from kd_ext.preflight.stopwatch import Stopwatch
+from kd_ext.preflight.timing import Stopwatch
 
 
 @tool

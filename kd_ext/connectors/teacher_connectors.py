@@ -21,18 +21,16 @@ def teacher_connectors(
 
     Args:
         name: Of the term, for messages.
-        cfg: Config of a connector.
-        tap: The tap that reads the maps.
-        teacher: With its weights.
-        levels: Of the teacher.
-        widths: Of these levels.
+        cfg: Config of a connector, or None.
+        tap: The tap that reads the maps of ``teacher``, which holds its weights.
+        levels, widths: Of the teacher.
 
     Raises:
         ValueError: The connector cannot be built, or it needs a margin but no BN is known.
     """
     connectors = nn.ModuleList()
     for level, width in zip(levels, widths if cfg is not None else ()):
-        facts = dict(in_channel=width) if 'in_channel' in arguments(cfg) else {}
+        facts: dict[str, Any] = dict(in_channel=width) if 'in_channel' in arguments(cfg) else {}
         connector: Any = build_module(f'distill.{name}.teacher_connector', cfg, **facts)
         if hasattr(connector, 'init_margin'):
             norm = _norm(name, tap, teacher, level)

@@ -43,12 +43,9 @@ class ExactResumeHook(Hook):
         self.by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
         self._worker_init = getattr(loader, 'worker_init_fn', None)
         if self.by_epoch and getattr(loader, 'persistent_workers', False):
-            raise value_error(
-                'train_dataloader.persistent_workers',
-                'False for kd_ext.ExactResumeHook where training is by epoch',
-                'True',
-                'Persistent workers keep random states of their own from epoch to epoch.',
-            )
+            rule = 'False for kd_ext.ExactResumeHook where training is by epoch'
+            remedy = 'Persistent workers keep random states of their own from epoch to epoch.'
+            raise value_error('train_dataloader.persistent_workers', rule, 'True', remedy)
         sampler: Any = getattr(getattr(loader, 'batch_sampler', None), 'sampler', None)
         if self.by_epoch and hasattr(sampler, 'dataset_cycle_iter'):
             for _ in range(runner.epoch):  # CustomSampleSizeSampler of mmdet draws on where the last epoch ended

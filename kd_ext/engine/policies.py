@@ -17,7 +17,7 @@ from mmengine.hub import hub
 
 from kd_ext.build.extras import require_extra
 from kd_ext.engine import guarded_loading, whole_checkpoints
-from kd_ext.errors import expected
+from kd_ext.errors import explaining
 from kd_ext.patches.import_hook import change_when_imported
 from kd_ext.registry import HOOKS
 
@@ -51,17 +51,9 @@ def name_images(module: ModuleType) -> None:
 
     @functools.wraps(original)
     def transform(self: Any, results: dict) -> dict | None:
-        try:
+        name, remedy = f'the image {results.get("img_path")!r}', 'Fetch it again, or take it out of the annotations.'
+        with explaining(name, 'one that can be read', remedy=remedy, kind=OSError):
             return original(self, results)
-        except Exception as error:
-            raise OSError(
-                expected(
-                    f'the image {results.get("img_path")!r}',
-                    'one that can be read',
-                    f'{type(error).__name__}: {str(error).strip(". ")}',
-                    'Fetch it again, or take it out of the annotations.',
-                )
-            ) from error
 
     kind.transform = transform
 

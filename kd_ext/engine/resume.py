@@ -43,12 +43,9 @@ def choose_checkpoint(cfg: Config) -> None:
     if path is None or fault:
         other = furthest([cfg.work_dir, *([os.path.dirname(path)] if path else [])])
         if fault and (named or other is None):
-            raise value_error(
-                '--resume',
-                'a checkpoint that is whole',
-                f'{path!r} ({fault})' + ('' if other else ' and no other'),
-                f'The furthest that is whole: {other}' if other else 'Start anew, without --resume.',
-            )
+            rule = 'a checkpoint that is whole'
+            remedy = f'The furthest that is whole: {other}' if other else 'Start anew, without --resume.'
+            raise value_error('--resume', rule, f'{path!r} ({fault})' + ('' if other else ' and no other'), remedy)
         if other and rank() == 0:
             print(
                 expected(

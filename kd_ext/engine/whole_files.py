@@ -27,12 +27,8 @@ def check_place(path: str | os.PathLike, name: str | None = None) -> str:
     if os.path.exists(place) and not os.path.isfile(place):
         kind = 'a folder' if os.path.isdir(place) else 'no regular file: a device or a pipe'
         link = f', a link to {place!r},' if os.path.islink(path) else ''
-        raise value_error(
-            name or 'the file to write',
-            'a new name or a regular file',
-            f'{os.fspath(path)!r}{link} which is {kind}',
-            'It is left as it is; choose another name.',
-        )
+        rule, found = 'a new name or a regular file', f'{os.fspath(path)!r}{link} which is {kind}'
+        raise value_error(name or 'the file to write', rule, found, 'It is left as it is; choose another name.')
     return place
 
 

@@ -59,12 +59,9 @@ def check_pair(preds_S: Tensor, preds_T: Tensor, dims: Sequence[int], shape: str
     check_tensor('preds_S', preds_S, dims, shape)
     check_tensor('preds_T', preds_T, dims, shape)
     if preds_S.shape != preds_T.shape:
-        raise value_error(
-            'preds_S and preds_T',
-            'of one shape',
-            f'{tuple(preds_S.shape)} and {tuple(preds_T.shape)}',
-            'kd_ext.DetectionDistill adds a projector and a resize where teacher and student differ.',
-        )
+        rule = 'of one shape'
+        remedy = 'kd_ext.DetectionDistill adds a projector and a resize where teacher and student differ.'
+        raise value_error('preds_S and preds_T', rule, f'{tuple(preds_S.shape)} and {tuple(preds_T.shape)}', remedy)
 
 
 def as_levels(

@@ -28,11 +28,8 @@ def check_labelled(preds_S: Tensor, labels: Tensor, class_means: Tensor) -> None
     if not isinstance(labels, Tensor):
         raise type_error('labels', 'a tensor (N,)', type(labels).__name__)
     if labels.dtype in NO_LABELS or labels.is_floating_point() or labels.shape != preds_S.shape[:1]:
-        raise value_error(
-            'labels',
-            f'{len(preds_S)} whole numbers, one for each row of preds_S',
-            f'{labels.dtype} of shape {tuple(labels.shape)}',
-        )
+        rule = f'{len(preds_S)} whole numbers, one for each row of preds_S'
+        raise value_error('labels', rule, f'{labels.dtype} of shape {tuple(labels.shape)}')
     if not len(class_means) or class_means.shape[1] != preds_S.shape[1]:
         raise value_error(
             'class_means',

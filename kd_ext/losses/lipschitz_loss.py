@@ -90,12 +90,8 @@ def lipschitz_loss(
 def _check_stages(preds_S: Sequence[Tensor], preds_T: Sequence[Tensor]) -> None:
     for name, stages in (('preds_S', preds_S), ('preds_T', preds_T)):
         if not isinstance(stages, (tuple, list)) or not all(isinstance(maps, Tensor) for maps in stages):
-            raise type_error(
-                name,
-                'a tuple of stage features (B, C_k, H_k, W_k)',
-                type(stages).__name__,
-                'Take several stages of the backbone.',
-            )
+            rule = 'a tuple of stage features (B, C_k, H_k, W_k)'
+            raise type_error(name, rule, type(stages).__name__, 'Take several stages of the backbone.')
         for k, maps in enumerate(stages):
             if maps.dim() != 4 or not maps.is_floating_point():
                 raise value_error(

@@ -140,11 +140,8 @@ def nc2_loss(student_means: Tensor, class_means: Tensor, center: bool = True) ->
     check_tensor('student_means', student_means, (2,), '(R, D)')
     check_tensor('class_means', class_means, (2,), '(R, D)')
     if len(student_means) != len(class_means):
-        raise value_error(
-            'student_means and class_means',
-            '(R, D) with the same R',
-            f'{tuple(student_means.shape)} and {tuple(class_means.shape)}',
-        )
+        found = f'{tuple(student_means.shape)} and {tuple(class_means.shape)}'
+        raise value_error('student_means and class_means', '(R, D) with the same R', found)
     class_means = class_means.detach().to(student_means.dtype)
     known = _known(student_means.detach()) & _known(class_means)
     grams = []
@@ -272,12 +269,8 @@ class NCKDLoss(nn.Module):
         rows, width = self.student_means.shape
         foreground = rows - self.include_background
         if preds_S.shape[1] != width or len(class_means) not in (foreground, foreground + 1):
-            raise value_error(
-                'class_means',
-                f'({foreground} or {foreground + 1}, {width})',
-                f'{tuple(class_means.shape)}',
-                'Class means belong to one data set and one teacher.',
-            )
+            rule, found = f'({foreground} or {foreground + 1}, {width})', f'{tuple(class_means.shape)}'
+            raise value_error('class_means', rule, found, 'Class means belong to one data set and one teacher.')
         return class_means[:rows]
 
     def _blended(self, preds_S: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -205,20 +205,12 @@ class ReviewKDLoss(nn.Module):
             for maps in preds:
                 check_tensor(name, maps, (4,), '(B, C, H, W)')
                 if self.training and maps[:, :1].numel() == 1:
-                    raise value_error(
-                        name,
-                        'maps of more than one value for each channel',
-                        f'shape {tuple(maps.shape)}',
-                        'BN needs them: take more images a batch, or finer levels=.',
-                    )
+                    rule, found = 'maps of more than one value for each channel', f'shape {tuple(maps.shape)}'
+                    raise value_error(name, rule, found, 'BN needs them: take more images a batch, or finer levels=.')
         got = tuple(tuple(maps.shape[1] for maps in preds) for preds in (preds_S, preds_T))
         if got != self.widths:
-            raise value_error(
-                'preds_S and preds_T',
-                f'maps of widths {self.widths}',
-                got,
-                'Call setup(student_widths, teacher_widths) before training.',
-            )
+            remedy = 'Call setup(student_widths, teacher_widths) before training.'
+            raise value_error('preds_S and preds_T', f'maps of widths {self.widths}', got, remedy)
         sizes = {len(maps) for maps in (*preds_S, *preds_T)}
         if len(sizes) > 1:
             raise value_error('preds_S and preds_T', 'of one batch size', sorted(sizes))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Sequence
+from typing import Iterable, Iterator, Sequence
 
 from torch import nn
 
 from kd_ext.errors import value_error
-from kd_ext.preflight.finding import Finding
+from kd_ext.preflight.finding import Finding, fatal, warning
 from kd_ext.teachers.class_map import ClassMap
 
 
@@ -27,15 +27,12 @@ def check_num_classes(model: nn.Module, names: Sequence[str]) -> None:
             continue
         count = getattr(module, 'num_classes', None)
         if isinstance(count, int) and count < len(names):
-            raise value_error(
-                f'num_classes of {place}',
-                f"at least {len(names)}, the number of the training data's classes",
-                str(count),
-                f'Set it to {len(names)}, or leave classes out with metainfo=dict(classes=...) of the data set.',
-            )
+            rule = f"at least {len(names)}, the number of the training data's classes"
+            remedy = f'Set it to {len(names)}, or leave classes out with metainfo=dict(classes=...) of the data set.'
+            raise value_error(f'num_classes of {place}', rule, str(count), remedy)
 
 
-def compare_classes(names: Sequence[str], mapped: ClassMap, by_class: Iterable[str]) -> list[Finding]:
+def compare_classes(names: Sequence[str], mapped: ClassMap, by_class: Iterable[str]) -> Iterator[Finding]:
     """Findings on what differing class lists mean for the terms.
 
     Args:
@@ -44,36 +41,28 @@ def compare_classes(names: Sequence[str], mapped: ClassMap, by_class: Iterable[s
         by_class: Names of the terms that compare class by class.
     """
     if mapped.teacher is None:
-        return [
-            Finding(
-                False, "The teacher's checkpoint names no classes, so nobody can tell whether they are the student's."
-            )
-        ]
+        yield warning("The teacher's checkpoint names no classes, so nobody can tell whether they are the student's.")
+        return
     if mapped.student is not None and mapped.student != list(names):
-        return [
-            Finding(
-                True, f'classes.student is not what the training data has: {_few(mapped.student)} and {_few(names)}.'
-            )
-        ]
+        found = f'{_few(mapped.student)} and {_few(names)}'
+        yield fatal(f'classes.student is not what the training data has: {found}.')
+        return
     actual = data_map(names, mapped)
     if actual.same:
-        return []
-    text = (
-        f'Teacher and student differ in their classes: {_few(names)} and {_few(mapped.teacher)}; {actual.describe()}'
-    )
-    if mapped.student is not None:
-        return [Finding(False, f'{text}. They are mapped by name.')]
+        return
+    both = f'{_few(names)} and {_few(mapped.teacher)}'
+    text = f'Teacher and student differ in their classes: {both}; {actual.describe()}'
     by_class = sorted(by_class)
-    if by_class:
-        return [
-            Finding(
-                True,
-                f'{text}. {" and ".join(by_class)} compare class by class: give the model '
-                'classes=dict(student=[...]) to map them by name, as kd_ext train --distill does, or take a teacher '
-                "of these classes, or terms at 'neck' and 'backbone' alone.",
-            )
-        ]
-    return [Finding(False, f'{text}. The terms in use do not compare classes.')]
+    if mapped.student is not None:
+        yield warning(f'{text}. They are mapped by name.')
+    elif by_class:
+        yield fatal(
+            f'{text}. {" and ".join(by_class)} compare class by class: give the model classes=dict(student=[...]) to '
+            'map them by name, as kd_ext train --distill does, or take a teacher of these classes, or terms at '
+            "'neck' and 'backbone' alone."
+        )
+    else:
+        yield warning(f'{text}. The terms in use do not compare classes.')
 
 
 def data_map(names: Sequence[str], mapped: ClassMap) -> ClassMap:

@@ -13,3 +13,13 @@ class Finding(NamedTuple):
 
     fatal: bool
     text: str
+
+
+def fatal(text: str) -> Finding:
+    """A :class:`Finding` that makes training pointless."""
+    return Finding(True, text)
+
+
+def warning(text: str) -> Finding:
+    """A :class:`Finding` that does not stop a training."""
+    return Finding(False, text)

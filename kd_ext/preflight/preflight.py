@@ -18,21 +18,19 @@ from kd_ext.data.regions import undisturbed
 from kd_ext.data.unwrap import unwrap
 from kd_ext.errors import is_ours, value_error
 from kd_ext.preflight.classes import check_num_classes, compare_classes, data_map
-from kd_ext.preflight.finding import Finding
+from kd_ext.preflight.finding import Finding, fatal, warning
 from kd_ext.preflight.step_check import StepCheck
-from kd_ext.preflight.stopwatch import Stopwatch
 from kd_ext.preflight.teacher_score import TeacherScore
+from kd_ext.preflight.timing import Stopwatch
 from kd_ext.teachers.build import ONE
 
 IMAGES = 6
 
 
 class Preflight:
-    """Checks a distillation before it is trained.
+    """Checks a distillation, ``model``, before it is trained with its config ``cfg``.
 
     Args:
-        cfg: Config of the training.
-        model: The DetectionDistill built from it.
         images: Number of images to use: annotated ones of the validation set, else of the training set.
         size: Longer side of the images; smaller is faster. None, or a detector that takes no small ones, leaves them.
         watch: Stopwatch that has timed the earlier parts.
@@ -98,46 +96,31 @@ class Preflight:
                     break
             if samples:
                 return samples
-        raise value_error(
-            'train_dataloader.dataset',
-            'a data set with annotated images',
-            'none that its pipeline keeps',
-            'Correct ann_file, metainfo.classes and the filters of the pipeline.',
-        )
+        rule = 'a data set with annotated images'
+        remedy = 'Correct ann_file, metainfo.classes and the filters of the pipeline.'
+        raise value_error('train_dataloader.dataset', rule, 'none that its pipeline keeps', remedy)
 
-    def classes(self) -> list[Finding]:
+    def classes(self) -> Iterator[Finding]:
         """Findings on the class lists."""
         distiller = self.model.distiller
-        found = [
-            finding
-            for name, mapped in distiller.classes.items()
-            for finding in compare_classes(
-                self.names, mapped, [term for term in distiller.by_class if distiller.teacher_of[term] == name]
-            )
-        ]
+        for name, mapped in distiller.classes.items():
+            by_class = [term for term in distiller.by_class if distiller.teacher_of[term] == name]
+            yield from compare_classes(self.names, mapped, by_class)
         lonely = [name for name, term in distiller.terms.items() if type(term.loss).__name__ == 'NCKDLoss']
         if lonely and len(self.names) == 1:
-            found.append(
-                Finding(
-                    True,
-                    f'{" and ".join(lonely)} relates classes to one another, and the data has one class '
-                    f'({self.names[0]}): all its terms stay 0. NCKD needs two classes; take another method.',
-                )
+            yield fatal(
+                f'{" and ".join(lonely)} relates classes to one another, and the data has one class '
+                f'({self.names[0]}): all its terms stay 0. NCKD needs two classes; take another method.'
             )
-        return found
 
-    def sizes(self) -> list[Finding]:
+    def sizes(self) -> Iterator[Finding]:
         """Findings on teachers that are smaller than the student."""
         count = _parameters(self.model.student)
-        return [
-            Finding(
-                False,
-                f'The {_named(name)} has {_parameters(teacher):,} parameters and the student {count:,}: are they '
-                'swapped?',
-            )
-            for name, teacher in self.model.teachers.items()
-            if _parameters(teacher) < count
-        ]
+        for name, teacher in self.model.teachers.items():
+            own = _parameters(teacher)
+            if own < count:
+                text = f'The {_named(name)} has {own:,} parameters and the student {count:,}: are they swapped?'
+                yield warning(text)
 
     def teachers(self, thorough: bool = True) -> dict[str, TeacherScore]:
         """A :class:`TeacherScore` per teacher, by name."""
@@ -182,14 +165,8 @@ class Preflight:
         )
         with self.watch.part('the cost of a step'):
             costs = step.costs()
-        self._show(
-            'a step of two small images',
-            ('', f'seconds{_threads()}', 'MiB'),
-            (
-                (name, f'{seconds:.2f}', '' if memory is None else f'{memory:.0f}')
-                for name, (seconds, memory) in costs.items()
-            ),
-        )
+        rows = [(name, f'{time:.2f}', '' if mib is None else f'{mib:.0f}') for name, (time, mib) in costs.items()]
+        self._show('a step of two small images', ('', f'seconds{_threads()}', 'MiB'), rows)
         self._show('this check', ('', 'seconds'), ((part, f'{seconds:.1f}') for part, seconds in self.watch.rows()))
         return [*findings, *_findings(scores.values()), *step.findings()]
 

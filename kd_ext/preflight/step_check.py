@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from kd_ext.data.regions import unaugmented
-from kd_ext.errors import is_ours, value_error
-from kd_ext.preflight.finding import Finding
+from kd_ext.errors import explaining, is_ours
+from kd_ext.preflight.finding import Finding, fatal, warning
 from kd_ext.preflight.timing import cost
 
 DWARFS, VANISHES = 0.5, 1e-3
@@ -54,16 +54,10 @@ class StepCheck:
             raise
 
     def _try_student(self) -> None:
-        student = self.model.student
-        try:
+        student, rule = self.model.student, 'a detector that trains on these images without distillation'
+        remedy = 'Correct model.student or its data: train the plain detector first.'
+        with explaining(f'the student {type(student).__name__}', rule, remedy=remedy):
             student(**self.batch, mode='loss')
-        except Exception as error:
-            raise value_error(
-                f'the student {type(student).__name__}',
-                'a detector that trains on these images without distillation',
-                f'{type(error).__name__}: {error}',
-                'Correct model.student or its data: train the plain detector first.',
-            ) from error
 
     def rows(self) -> Iterator[tuple[str, float, float, float]]:
         """``(term, value, share, gradient norm)`` for a table."""
@@ -71,50 +65,24 @@ class StepCheck:
         for name, value in self.values.items():
             yield name, value, value / self.total, self.gradients[name]
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> Iterator[Finding]:
         """Findings on terms that do not teach, or that are out of proportion."""
-        found = []
         for name, value in self.values.items():
             share, gradient = value / self.total, self.gradients[name]
             if not (math.isfinite(value) and math.isfinite(gradient)):
-                found.append(
-                    Finding(True, (f'{name} is {value} with a gradient of norm {gradient} in the first step.'))
-                )
+                yield fatal(f'{name} is {value} with a gradient of norm {gradient} in the first step.')
             elif self._weight(name) == 0:
-                found.append(
-                    Finding(
-                        False,
-                        (f'{name} has a loss_weight of 0 and teaches nothing: raise it, or leave the entry out.'),
-                    )
-                )
+                yield warning(f'{name} has a loss_weight of 0 and teaches nothing: raise it, or leave the entry out.')
+            elif gradient == 0 and value:
+                yield fatal(f'{name} gives the student no gradient: it cannot teach.')
             elif gradient == 0:
-                found.append(
-                    Finding(
-                        value != 0,
-                        (
-                            f'{name} gives the student no gradient'
-                            + (
-                                ': it cannot teach.'
-                                if value
-                                else ' in this step: these images hold nothing for it to compare.'
-                            )
-                        ),
-                    )
-                )
+                rest = 'in this step: these images hold nothing for it to compare.'
+                yield warning(f'{name} gives the student no gradient {rest}')
             elif share > DWARFS:
-                found.append(
-                    Finding(
-                        False, (f'{name} is {share:.0%} of the total loss and dwarfs the task: lower its loss_weight.')
-                    )
-                )
-            elif share < VANISHES and gradient < (VANISHES * self.task_gradient):
-                found.append(
-                    Finding(
-                        False,
-                        (f'{name} is {share:.1e} of the total loss and its gradient as small: raise its loss_weight.'),
-                    )
-                )
-        return found
+                yield warning(f'{name} is {share:.0%} of the total loss and dwarfs the task: lower its loss_weight.')
+            elif share < VANISHES and gradient < VANISHES * self.task_gradient:
+                rest = 'of the total loss and its gradient as small: raise its loss_weight.'
+                yield warning(f'{name} is {share:.1e} {rest}')
 
     def _weight(self, name: str) -> float | None:
         """The loss_weight of the entry that a term belongs to."""

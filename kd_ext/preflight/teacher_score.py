@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kd_ext.data.regions import alone, late, unaugmented
-from kd_ext.preflight.finding import Finding
+from kd_ext.preflight.finding import Finding, fatal, warning
 from kd_ext.taps.heads import own_loss_mode
 from kd_ext.taps.heads.dense import dense_module
 from kd_ext.taps.heads.masks import needs_masks
@@ -122,50 +122,33 @@ class TeacherScore:
         self.batches = self.batches[: len(losses)]
         return torch.stack(losses, 1).double().cpu()
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> Iterator[Finding]:
         """Findings on the teacher and its inputs."""
-        found = []
         if not self.batches:
-            return [
-                Finding(
-                    False,
-                    'No image looked at holds a class that the teacher knows'
-                    + (', with masks' if needs_masks(self.teacher) else '')
-                    + ', so its own loss says nothing.',
-                )
-            ]
+            masks = ', with masks' if needs_masks(self.teacher) else ''
+            text = f'No image looked at holds a class that the teacher knows{masks}, so its own loss says nothing.'
+            yield warning(text)
+            return
         own, floor = float(self.configured.mean()), float(self.untrained.mean())
         if not own < FLOOR * floor:  # true for nan too
-            found.append(
-                Finding(
-                    True,
-                    (
-                        f"The teacher's own loss on {len(self.configured)} images is "
-                        f'{own:.3f}, untrained it would be {floor:.3f}: it does not '
-                        "know these images. Look at teacher_ckpt, at the teacher's "
-                        'classes and at its data_preprocessor.'
-                    ),
-                )
+            yield fatal(
+                f"The teacher's own loss on {len(self.configured)} images is {own:.3f}, untrained it would be "
+                f"{floor:.3f}: it does not know these images. Look at teacher_ckpt, at the teacher's classes and at "
+                'its data_preprocessor.'
             )
         if not self.others:
-            return found
+            return
         name = min(self.others, key=lambda key: float(self.others[key].mean()))
         best = self.others[name]
         wins = int((best < self.configured).sum())
         gain = float(best.mean()) / own
         if gain < SUSPECT and 4 * wins >= 3 * len(best):
-            found.append(
-                Finding(
-                    gain < WRONG,
-                    (
-                        f'The teacher does better with other inputs than its config '
-                        f'gives it: loss {float(best.mean()):.3f} with "{name}" '
-                        f'against {own:.3f}. Look at mean, std and bgr_to_rgb of the '
-                        "teacher's data_preprocessor."
-                    ),
-                )
+            yield Finding(
+                gain < WRONG,
+                f'The teacher does better with other inputs than its config gives it: loss {float(best.mean()):.3f} '
+                f'with "{name}" against {own:.3f}. Look at mean, std and bgr_to_rgb of the teacher\'s '
+                'data_preprocessor.',
             )
-        return found
 
     def rows(self) -> Iterator[tuple[str, float]]:
         """``(name, mean loss)`` for a table."""

@@ -1,12 +1,13 @@
-"""Seconds and memory of a single call."""
+"""Seconds and memory of a call, and seconds of the parts of a check."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import re
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import torch
 
@@ -58,3 +59,30 @@ def cost(run: Callable[[], Any]) -> tuple[float, float | None]:
 def _status(key: str) -> int:
     found = re.search(rf'{key}:\s+(\d+) kB', STATUS.read_text())
     return int(found[1]) if found else 0
+
+
+class Stopwatch:
+    """Measures the seconds of each part, in order, and of all together."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._start = time.perf_counter()
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Context whose duration is recorded under ``name``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.perf_counter() - start
+
+    @property
+    def total(self) -> float:
+        """Seconds since the stopwatch was created."""
+        return time.perf_counter() - self._start
+
+    def rows(self) -> Iterator[tuple[str, float]]:
+        """``(part, seconds)`` for a table, the total last."""
+        yield from self.seconds.items()
+        yield 'in all', self.total

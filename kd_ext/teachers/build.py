@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 
 from kd_ext.build.detector import build_detector
-from kd_ext.errors import near_matches, type_error, value_error
+from kd_ext.errors import check_keys, type_error, value_error
 from kd_ext.teachers.checkpoint import checkpoint_key, load_teacher
 from kd_ext.teachers.class_map import ClassMap
 
@@ -149,11 +149,7 @@ def map_classes(names: dict | None, teachers: dict[str, BaseModel]) -> dict[str,
     if names is not None and not isinstance(names, dict):
         raise value_error('classes', f'a dict with {", ".join(CLASSES)}', repr(names))
     names = dict(names or {})
-    unknown = [key for key in names if key not in CLASSES]
-    if unknown:
-        raise value_error(
-            'classes', f'a dict with {", ".join(CLASSES)}', repr(unknown[0]), near_matches(unknown[0], CLASSES)
-        )
+    check_keys('classes', names, CLASSES)
     given = names.get('teacher')
     if not isinstance(given, dict):
         given = dict.fromkeys(teachers, given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from logging import INFO, WARNING
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from kd_ext.errors import bad_weights, expected, file_error, refusal, value_error
+from kd_ext.errors import bad_weights, expected, explaining, file_error, refusal, value_error
 
 CONFIGS = ('.py', '.json', '.yaml', '.yml')
 
@@ -32,21 +33,15 @@ def read_checkpoint(path: str, key: str = 'teacher_ckpt') -> tuple[dict, dict]:
         raise value_error(
             key, 'a checkpoint', f'the config {path!r}', 'The config belongs to teacher, the .pth file here.'
         )
-    try:
-        content = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+    with explaining(key, 'a readable checkpoint with a state dict', f'{path!r} ({{}})', 'Fetch or train it again.'):
+        try:
+            content = CheckpointLoader.load_checkpoint(path, 'cpu', logger='silent')
+        except pickle.UnpicklingError as error:
+            raise ValueError(refusal(key, error, path)) from error
         state = content.get('state_dict', content)
         state = {key[7:] if key.startswith('module.') else key: value for key, value in state.items()}
         if not any(isinstance(v, torch.Tensor) for v in state.values()):
             raise ValueError('it holds no tensors')
-    except pickle.UnpicklingError as error:
-        raise ValueError(refusal(key, error, path)) from error
-    except Exception as error:
-        raise value_error(
-            key,
-            'a readable checkpoint with a state dict',
-            f'{path!r} ({type(error).__name__}: {str(error)[:300]})',
-            'Fetch or train it again.',
-        ) from error
     meta = content.get('meta')
     return state, meta if isinstance(meta, dict) else {}
 
@@ -65,45 +60,27 @@ def load_teacher(teacher: Any, path: str, allow_mismatch: bool = False, role: st
     shapes = {
         name: f'{tuple(state.pop(name).shape)} in the file, {tuple(own[name].shape)} in the model' for name in reshaped
     }
-    try:
+    rule, remedy = f'a checkpoint of {type(teacher).__name__}', 'Name the config that it was trained with.'
+    with explaining(key, rule, f'{path!r} ({{}})', remedy):  # some detectors rename keys while loading
         result = teacher.load_state_dict(state, strict=False)
-    except RuntimeError as error:  # some detectors rename keys while loading
-        raise value_error(
-            key,
-            f'a checkpoint of {type(teacher).__name__}',
-            f'{path!r} ({str(error)[:300]})',
-            'Name the config that it was trained with.',
-        ) from error
-    report = dict(
-        missing=[
-            name for name in result.missing_keys if name not in shapes and not name.endswith('num_batches_tracked')
-        ],
+    missing = [name for name in result.missing_keys if name not in shapes]
+    faults = dict(
+        missing=[name for name in missing if not name.endswith('num_batches_tracked')],
         unexpected=list(result.unexpected_keys),
         reshaped=reshaped,
     )
-    report['matched'] = [name for name in own if name not in shapes and name not in result.missing_keys]
-    text = (
-        f'{role}: {len(report["matched"])} of {len(own)} keys matched, '
-        + ', '.join(f'{len(report[kind])} {kind}' for kind in ('missing', 'unexpected', 'reshaped'))
-        + f' ({path})'
-    )
-    if any(report[kind] for kind in ('missing', 'unexpected', 'reshaped')):
-        if not allow_mismatch:
-            raise ValueError(_mismatch(teacher, role, path, report, shapes))
-        print_log(text, 'current', 30)
-    else:
-        print_log(text, 'current')
+    matched = [name for name in own if name not in shapes and name not in missing]
+    text = f'{len(matched)} of {len(own)} keys matched, {_counts(faults)}'
+    if any(faults.values()) and not allow_mismatch:
+        raise ValueError(_mismatch(teacher, role, f'{path!r} with {text}', faults, shapes))
+    print_log(f'{role}: {text} ({path})', 'current', WARNING if any(faults.values()) else INFO)
     damaged = bad_weights(teacher)
     if damaged:
-        raise value_error(
-            key,
-            'of finite weights',
-            f'{path!r} with {damaged} that are not',
-            'Its training diverged: take an earlier checkpoint.',
-        )
+        found, remedy = f'{path!r} with {damaged} that are not', 'Its training diverged: take an earlier checkpoint.'
+        raise value_error(key, 'of finite weights', found, remedy)
     teacher.class_names, teacher.checkpoint = _class_names(meta), path
     teacher._is_init = True  # MMEngine's init_weights then skips it
-    return report
+    return dict(faults, matched=matched)
 
 
 def _class_names(meta: dict) -> list[str] | None:
@@ -116,23 +93,15 @@ def _class_names(meta: dict) -> list[str] | None:
     return None
 
 
-def _mismatch(teacher: nn.Module, role: str, path: str, report: dict[str, list[str]], shapes: dict) -> str:
-    samples = []
-    for kind in ('missing', 'unexpected'):
-        if report[kind]:
-            samples.append(f'{kind}: {", ".join(report[kind][:3])}, ...')
-    if shapes:
-        key = next(iter(shapes))
-        samples.append(f'reshaped: {key} ({shapes[key]})')
+def _counts(faults: dict[str, list[str]]) -> str:
+    return ', '.join(f'{len(names)} {kind}' for kind, names in faults.items())
+
+
+def _mismatch(teacher: nn.Module, role: str, found: str, faults: dict[str, list[str]], shapes: dict) -> str:
+    samples = [f'{kind}: {", ".join(faults[kind][:3])}, ...' for kind in ('missing', 'unexpected') if faults[kind]]
+    samples += [f'of another shape: {name} ({shape})' for name, shape in shapes.items()][:1]
     remedy = 'Is it the checkpoint of another architecture, or of another number of classes?'
     if role.startswith('teacher'):
         remedy += ' Correct teacher or teacher_ckpt; to go on all the same, set allow_teacher_mismatch=True.'
-    return expected(
-        checkpoint_key(role),
-        f'the weights of the {role.partition(".")[0]} {type(teacher).__name__}',
-        f'{path!r} with {len(report["matched"])} keys matched, '
-        f'{len(report["missing"])} missing, {len(report["unexpected"])} '
-        f'unexpected, {len(report["reshaped"])} of another shape '
-        f'({"; ".join(samples)})',
-        remedy,
-    )
+    rule = f'the weights of the {role.partition(".")[0]} {type(teacher).__name__}'
+    return expected(checkpoint_key(role), rule, f'{found} ({"; ".join(samples)})', remedy)

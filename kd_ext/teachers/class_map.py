@@ -62,12 +62,9 @@ class ClassMap:
         for name, other in (aliases or {}).items():
             for side, word, known in (('student', name, own), ('teacher', other, places)):
                 if not {word, _plain(word)} & set(known):
-                    raise value_error(
-                        'classes.aliases',
-                        "names of the student's classes with the teacher's names for them",
-                        f'{word!r}, which is no class of the {side}',
-                        near_matches(word, getattr(self, side) or ()),
-                    )
+                    rule = "names of the student's classes with the teacher's names for them"
+                    found = f'{word!r}, which is no class of the {side}'
+                    raise value_error('classes.aliases', rule, found, near_matches(word, getattr(self, side) or ()))
             self.aliases[_plain(name)] = _plain(other)
         self.index: Any = None
         if self.student is not None and self.teacher is not None:
@@ -115,12 +112,9 @@ class ClassMap:
         for role, names, count in (('student', self.student, num_classes), ('teacher', self.teacher, teacher_classes)):
             # while one list is unknown, nothing is mapped and the other may have any length
             if self.index is not None and len(names) != count:
-                raise value_error(
-                    f'the class names of the {role}',
-                    f'{count}, the number of classes of its head',
-                    f'{len(names)}: {", ".join(names[:4])}, ...',
-                    f'Correct classes=dict({role}=[...]).',
-                )
+                rule = f'{count}, the number of classes of its head'
+                found, remedy = f'{len(names)}: {", ".join(names[:4])}, ...', f'Correct classes=dict({role}=[...]).'
+                raise value_error(f'the class names of the {role}', rule, found, remedy)
         if self.index is None and num_classes != teacher_classes:
             missing = [f'{role}=[...]' for role in ('student', 'teacher') if getattr(self, role) is None]
             raise value_error(
@@ -180,10 +174,7 @@ def _places(whose: str, names: Sequence[str] | None) -> dict[str, int]:
     """Index of each folded name in a list; names that fold to the same keep their exact form."""
     names = list(names or ())
     if len(set(names)) < len(names):
-        raise value_error(
-            f'the class names of {whose}',
-            'without one twice',
-            ', '.join(sorted({name for name in names if names.count(name) > 1})),
-        )
+        found = ', '.join(sorted({name for name in names if names.count(name) > 1}))
+        raise value_error(f'the class names of {whose}', 'without one twice', found)
     plain = plain_names(names)
     return {(name if plain.count(key) > 1 else key): index for index, (name, key) in enumerate(zip(names, plain))}

@@ -52,12 +52,8 @@ def split_entry(name: str, cfg: dict[str, Any]) -> tuple[dict[str, Any], dict[st
     if not nested and (not isinstance(cfg, dict) or cfg.get('type') is None):
         raise value_error(f'distill.{name}', 'a dict with type and at', repr(cfg))
     if 'at' not in cfg:
-        raise value_error(
-            f'distill.{name}',
-            'told where to read features',
-            'no at=',
-            "Say at='neck', at='backbone', at='embedding', at='logits' or at='<module path>'.",
-        )
+        remedy = "Say at='neck', at='backbone', at='embedding', at='logits' or at='<module path>'."
+        raise value_error(f'distill.{name}', 'told where to read features', 'no at=', remedy)
     settings = {key: cfg[key] for key in SETTINGS if key in cfg}
     if not nested:
         return {key: cfg[key] for key in cfg if key not in SETTINGS}, settings
@@ -96,11 +92,8 @@ def run_loss(name: str, loss: nn.Module, *features: Any, **named: Any) -> Tensor
         value = loss(*features, **named)
     values = list(value.values()) if isinstance(value, dict) else [value]
     if not values or not all(isinstance(one, torch.Tensor) and one.dim() == 0 for one in values):
-        raise value_error(
-            f'distill.{name}',
-            'a loss that gives a scalar, or a dict of them',
-            f'{type(loss).__name__}, which gives {shapes(values)}',
-        )
+        rule = 'a loss that gives a scalar, or a dict of them'
+        raise value_error(f'distill.{name}', rule, f'{type(loss).__name__}, which gives {shapes(values)}')
     return value
 
 
@@ -108,12 +101,9 @@ def set_up(place: str, loss: nn.Module, traits: LossTraits, **facts: Any) -> Non
     """Calls the ``setup`` of a loss, if it has one; raises a ``ValueError`` if it needs an unknown fact."""
     missing = [name for name, needed in traits.setup.items() if needed and name not in facts]
     if missing:
-        raise value_error(
-            place,
-            f'a place where {", ".join(missing)} is known, which {type(loss).__name__} needs',
-            f'one of {", ".join(facts)}',
-            "Losses of regions go with at='embedding' and at='logits', those of feature maps with all others.",
-        )
+        rule = f'a place where {", ".join(missing)} is known, which {type(loss).__name__} needs'
+        remedy = "Losses of regions go with at='embedding' and at='logits', those of feature maps with all others."
+        raise value_error(place, rule, f'one of {", ".join(facts)}', remedy)
     if traits.setup:
         setup: Any = loss.setup
         setup(**{name: facts[name] for name in traits.setup if name in facts})

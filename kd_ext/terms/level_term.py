@@ -127,12 +127,9 @@ class LevelTerm(Term):
         """The levels of a reading; their number must be that of the probe, from which the pairs were made."""
         found, count = reading.levels(self.key), len(self.shapes[role])
         if len(found) != count:
-            raise value_error(
-                f'the outputs of {self.key!r} in a training step',
-                f'{count}, as in the pass of the {role} by which distill.{self.name} chose its levels',
-                len(found),
-                "Tap a module that runs equally often in each pass, or at='neck' or 'backbone'.",
-            )
+            rule = f'{count}, as in the pass of the {role} by which distill.{self.name} chose its levels'
+            remedy = "Tap a module that runs equally often in each pass, or at='neck' or 'backbone'."
+            raise value_error(f'the outputs of {self.key!r} in a training step', rule, len(found), remedy)
         return found
 
     def forward(self, student: Reading, teacher: Any, class_means: Tensor | None = None) -> dict[str, Tensor]:

@@ -82,12 +82,8 @@ class RegionTerm(Term):
     def _without_teacher(self, heads: Heads) -> None:
         text = ' and '.join(f'the {head.family} regions of {head.name}' for head in heads[:2])
         if not self.traits.asks('class_means'):
-            raise self.error(
-                '',
-                'read where teacher and student have regions in common',
-                text,
-                "kd_ext.NCKDLoss and kd_ext.NDLoss work there; others at 'neck' and 'backbone' do.",
-            )
+            remedy = "kd_ext.NCKDLoss and kd_ext.NDLoss work there; others at 'neck' and 'backbone' do."
+            raise self.error('', 'read where teacher and student have regions in common', text, remedy)
         text += " have no places in common; the norms of the class means stand in for the teacher's"
         print_log(f'distill.{self.name}: {text}', 'current', WARNING)
 

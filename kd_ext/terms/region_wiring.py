@@ -113,12 +113,9 @@ class RegionWiring:
             found = loaded.of_classes(heads.student.num_classes, self.classes[role], source)
             width = heads.width('embedding')
             if found.shape[1] != width:
-                raise value_error(
-                    f'distill.{name}.class_means',
-                    f"of width {width}, as the teacher's embeddings are",
-                    f'{found.shape[1]} in {source!r}',
-                    'Compute them with this teacher: tools/class_means.py CONFIG CHECKPOINT.',
-                )
+                rule = f"of width {width}, as the teacher's embeddings are"
+                remedy = 'Compute them with this teacher: tools/class_means.py CONFIG CHECKPOINT.'
+                raise value_error(f'distill.{name}.class_means', rule, f'{found.shape[1]} in {source!r}', remedy)
             means = self._name(role, f'file{sum(of == role for of, _ in self._files)}')
             self._files[role, source], self.class_means[means] = means, StoredClassMeans(found)
         return self._files[role, source]

@@ -23,7 +23,7 @@ from typing import Any, Sequence
 
 from mmengine.logging import MessageHub, print_log
 
-from kd_ext.errors import is_number, near_matches, value_error
+from kd_ext.errors import check_keys, is_number, value_error
 
 KEYS = ('begin', 'warmup', 'decay', 'end', 'final', 'milestones', 'factors', 'by_epoch')
 DECAYS = ('linear', 'cosine', 'step')
@@ -90,11 +90,7 @@ class Schedule:
         """Builds the schedule of ``schedule=``, a dict or None."""
         if cfg is not None and not isinstance(cfg, dict):
             raise value_error(f'distill.{name}.schedule', f'a dict of {", ".join(KEYS)}', repr(cfg))
-        for key in cfg or {}:
-            if key not in KEYS:
-                raise value_error(
-                    f'distill.{name}.schedule', f'made of {", ".join(KEYS)}', repr(key), near_matches(key, KEYS)
-                )
+        check_keys(f'distill.{name}.schedule', cfg or {}, KEYS)
         return cls(name, **(cfg or {}))
 
     def _wrong(self, key: str, rule: str, value: Any, remedy: str = '') -> ValueError:

@@ -54,12 +54,10 @@ class CollapseJob:
         head = find_head(model, role, self.stage, self.levels)
         check_classes(head, self.data)
         if head.num_classes + (self.background and head.background) < 2:
-            raise value_error(
-                'the classes to measure',
-                'two or more, as neural collapse compares the means of classes',
-                f'{head.num_classes}, {", ".join(self.data.classes)}',
-                'With background=True (--background) a head that scores the background has two.',
-            )
+            rule = 'two or more, as neural collapse compares the means of classes'
+            found = f'{head.num_classes}, {", ".join(self.data.classes)}'
+            remedy = 'With background=True (--background) a head that scores the background has two.'
+            raise value_error('the classes to measure', rule, found, remedy)
         return head
 
     def moments(self, model: Any, head: Any, preprocess: Callable | None = None, title: str | None = None) -> Moments:

@@ -139,12 +139,8 @@ def measure(
     names = _names(names, rows)
     known = moments.counts >= check_count('min_regions', min_regions)
     if known.sum() < 2:
-        raise value_error(
-            'the number of classes with regions',
-            'at least 2',
-            int(known.sum()),
-            'The measures compare classes: use more images, or a smaller min_regions.',
-        )
+        remedy = 'The measures compare classes: use more images, or a smaller min_regions.'
+        raise value_error('the number of classes with regions', 'at least 2', int(known.sum()), remedy)
     means = moments.means[known]
     norms = torch.linalg.vector_norm(_centred(means), dim=1)
     deviation, spread = nc2(means)
@@ -175,10 +171,6 @@ def _duality(means: Tensor, classifier: Tensor | None, known: Tensor, width: int
     if classifier is None:
         return None
     if classifier.dim() != 2 or classifier.shape[1] != width or len(classifier) < len(known):
-        raise value_error(
-            'classifier',
-            f'at least {len(known)} rows of width {width}',
-            f'shape {tuple(classifier.shape)}',
-            'A classifier behind a projection has another width.',
-        )
+        rule, found = f'at least {len(known)} rows of width {width}', f'shape {tuple(classifier.shape)}'
+        raise value_error('classifier', rule, found, 'A classifier behind a projection has another width.')
     return nc3(means, classifier.detach().cpu()[: len(known)][known])

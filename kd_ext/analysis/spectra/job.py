@@ -87,12 +87,9 @@ def compared_levels(shapes: dict[str, list[torch.Size]], levels: Sequence | None
             + ', '.join(f'stride {stride_of(one)}' if stride_of(one) else f'shape {tuple(one)}' for one in sizes)
             for role, sizes in shapes.items()
         )
-        raise value_error(
-            "the backbone's stages",
-            'maps of which two or more have a partner of their stride' if len(shapes) > 1 else 'two maps or more',
-            found,
-            'Name pairs of a student and a teacher level, --levels 0:1 1:2, or take other out_indices.',
-        )
+        rule = 'maps of which two or more have a partner of their stride' if len(shapes) > 1 else 'two maps or more'
+        remedy = 'Name pairs of a student and a teacher level, --levels 0:1 1:2, or take other out_indices.'
+        raise value_error("the backbone's stages", rule, found, remedy)
     sides = dict(student=[i for i, _ in pairs], teacher=[j for _, j in pairs])
     return {role: sides.get(role, sides['student']) for role in shapes}
 

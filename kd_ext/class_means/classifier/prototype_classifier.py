@@ -169,12 +169,8 @@ class PrototypeClassifier(nn.Module):
         axis = 1 if self.channels_first else -1
         if x.shape[axis] != self.in_features or (self.channels_first and x.dim() != 4):
             shape = '(B, {}, H, W)' if self.channels_first else '(..., {})'
-            raise value_error(
-                'the input',
-                f'of shape {shape.format(self.in_features)}',
-                tuple(x.shape),
-                'channels_first tells maps from vectors.',
-            )
+            rule = f'of shape {shape.format(self.in_features)}'
+            raise value_error('the input', rule, tuple(x.shape), 'channels_first tells maps from vectors.')
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

@@ -27,12 +27,8 @@ def _layer_names(head: nn.Module, layer: str | None) -> list[str]:
     names = [layer] if layer else [kind.layer] if kind and not kind.before else LAYERS
     found = [name for name in names if isinstance(getattr(head, name, None), nn.Module)]
     if not found:
-        raise value_error(
-            f'the classification layer of {type(head).__name__}',
-            f'one of its attributes {", ".join(names)}',
-            'none of them',
-            'Give its name as layer of kd_ext.PrototypeHead.',
-        )
+        rule, remedy = f'one of its attributes {", ".join(names)}', 'Give its name as layer of kd_ext.PrototypeHead.'
+        raise value_error(f'the classification layer of {type(head).__name__}', rule, 'none of them', remedy)
     return found
 
 

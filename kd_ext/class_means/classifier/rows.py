@@ -42,12 +42,8 @@ def find_class_rows(source: Any, num_logits: int, width: int | None, background:
         return torch.zeros(num_logits, width), f'{missing}, and no checkpoint'
     rows = _from_file(path, num_logits, background) if path else _from_tensor(source, num_logits)
     if width not in (None, rows.shape[1]):
-        raise value_error(
-            'width',
-            f'{rows.shape[1]}, as the class means have',
-            width,
-            'Leave width out, or make the means with this teacher.',
-        )
+        rule = f'{rows.shape[1]}, as the class means have'
+        raise value_error('width', rule, width, 'Leave width out, or make the means with this teacher.')
     means = torch.zeros(num_logits, rows.shape[1])
     means[: len(rows)] = rows
     return means, None
@@ -61,12 +57,8 @@ def _from_file(path: str | os.PathLike, num_logits: int, background: bool) -> Te
         return _from_tensor(means[: max(num_logits, len(means) - 1)], num_logits)
     count = len(loaded.classes)
     if num_logits not in (count, count + 1):
-        raise value_error(
-            f'class_means of {path}',
-            f'of {num_logits - 1} classes (or {num_logits} without background), as the classifier has',
-            f'{count} classes',
-            'Class means belong to one data set.',
-        )
+        rule = f'of {num_logits - 1} classes (or {num_logits} without background), as the classifier has'
+        raise value_error(f'class_means of {path}', rule, f'{count} classes', 'Class means belong to one data set.')
     if not background or num_logits == count:
         return means[:count]
     if len(means) == count:
@@ -82,12 +74,8 @@ def _from_file(path: str | os.PathLike, num_logits: int, background: bool) -> Te
 def _from_tensor(source: Any, num_logits: int) -> Tensor:
     means = _checked(torch.as_tensor(source))
     if len(means) not in (num_logits - 1, num_logits):
-        raise value_error(
-            'class_means',
-            f'{num_logits - 1} or {num_logits} rows for {num_logits} logits',
-            f'shape {tuple(means.shape)}',
-            'Class means belong to one data set and one teacher.',
-        )
+        rule, found = f'{num_logits - 1} or {num_logits} rows for {num_logits} logits', f'shape {tuple(means.shape)}'
+        raise value_error('class_means', rule, found, 'Class means belong to one data set and one teacher.')
     return means
 
 
