@@ -66,8 +66,9 @@ def explaining(
     except faults as error:
         if is_ours(error) or isinstance(error, torch.cuda.OutOfMemoryError):
             raise
-        found = f'{type(error).__name__}: {error}'.strip(' .')
-        raise kind(expected(name, rule, value.replace('{}', found), remedy)) from error
+        # torch's own text on files that could run code advises to run it
+        text = reason(error) if isinstance(error, pickle.UnpicklingError) else f'{type(error).__name__}: {error}'
+        raise kind(expected(name, rule, value.replace('{}', text.strip(' .')), remedy)) from error
 
 
 def check_keys(name: str, keys: Iterable[Any], known: Sequence[str]) -> None:

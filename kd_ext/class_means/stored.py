@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from dataclasses import dataclass, field
 
 import torch
@@ -16,7 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from kd_ext.engine.whole_files import replacing
-from kd_ext.errors import file_error, near_matches, reason, value_error
+from kd_ext.errors import explaining, file_error, near_matches, value_error
 from kd_ext.losses.checks import check_tensor
 from kd_ext.teachers.class_map import ClassMap, plain_names
 from kd_ext.teachers.identity import PREFIX, teacher_digest, teacher_name, weights_digest
@@ -142,18 +141,10 @@ def load_class_means(path: str | os.PathLike) -> ClassMeans:
         near = near_matches(os.path.basename(path), names)
         remedy = near if names else f'The folder {folder!r} does not exist or is empty.'
         raise file_error('class_means', "a file, or 'online'", repr(path), remedy)
-    try:
+    rule = 'a file of tools/class_means.py or a JSON file of lists by class index'
+    remedy = f'Compute it again: {TOOL.format("CHECKPOINT", "means.pth")}.'
+    with explaining('class_means', rule, f'{path!r} ({{}})', remedy):
         loaded = _from_json(path) if path.endswith('.json') else _from_file(path)
-    except Exception as error:
-        why = f'{type(error).__name__}: {str(error)[:300]}'
-        if isinstance(error, pickle.UnpicklingError):
-            why = reason(error)
-        raise value_error(
-            'class_means',
-            'a file of tools/class_means.py or a JSON file of lists by class index',
-            f'{path!r} ({why})',
-            f'Compute it again: {TOOL.format("CHECKPOINT", "means.pth")}.',
-        ) from error
     check_means(loaded.means, f'class_means in {path!r}')
     return loaded
 

@@ -30,7 +30,9 @@ def install() -> None:
     if not hasattr(checkpoint.get_torchvision_models, '__wrapped__'):
         checkpoint.get_torchvision_models = torchvision_urls(checkpoint.get_torchvision_models)
     if not REFUSES:
-        CheckpointLoader.register_scheme('', _load_from_local, force=True)
+        CheckpointLoader.register_scheme(
+            '', lambda filename, map_location=None: read(os.path.expanduser(filename), map_location), force=True
+        )
 
 
 def read(path: str | os.PathLike, map_location: Any = None, mmap: bool = False) -> Any:
@@ -92,10 +94,6 @@ class _Listed(dict):
             ),
             name='torchvision',
         )
-
-
-def _load_from_local(filename: str, map_location: Any = None) -> Any:
-    return read(os.path.expanduser(filename), map_location)
 
 
 def _checked_pickle() -> Any:

@@ -1,4 +1,4 @@
-"""Labelled embeddings: what ND and NCKD share.
+"""Labelled embeddings: what ND, NCKD and the prototype classifier share.
 
 Shapes: N regions, D embedding width, R rows of class means; label k is row k. A label without a row, or whose row
 is zero (a class never seen), is left out.
@@ -56,6 +56,23 @@ def inverse(norms: Tensor, floor: float | Tensor = EPS) -> Tensor:
 def directions(rows: Tensor, floor: float | Tensor = EPS) -> Tensor:
     """Rows of length 1. A row no longer than ``floor`` has no direction: it becomes zero, without a gradient."""
     return rows * inverse(torch.linalg.vector_norm(rows, dim=-1, keepdim=True), floor)
+
+
+def known_classes(class_means: Tensor) -> Tensor:
+    """Which classes (R,) have a mean."""
+    return torch.linalg.vector_norm(class_means, dim=1) > EPS
+
+
+def class_directions(class_means: Tensor, known: Tensor, center: bool) -> tuple[Tensor, Tensor]:
+    """Unit rows (R, D) along the means of the known classes, zero for the others, and the centre (1, D) taken out.
+
+    The centre is the mean over the known classes, or 0 without ``center``.
+    """
+    centre = (class_means * known[:, None]).sum(0, keepdim=True) / known.sum().clamp(min=1) * float(center)
+    scale = torch.linalg.vector_norm(class_means, dim=1, keepdim=True)
+    # of a class at the centre only rounding errors are left, which are no direction
+    floor = EPS * scale.detach().clamp(min=1)
+    return directions((class_means - centre) * known[:, None], floor), centre
 
 
 def _class_index(labels: Tensor, rows: int) -> Tensor:

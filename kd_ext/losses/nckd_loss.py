@@ -36,27 +36,17 @@ from kd_ext.losses.checks import (
     check_tensor,
     check_weight,
 )
-from kd_ext.losses.labelled import EPS, batch_means, check_labelled, directions, known_rows
+from kd_ext.losses.labelled import (
+    EPS,
+    batch_means,
+    check_labelled,
+    class_directions,
+    directions,
+    known_classes,
+    known_rows,
+)
 from kd_ext.losses.precision import full_precision, upcast
 from kd_ext.registry import MODELS
-
-
-def _known(class_means: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(class_means, dim=1) > EPS
-
-
-def _centre(class_means: Tensor, known: Tensor) -> Tensor:
-    """g, the mean over known classes: (1, D)."""
-    total = (class_means * known[:, None]).sum(0, keepdim=True)
-    return total / known.sum().clamp(min=1)
-
-
-def _class_directions(class_means: Tensor, known: Tensor, centre: Tensor) -> Tensor:
-    """Normalised (centred) class means (R, D), zero where not known."""
-    scale = torch.linalg.vector_norm(class_means, dim=1, keepdim=True)
-    # of a class at the centre only rounding errors are left, which are no direction
-    floor = EPS * scale.detach().clamp(min=1)
-    return directions((class_means - centre) * known[:, None], floor)
 
 
 @full_precision
@@ -99,9 +89,9 @@ def nc1_loss(
     if not preds_S.numel():
         return preds_S.sum() * 0
     class_means = class_means.detach().to(preds_S.dtype)
-    known = _known(class_means)
-    centre = _centre(class_means, known) * float(center)
-    logits = directions(preds_S - centre) @ _class_directions(class_means, known, centre).mT / tau
+    known = known_classes(class_means)
+    rows, centre = class_directions(class_means, known, center)
+    logits = directions(preds_S - centre) @ rows.mT / tau
     logits = logits.masked_fill(~known, torch.finfo(logits.dtype).min)
     counted, index = known_rows(labels, known)
     terms = -logits.log_softmax(1).gather(1, index[:, None])[:, 0]
@@ -143,14 +133,10 @@ def nc2_loss(student_means: Tensor, class_means: Tensor, center: bool = True) ->
         found = f'{tuple(student_means.shape)} and {tuple(class_means.shape)}'
         raise value_error('student_means and class_means', '(R, D) with the same R', found)
     class_means = class_means.detach().to(student_means.dtype)
-    known = _known(student_means.detach()) & _known(class_means)
-    grams = []
-    for means in (student_means, class_means):
-        centre = _centre(means, known) * float(center)
-        rows = _class_directions(means, known, centre)
-        grams.append(rows @ rows.mT)
+    known = known_classes(student_means.detach()) & known_classes(class_means)
+    student, teacher = (class_directions(means, known, center)[0] for means in (student_means, class_means))
     pairs = known.sum() * (known.sum() - 1) / 2
-    gaps = (grams[0] - grams[1]).triu(diagonal=1)
+    gaps = (student @ student.mT - teacher @ teacher.mT).triu(diagonal=1)
     return gaps.square().sum() / pairs.clamp(min=1)
 
 
@@ -243,7 +229,7 @@ class NCKDLoss(nn.Module):
         # upcast here, so that the gradients of both terms add up before they are rounded to a half
         preds_S, rows = upcast(preds_S), len(class_means)
         means, counts = self._blended(preds_S, labels)
-        total = (counts[:rows] * _known(class_means)).sum()
+        total = (counts[:rows] * known_classes(class_means)).sum()
         terms = {}
         if self.nc1_weight:
             nc1 = nc1_loss(preds_S, labels, class_means, self.tau, self.center, total / get_world_size())

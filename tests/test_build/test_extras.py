@@ -9,6 +9,7 @@ from mmengine.hub import get_config
 from kd_ext.build.configs import find_config
 from kd_ext.build.extras import require_extra
 from kd_ext.cli.config import load_config
+from kd_ext.engine import policies
 from tests.helpers.tiny_detectors import build, distill, fcos
 
 TEXT = (
@@ -62,6 +63,7 @@ def test_nothing_else_is_an_extra(without, name):
 def test_what_names_mmseg(without, monkeypatch, read):
     import subprocess
 
+    policies.apply()  # which the tools and the algorithm do
     monkeypatch.setattr(subprocess, 'check_call', None)
     with without('mmseg', 'ftfy', 'regex'):
         read()

@@ -18,14 +18,13 @@ MOST_LABELS = 24
 MEASURES = dict(nc1='NC1: spread within / between', nc2='NC2: angles off ETF', nc3='NC3: classifier off means')
 
 
-def draw_collapse(measures: dict[str, Collapse], path: str | Path, dpi: int = 90) -> None:
+def draw_collapse(measures: dict[str, Collapse], path: str | Path) -> None:
     """Draws cosine matrices, norms of the class means, and NC1 to NC3 into a PNG at ``path``.
 
-    ``measures`` are by model, ``dict(teacher=..., student=...)``; classes may differ. The figure is 4 inches wide
-    per model, and at least 8, at ``dpi`` pixels per inch.
+    ``measures`` are by model, ``dict(teacher=..., student=...)``; classes may differ.
     """
     columns = len(measures)
-    figure = Figure(figsize=(max(8, 4 * columns), 8.5), dpi=dpi, layout='constrained')
+    figure = Figure(figsize=(max(8, 4 * columns), 8.5), dpi=90, layout='constrained')
     FigureCanvasAgg(figure)
     parts: Any = figure.subfigures(3, 1, height_ratios=(4, 2.3, 2.2))
     matrices, norms, numbers = parts
@@ -72,9 +71,7 @@ def _norms(axis: Any, measures: dict) -> None:
 
 def _bars(axis: Any, key: str, measures: dict) -> None:
     colours = {name: f'C{index}' for index, name in enumerate(measures)}
-    values = {
-        name: getattr(measured, key) for name, measured in measures.items() if getattr(measured, key) is not None
-    }
+    values = {name: value for name, one in measures.items() if (value := getattr(one, key)) is not None}
     for index, (name, value) in enumerate(values.items()):
         axis.bar(index, value, color=colours[name])
         axis.text(index, value, f'{value:.3g}', ha='center', va='bottom', fontsize=7)
@@ -86,26 +83,12 @@ def _bars(axis: Any, key: str, measures: dict) -> None:
 
 def collapse_table(measures: dict[str, Collapse]) -> Table:
     """A row per model, for ``rich.print``; the caption names the classes that were left out."""
-    table = Table(
-        'model',
-        'classes',
-        'regions',
-        'NC1',
-        'NC2',
-        'NC2 std',
-        'NC3',
-        'norm spread',
-        title='Neural collapse (0: complete)',
-        caption=_left_out(measures),
-    )
+    columns = ('model', 'classes', 'regions', 'NC1', 'NC2', 'NC2 std', 'NC3', 'norm spread')
+    table = Table(*columns, title='Neural collapse (0: complete)', caption=_left_out(measures))
     for name, measured in measures.items():
         values = (measured.nc1, measured.nc2, measured.nc2_std, measured.nc3, measured.norm_spread)
-        table.add_row(
-            name,
-            str(len(measured.classes)),
-            f'{int(measured.counts.sum()):,}',
-            *('-' if value is None else f'{value:.4g}' for value in values),
-        )
+        cells = ('-' if value is None else f'{value:.4g}' for value in values)
+        table.add_row(name, str(len(measured.classes)), f'{int(measured.counts.sum()):,}', *cells)
     return table
 
 

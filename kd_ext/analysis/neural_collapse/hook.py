@@ -14,7 +14,7 @@ from torch import nn, tensor
 from kd_ext.analysis.neural_collapse.job import CollapseJob
 from kd_ext.analysis.neural_collapse.measures import Collapse
 from kd_ext.data.labelled import LabelledData, spread
-from kd_ext.errors import value_error
+from kd_ext.losses.checks import check_count
 from kd_ext.registry import HOOKS
 
 PREFIX = 'val/nc/'
@@ -50,9 +50,8 @@ class NeuralCollapseHook(Hook):
         background: bool = False,
         workers: int = 0,
     ) -> None:
-        for name, value in (('max_images', max_images), ('interval', interval)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise value_error(f'NeuralCollapseHook.{name}', 'a whole number >= 1', repr(value))
+        check_count('NeuralCollapseHook.max_images', 1 if max_images is None else max_images)
+        check_count('NeuralCollapseHook.interval', interval)
         self.max_images, self.interval = max_images, interval
         self.options: dict[str, Any] = dict(stage=stage, levels=levels, workers=workers, background=background)
         self._job: Any = None

@@ -109,16 +109,8 @@ class Collapse:
 
     def numbers(self) -> dict:
         """The scalars, ready for JSON."""
-        return dict(
-            nc1=self.nc1,
-            nc2=self.nc2,
-            nc2_std=self.nc2_std,
-            nc3=self.nc3,
-            norm_spread=self.norm_spread,
-            classes=len(self.classes),
-            regions=int(self.counts.sum()),
-            left_out=self.left_out,
-        )
+        scalars = {key: getattr(self, key) for key in ('nc1', 'nc2', 'nc2_std', 'nc3', 'norm_spread')}
+        return dict(scalars, classes=len(self.classes), regions=int(self.counts.sum()), left_out=self.left_out)
 
 
 def measure(

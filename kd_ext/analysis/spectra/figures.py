@@ -27,39 +27,30 @@ def _strides(measured: Any, index: int) -> str:
 def spectra_table(spectra: dict[str, Spectra]) -> Table:
     """A row per pair of neighbouring stages and model."""
     gaps = gaps_of(spectra)
-    images = len(next(iter(spectra.values())).sigmas)
-    table = Table(
-        'stages',
-        'model',
-        'strides',
-        title=f'Spectral norms of the transmitting matrices, {images} images',
-        caption=('gap: mean of |student - teacher| / teacher' if gaps else None),
-    )
+    images = next(iter(spectra.values())).sigmas
+    title = f'Spectral norms of the transmitting matrices, {len(images)} images'
+    caption = 'gap: mean of |student - teacher| / teacher' if gaps else None
+    table = Table('stages', 'model', 'strides', title=title, caption=caption)
     for name in ('mean', 'std', 'min', 'max', *(['gap'] if gaps else [])):
         table.add_column(name, justify='right')
-    count = next(iter(spectra.values())).sigmas.shape[1]
+    count = images.shape[1]
     numbers = {role: one.numbers() for role, one in spectra.items()}
     for index in range(count):
         for role, measured in spectra.items():
             values = [values[index] for values in numbers[role].values()]
             gap = [f'{gaps[index]:.1%}' if role == 'student' else ''] if gaps else []
-            table.add_row(
-                f'{index + 1}, {index + 2}',
-                role,
-                _strides(measured, index),
-                *(f'{value:.4g}' for value in values),
-                *gap,
-            )
+            cells = [f'{value:.4g}' for value in values] + gap
+            table.add_row(f'{index + 1}, {index + 2}', role, _strides(measured, index), *cells)
         table.add_section()
     return table
 
 
-def draw_spectra(spectra: dict[str, Spectra], path: str | Path, dpi: int = 90) -> None:
-    """Draws the spread over the images, and the gaps of two models, into a PNG of 8 x 3.5 inches at ``path``.
+def draw_spectra(spectra: dict[str, Spectra], path: str | Path) -> None:
+    """Draws the spread over the images, and the gaps of two models, into a PNG at ``path``.
 
-    ``spectra`` are by model, ``dict(teacher=..., student=...)``; ``dpi`` is in pixels per inch.
+    ``spectra`` are by model, ``dict(teacher=..., student=...)``.
     """
-    figure = Figure(figsize=(8, 3.5), dpi=dpi, layout='constrained')
+    figure = Figure(figsize=(8, 3.5), dpi=90, layout='constrained')
     FigureCanvasAgg(figure)
     gaps = gaps_of(spectra)
     axes = figure.subplots(1, 2 if gaps else 1, squeeze=False, width_ratios=(5, 3) if gaps else None)[0]

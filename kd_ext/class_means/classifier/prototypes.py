@@ -22,56 +22,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd_ext.losses.labelled import EPS, directions
+from kd_ext.losses.labelled import class_directions, directions, known_classes
 from kd_ext.losses.precision import full_precision
 
 
 @full_precision
 def classifier_rows(class_means: Tensor, learnt: Tensor, center: bool = True) -> tuple[Tensor, Tensor]:
-    """Unit rows (C, D) that score the classes, and g (1, D).
+    """Unit rows (C, D) that score the classes, and g (1, D), or 0 without ``center``.
 
     Args:
         class_means: Raw teacher means (C, D), zero where there is none.
         learnt: Rows (C, D) for the classes without a mean.
         center: Subtract g from the means.
+
+    Example:
+        >>> import torch
+        >>> means = torch.eye(3)
+        >>> rows, centre = classifier_rows(means, means)
+        >>> scaled_cosines(means - centre, rows, 1.0).argmax(1)
+        tensor([0, 1, 2])
     """
-    norms = torch.linalg.vector_norm(class_means, dim=1, keepdim=True)
-    known = norms > EPS
-    centre = class_means.sum(0, keepdim=True) / known.sum().clamp(min=1)
-    centre = centre * float(center)
-    # a mean at the centre leaves rounding errors, which have no meaningful direction
-    rows = directions(class_means - centre, EPS * norms.clamp(min=1))
-    known = known & (rows != 0).any(1, keepdim=True)
-    return torch.where(known, rows, directions(learnt)), centre
+    rows, centre = class_directions(class_means, known_classes(class_means), center)
+    return torch.where((rows != 0).any(1, keepdim=True), rows, directions(learnt)), centre
 
 
 @full_precision
 def scaled_cosines(embeddings: Tensor, rows: Tensor, scale: float | Tensor) -> Tensor:
     """Scaled cosines of centred embeddings (..., D) to unit rows (C, D)."""
     return scale * F.linear(directions(embeddings), rows)
-
-
-@full_precision
-def prototype_logits(
-    embeddings: Tensor, class_means: Tensor, learnt: Tensor, scale: float | Tensor = 1.0, center: bool = True
-) -> Tensor:
-    """Scaled cosines to the class means; see the module's formula.
-
-    Args:
-        embeddings: Student embeddings (..., D).
-        class_means: Raw teacher means (C, D), zero where there is none.
-        learnt: Rows (C, D) for the classes without a mean.
-        scale: gamma.
-        center: Subtract g from means and embeddings.
-
-    Returns:
-        Logits (..., C) in [-scale, scale], in float32 or better; 0 for an embedding at g.
-
-    Example:
-        >>> import torch
-        >>> means = torch.eye(3)
-        >>> prototype_logits(means, means, means).argmax(1)
-        tensor([0, 1, 2])
-    """
-    rows, centre = classifier_rows(class_means, learnt, center)
-    return scaled_cosines(embeddings - centre, rows, scale)
