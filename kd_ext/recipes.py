@@ -80,14 +80,14 @@ def distill_entries(methods: Sequence[str], choose_weights: bool = False) -> dic
         rest, _, teacher = str(method).partition('@')
         name, _, factor = rest.partition(':')
         if name not in METHODS:
-            raise value_error(
-                'a distillation method', f'one of {", ".join(METHODS)}', repr(name), near_matches(name, METHODS)
-            )
+            known, near = ', '.join(METHODS), near_matches(name, METHODS)
+            raise value_error('a distillation method', f'one of {known}', repr(name), near)
         for part in METHODS[name]:
             key = f'{part}_{teacher}' if teacher else part
             if key in entries:
-                rule = 'without a term twice'
-                raise value_error('methods', rule, f'{key} again in {method!r}', f'Name each once; {_combinations()}.')
+                held = ', '.join(f'{name} holds {" and ".join(parts)}' for name, parts in COMBINATIONS.items())
+                rule, found = 'without a term twice', f'{key} again in {method!r}'
+                raise value_error('methods', rule, found, f'Name each once; {held}.')
             entries[key] = copy.deepcopy(_part(part))
             loss = entries[key].get('loss', entries[key])
             loss['loss_weight'] = loss.get('loss_weight', 1.0) * _factor(method, factor)
@@ -96,10 +96,6 @@ def distill_entries(methods: Sequence[str], choose_weights: bool = False) -> dic
             if teacher:
                 entries[key]['teacher'] = teacher
     return entries
-
-
-def _combinations() -> str:
-    return ', '.join(f'{name} holds {" and ".join(parts)}' for name, parts in COMBINATIONS.items())
 
 
 def _factor(method: str, text: str) -> float:

@@ -30,8 +30,7 @@ class Distiller(nn.Module):
 
     Args:
         distill: Entries by name.
-        student: Probed once, not kept.
-        teachers: By name; probed once, not kept.
+        student, teachers: Probed once, not kept.
         classes: Maps from the student's classes to each teacher's.
 
     Attributes:
@@ -146,12 +145,7 @@ class Distiller(nn.Module):
 
         Entries with a schedule or a balance add their ``factor_<name>``. Entries that are off are not computed:
         their zeros keep their parameters in the graph, and state of their losses (the means of ``NCKDLoss``) stays
-        unchanged, on all processes alike.
-
-        Args:
-            student: Reading of its pass.
-            teachers: Readings of the teachers that ran.
-            task_loss: The student's own, detached.
+        unchanged, on all processes alike. ``task_loss`` is the student's own, detached.
 
         Raises:
             FloatingPointError: A term is not finite.

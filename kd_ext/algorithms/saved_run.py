@@ -62,8 +62,7 @@ def taken_over(
     over only from a training with the same teacher.
 
     Args:
-        distiller: As configured.
-        own_run: From :func:`describe_run`.
+        distiller, own_run: As configured, and its :func:`describe_run`.
         saved: State in the checkpoint; None if it is a plain student's.
         run: The checkpoint's description; None in an old one.
 

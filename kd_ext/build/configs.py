@@ -44,11 +44,8 @@ def _names(cfg: Mapping[str, Any]) -> list[str]:
 def find_config(name: str | os.PathLike, key: str = 'config') -> Path:
     """The file behind a path or a ``pkg::name``.
 
-    MMEngine's ``get_config`` is not used: it calls pip for a package that is not installed.
-
-    Args:
-        name: Relative paths are looked up in the working directory.
-        key: The setting that the name was given to, for messages.
+    Relative paths are looked up in the working directory; ``key`` is the setting that the name was given to, for
+    messages. MMEngine's ``get_config`` is not used: it calls pip for a package that is not installed.
 
     Raises:
         FileNotFoundError: No such config; the message lists near matches.

@@ -45,11 +45,8 @@ def detector_scope(cfg: dict | None = None) -> Iterator[None]:
 def model_config(source: str | os.PathLike | dict, name: str) -> dict:
     """The model config of a path, a ``pkg::config`` name, a whole config or a model dict.
 
-    For a config that distills it is the student's, as that is what its checkpoints hold.
-
-    Args:
-        source: See above.
-        name: The setting that ``source`` was given to, for messages.
+    For a config that distills it is the student's, as that is what its checkpoints hold. ``name`` is the setting
+    that ``source`` was given to, for messages.
 
     Raises:
         FileNotFoundError: No such config; the message lists near matches.
@@ -119,11 +116,9 @@ def _is_of(cfg: dict, packages: tuple[str, ...]) -> bool:
 
 
 def build_detector(source: str | os.PathLike | dict, role: str) -> BaseModel:
-    """Builds a detector from its config, without initialising its weights.
+    """Builds a detector from a source of :func:`model_config`, without initialising its weights.
 
-    Args:
-        source: See :func:`model_config`.
-        role: What messages call the model, such as ``'student'``.
+    ``role`` is what messages call the model, such as ``'student'``.
 
     Raises:
         TypeError: The built model is not a detector.

@@ -34,12 +34,9 @@ class MeanJob:
     processes nor on interruptions, up to float64 rounding.
 
     Args:
-        model: In eval mode.
-        head: Its head, from ``find_head``.
-        data: The :class:`LabelledData`.
-        indices: Images to use.
-        out: File that the means will go to; the partial results lie beside it.
-        identity: See :class:`Partials`.
+        model: In eval mode, with its ``head`` from ``find_head``.
+        data: The :class:`LabelledData`, of which the images at ``indices`` are used.
+        out: File that the means will go to; the partial results, of this ``identity``, lie beside it.
         save_every: Images between two saves of a process.
         workers: Data workers of each process.
         fresh: Delete partial results instead of resuming from them.
@@ -64,13 +61,9 @@ class MeanJob:
         self.partial, self._consistent = self.partials.empty(), True
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Sums the remaining images and saves the partial result.
+        """Sums the remaining images and saves the partial result; ``stop`` is asked after each image.
 
-        Args:
-            stop: Asked after each image; True stops the job.
-
-        Returns:
-            Whether this process has finished its images.
+        Returns whether this process has finished its images.
         """
         self.partial, left = self._start()
         mine = left[get_rank() :: get_world_size()]

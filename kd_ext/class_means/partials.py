@@ -42,8 +42,7 @@ class Partials:
     Args:
         out: File that the finished result goes to.
         identity: What the sums depend on: model, data, settings. Files with another identity are refused.
-        rows, width: Shape of the sums.
-        images: M.
+        rows, width, images: Shape of the sums, and M.
     """
 
     def __init__(self, out: str | Path, identity: dict[str, str], rows: int, width: int, images: int) -> None:

@@ -44,12 +44,8 @@ class ClassMeans:
     def of_classes(self, num_classes: int, classes: ClassMap, source: str = 'class_means') -> Tensor:
         """The rows for ``num_classes`` classes of a student.
 
-        Rows are matched by name if both sides have class names; otherwise they are used as they are.
-
-        Args:
-            num_classes: K.
-            classes: Holds the student's class names, if known.
-            source: For messages.
+        Rows are matched by name if both sides have class names; otherwise they are used as they are. ``source`` is
+        the file, for messages.
 
         Returns:
             (R, D); a class without a mean has a row of zeros.
@@ -84,16 +80,11 @@ class ClassMeans:
     def check_teacher(self, teacher: nn.Module, source: str, allowed: bool, place: str) -> None:
         """Compares the digests in ``info`` with the teacher's checkpoint and weights.
 
-        Logs a warning if ``info`` has no digests, as after the import of a JSON.
-
-        Args:
-            teacher: As built.
-            source: The file, for messages.
-            allowed: Warn about means of another teacher instead of refusing them.
-            place: The entry, for messages.
+        Logs a warning if ``info`` has no digests, as after the import of a JSON. ``source`` is the file and
+        ``place`` the entry, for messages.
 
         Raises:
-            ValueError: The means belong to another teacher.
+            ValueError: The means belong to another teacher, and that is not ``allowed``.
         """
         info, path = self.info, getattr(teacher, 'checkpoint', None)
         own, name = info.get('checkpoint') or info.get('imported') or 'an unknown teacher', teacher_name(teacher)

@@ -46,7 +46,6 @@ def keep_ops_in_float32() -> None:
 
 
 def _in_float32(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-
     @functools.wraps(function)
     def call(*args: Any) -> Tensor:
         if not any(isinstance(arg, Tensor) and arg.dtype == torch.bfloat16 for arg in args):

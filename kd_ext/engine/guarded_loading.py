@@ -36,15 +36,10 @@ def install() -> None:
 
 
 def read(path: str | os.PathLike, map_location: Any = None, mmap: bool = False) -> Any:
-    """``torch.load`` that accepts only the types in MMEngine's checkpoints.
+    """``torch.load`` of a local file that accepts only the types in MMEngine's checkpoints.
 
-    Args:
-        path: A local file.
-        map_location: As in ``torch.load``.
-        mmap: Leave the tensors on the disk, if this torch can.
-
-    Raises:
-        pickle.UnpicklingError: The file names another type.
+    ``mmap`` leaves the tensors on the disk, if this torch can. Raises a ``pickle.UnpicklingError`` if the file names
+    another type.
     """
     if REFUSES:
         return torch.load(path, map_location, mmap=mmap)

@@ -76,7 +76,6 @@ def name_missing_extras() -> None:
     """
 
     def checked(original: Callable) -> Callable:
-
         @functools.wraps(original)
         def look(package: str) -> Any:
             require_extra(package)

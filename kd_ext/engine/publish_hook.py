@@ -61,14 +61,9 @@ class PublishStudentHook(Hook):
 
 
 def publish(path: str, config: str = '') -> str:
-    """Writes ``student_<name>`` beside a checkpoint.
+    """Writes ``student_<name>`` beside a checkpoint of a plain detector, whose config has this text.
 
-    Args:
-        path: A checkpoint whose ``state_dict`` is a plain detector's.
-        config: Text of the plain detector's config.
-
-    Returns:
-        The path of the new file. ``torch.load(..., weights_only=True)`` reads it on every torch.
+    Returns the path of the new file. ``torch.load(..., weights_only=True)`` reads it on every torch.
     """
     checkpoint = read(path, 'cpu')
     state = OrderedDict(checkpoint['state_dict'])

@@ -28,7 +28,6 @@ def install() -> None:
 
 
 def _put_whole(put: Callable) -> Callable:
-
     @functools.wraps(put)
     def put_whole(self: LocalBackend, obj: bytes, filepath: str | os.PathLike) -> None:
         if os.path.exists(filepath) and not os.path.isfile(filepath):
@@ -42,7 +41,6 @@ def _put_whole(put: Callable) -> Callable:
 
 
 def _removing_last(save: Callable) -> Callable:
-
     @functools.wraps(save)
     def save_first(self: CheckpointHook, *args: Any, **kwargs: Any) -> None:
         backend = getattr(self, 'file_backend', None)

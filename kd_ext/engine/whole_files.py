@@ -11,17 +11,9 @@ from kd_ext.errors import expected, value_error
 
 
 def check_place(path: str | os.PathLike, name: str | None = None) -> str:
-    """Checks that ``path`` is free or a regular file; links are followed.
+    """Checks that a file to write is free or a regular file; returns its path without links.
 
-    Args:
-        path: The file to write.
-        name: The setting, for the message.
-
-    Returns:
-        ``path`` without links.
-
-    Raises:
-        ValueError: ``path`` is a folder, a device or a pipe.
+    Raises a ``ValueError``, which mentions the setting ``name``, if it is a folder, a device or a pipe.
     """
     place = os.path.realpath(path)
     if os.path.exists(place) and not os.path.isfile(place):

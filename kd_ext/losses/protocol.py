@@ -77,9 +77,9 @@ class LossTraits(NamedTuple):
         in_second_place: Whether that is the second parameter.
         by_name: What each other parameter stands for, ``labels`` or ``class_means``.
         needs: Those of them without a default.
-        parts, relates_levels, fits_widths, least_levels, least_classes, include_background, note: See
-            :class:`DistillationLoss`.
         setup: Facts that ``setup`` takes, and whether each is required.
+
+    The others are those of :class:`DistillationLoss`.
     """
 
     call: str

@@ -12,14 +12,9 @@ from kd_ext.teachers.class_map import ClassMap
 
 
 def check_num_classes(model: nn.Module, names: Sequence[str]) -> None:
-    """Checks that a detector's heads have enough classes for the data.
+    """Raises a ``ValueError`` if a head of a plain detector has fewer classes than the training data.
 
-    Args:
-        model: The plain detector.
-        names: Classes of the training data.
-
-    Raises:
-        ValueError: A head has fewer; training would end in an IndexError at the first label beyond them.
+    Training would end in an IndexError at the first label beyond them.
     """
     for place, module in model.named_modules():
         parts = place.split('.')
@@ -33,12 +28,9 @@ def check_num_classes(model: nn.Module, names: Sequence[str]) -> None:
 
 
 def compare_classes(names: Sequence[str], mapped: ClassMap, by_class: Iterable[str]) -> Iterator[Finding]:
-    """Findings on what differing class lists mean for the terms.
+    """Findings on what differing class lists mean for the terms, of which ``by_class`` compare class by class.
 
-    Args:
-        names: Classes of the training data.
-        mapped: The model's map from the student's classes to the teacher's.
-        by_class: Names of the terms that compare class by class.
+    ``names`` are the classes of the training data, ``mapped`` is the model's map to those of the teacher.
     """
     if mapped.teacher is None:
         yield warning("The teacher's checkpoint names no classes, so nobody can tell whether they are the student's.")

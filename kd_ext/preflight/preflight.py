@@ -34,7 +34,6 @@ class Preflight:
         images: Number of images to use: annotated ones of the validation set, else of the training set.
         size: Longer side of the images; smaller is faster. None, or a detector that takes no small ones, leaves them.
         watch: Stopwatch that has timed the earlier parts.
-        console: Where to print.
 
     Raises:
         ValueError: No image has annotations, or a head has fewer classes than the data.

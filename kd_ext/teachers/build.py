@@ -74,12 +74,7 @@ def initialise(teacher: Any) -> None:
 
 
 def build_teachers(source: Any, checkpoint: Any, allow_mismatch: bool = False) -> dict[str, BaseModel]:
-    """Builds, loads and freezes one teacher or several.
-
-    Args:
-        source: See :func:`build_teacher`, or a dict of such sources by name.
-        checkpoint: See :func:`build_teacher`, or a dict by name.
-        allow_mismatch: See :func:`build_teacher`.
+    """:func:`build_teacher` for one teacher, or for several: then sources and checkpoints are dicts by name.
 
     Raises:
         ValueError: Teachers and checkpoints have different names; or see :func:`build_teacher`.
@@ -106,12 +101,7 @@ def build_teachers(source: Any, checkpoint: Any, allow_mismatch: bool = False) -
 def check_apart(student: BaseModel, source: Any) -> None:
     """Checks that a teacher given as a model shares no weights with the student, which freezing it would freeze too.
 
-    Args:
-        student: As built.
-        source: ``teacher=`` of the algorithm.
-
-    Raises:
-        ValueError: A teacher is the student, or shares a module with it.
+    Raises a ``ValueError`` if one in ``source``, the ``teacher=`` of the algorithm, does.
     """
     own = {id(value): name for name, value in student.state_dict(keep_vars=True).items()}
     for one in source.values() if are_several(source) else (source,):
@@ -137,11 +127,7 @@ def are_several(source: Any) -> bool:
 
 
 def map_classes(names: dict | None, teachers: dict[str, BaseModel]) -> dict[str, ClassMap]:
-    """Builds the :class:`ClassMap` of each teacher.
-
-    Args:
-        names: ``classes=`` of the algorithm.
-        teachers: As built.
+    """The :class:`ClassMap` of each teacher, with the ``names`` in ``classes=`` of the algorithm.
 
     Raises:
         ValueError: Unknown keys; or see :class:`ClassMap`.

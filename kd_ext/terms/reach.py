@@ -13,11 +13,8 @@ def reaches_student(values: Iterable[Tensor], own: Iterable[nn.Parameter]) -> bo
 
     The graph is walked, not run, because ``torch.autograd.grad`` raises on reentrant checkpoints
     (``with_cp=True``). The walk does not see parameters inside such a checkpoint. But its output has a gradient
-    only if its input has one, so the walk finds what feeds it.
-
-    Args:
-        values: Scalars of a term.
-        own: Parameters of connectors and losses, which may learn although the student does not.
+    only if its input has one, so the walk finds what feeds it. ``own`` are parameters of connectors and losses,
+    which may learn although the student does not.
     """
     known = {id(parameter) for parameter in own}
     nodes = [value.grad_fn for value in values if value.grad_fn is not None]

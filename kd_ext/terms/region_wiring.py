@@ -24,10 +24,6 @@ ONLINE = 'online'
 class RegionWiring:
     """Creates the terms of region taps, and the class means that they share.
 
-    Args:
-        student, teachers: Probed if needed, not kept.
-        classes: Maps from the student's classes to each teacher's.
-
     Attributes:
         class_means: By name in the state dict.
         means_of: Name of each entry's class means.

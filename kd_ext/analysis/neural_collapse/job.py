@@ -22,8 +22,7 @@ class CollapseJob:
     """Measures NC1 to NC3 over images; each process takes its share.
 
     Args:
-        data: The :class:`LabelledData`.
-        indices: Images to use.
+        data: The :class:`LabelledData`, of which the images at ``indices`` are used.
         stage, levels: Of the head, see :func:`find_head`.
         background: Whether the background counts as a class, if the head has regions of it.
         workers: Data workers of each process.

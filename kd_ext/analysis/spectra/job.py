@@ -98,8 +98,7 @@ class SpectraJob:
     """Measures spectral norms over images; each process takes its share.
 
     Args:
-        data: The :class:`SplitImages`.
-        indices: Images to use.
+        data: The :class:`SplitImages`, of which the images at ``indices`` are used.
         num_iters: Most steps of the power iteration.
         levels: See :func:`compared_levels`.
         workers: Data workers of each process.

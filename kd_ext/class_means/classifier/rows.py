@@ -16,11 +16,7 @@ from kd_ext.losses.checks import check_count
 def find_class_rows(source: Any, num_logits: int, width: int | None, background: bool) -> tuple[Tensor, str | None]:
     """Class means (C, D) for a classifier, with rows of zeros where there are none.
 
-    Args:
-        source: Path, tensor or None; see ``PrototypeClassifier``.
-        num_logits: C.
-        width: D; None takes it from the means.
-        background: Whether the file's last row scores the background.
+    ``source``, ``width`` and ``background`` are arguments of ``PrototypeClassifier``; C is ``num_logits``.
 
     Returns:
         The means, and None; or zeros, and what is missing in words, if a checkpoint has to bring the means.

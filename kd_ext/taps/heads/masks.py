@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, Callable, Iterator
 
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import nn
 
 from kd_ext.errors import value_error
 
@@ -17,10 +17,10 @@ BY_MASKS = {'SOLOHead', 'MaskFormerHead'}
 def mask_losses(module: Any) -> Iterator[tuple[nn.Module, str, Callable]]:
     """The methods of a detector or head that read masks: the object, the method's name and a stand-in for it."""
     if hasattr(module, 'loss_mask_by_feat'):  # RTMDet-Ins
-        yield module, 'loss_mask_by_feat', _zero_loss
+        yield module, 'loss_mask_by_feat', lambda features, *args, **kwargs: features.new_zeros(())
         yield module, 'loss_by_feat', _blank_masks(module.loss_by_feat)
     if getattr(module, 'bbox_head', None) and hasattr(module, 'mask_head'):
-        yield module.mask_head, 'loss', _no_loss  # CondInst, YOLACT
+        yield module.mask_head, 'loss', lambda *args, **kwargs: {}  # CondInst, YOLACT
     if _assigns_by_masks(module):
         yield module, 'loss', _with_masks(module)
 
@@ -32,14 +32,6 @@ def needs_masks(model: nn.Module) -> bool:
 
 def _assigns_by_masks(module: Any) -> bool:
     return bool(BY_MASKS & {kind.__name__ for kind in type(module).__mro__})
-
-
-def _no_loss(*args: Any, **kwargs: Any) -> dict:
-    return {}
-
-
-def _zero_loss(features: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    return features.new_zeros(())
 
 
 def _with_masks(head: Any) -> Callable:
@@ -66,9 +58,8 @@ def _blank_masks(loss_by_feat: Callable) -> Callable:
 
 
 def _without_masks(value: Any) -> Any:
-    if isinstance(value, list) and value and isinstance(value[0], InstanceData):
-        return [_blank(item) for item in value]
-    return value
+    of_instances = isinstance(value, list) and value and isinstance(value[0], InstanceData)
+    return [_blank(item) for item in value] if of_instances else value
 
 
 def _blank(instances: InstanceData) -> InstanceData:
