@@ -99,7 +99,7 @@ def _counts(faults: dict[str, list[str]]) -> str:
 
 def _mismatch(teacher: nn.Module, role: str, found: str, faults: dict[str, list[str]], shapes: dict) -> str:
     samples = [f'{kind}: {", ".join(faults[kind][:3])}, ...' for kind in ('missing', 'unexpected') if faults[kind]]
-    samples += [f'of another shape: {name} ({shape})' for name, shape in shapes.items()][:1]
+    samples += [f'reshaped: {name} ({shape})' for name, shape in shapes.items()][:1]
     remedy = 'Is it the checkpoint of another architecture, or of another number of classes?'
     if role.startswith('teacher'):
         remedy += ' Correct teacher or teacher_ckpt; to go on all the same, set allow_teacher_mismatch=True.'
