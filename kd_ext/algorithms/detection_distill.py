@@ -166,14 +166,8 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
         losses = add_prefix(losses, 'student')
         losses.update(add_prefix(terms, 'distill'))
         total, _ = self.parse_losses(losses)
-        losses.update(
-            {
-                f'distill.share_{key[5:]}': value.detach() / total.detach()
-                for key, value in terms.items()
-                if key.startswith('loss_')
-            }
-        )
-        return losses
+        shares = {key[5:]: value.detach() / total.detach() for key, value in terms.items() if key.startswith('loss_')}
+        return {**losses, **{f'distill.share_{name}': share for name, share in shares.items()}}
 
     def _run_teachers(
         self, passes: dict[str, TeacherPass], inputs: Tensor, samples: list | None, seen_S: Reading | None = None

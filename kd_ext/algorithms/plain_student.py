@@ -86,17 +86,12 @@ class PlainStudentMixin(nn.Module):
         """The forward pass of every MMEngine model; raises a ``RuntimeError`` if FSDP has split the parameters."""
         # torch marks what ``FullyShardedDataParallel`` or ``fully_shard`` has
         if self.__dict__.get('_is_fsdp_managed_module'):
-            raise RuntimeError(
-                expected(
-                    'the wrapper of DetectionDistill',
-                    'MMDistributedDataParallel',
-                    'FSDP',
-                    'Leave out the '
-                    'FSDPStrategy or model_wrapper_cfg of the config: a '
-                    'checkpoint could not be saved as a plain student. The '
-                    'teacher is outside of what DDP copies and averages.',
-                )
+            remedy = (
+                'Leave out the FSDPStrategy or model_wrapper_cfg of the config: a checkpoint could not be saved as a '
+                'plain student. The teacher is outside of what DDP copies and averages.'
             )
+            wrapper = expected('the wrapper of DetectionDistill', 'MMDistributedDataParallel', 'FSDP', remedy)
+            raise RuntimeError(wrapper)
         return super().forward(inputs, data_samples, mode)
 
     def state_dict(

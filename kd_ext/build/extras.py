@@ -20,15 +20,9 @@ def require_extra(name: str | None) -> None:
             continue
         missing = [module for module in modules if not _is_there(module)]
         if missing:
-            raise ModuleNotFoundError(
-                expected(
-                    f'{distribution}, which scope {scope!r} names,',
-                    'installed with all that it imports',
-                    f'no {", ".join(missing)}',
-                    f"Install the extra: pip install 'kd_ext[{extra}]'",
-                ),
-                name=missing[0],
-            )
+            what, rule = f'{distribution}, which scope {scope!r} names,', 'installed with all that it imports'
+            remedy = f"Install the extra: pip install 'kd_ext[{extra}]'"
+            raise ModuleNotFoundError(expected(what, rule, f'no {", ".join(missing)}', remedy), name=missing[0])
 
 
 def _is_there(module: str) -> bool:

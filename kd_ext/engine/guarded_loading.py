@@ -79,16 +79,10 @@ class _Listed(dict):
     def __missing__(self, name: str) -> str:
         minor = int(torch.__version__.split('.')[1])  # torchvision 0.28 is built for torch 2.13, and so on
         index = '' if torch.version.cuda else ' --index-url https://download.pytorch.org/whl/cpu'
-        raise ModuleNotFoundError(
-            expected(
-                f"torchvision, which knows 'torchvision://{name}',",
-                f'installed for torch {torch.__version__}',
-                'none that can be imported',
-                f"pip install --no-deps 'torchvision==0.{minor + 15}.*'{index}. Names that need none: "
-                + near_matches(name.partition('.')[0], self),
-            ),
-            name='torchvision',
-        )
+        what, rule = f"torchvision, which knows 'torchvision://{name}',", f'installed for torch {torch.__version__}'
+        remedy = f"pip install --no-deps 'torchvision==0.{minor + 15}.*'{index}. Names that need none: "
+        text = expected(what, rule, 'none that can be imported', remedy + near_matches(name.partition('.')[0], self))
+        raise ModuleNotFoundError(text, name='torchvision')
 
 
 def _checked_pickle() -> Any:

@@ -75,10 +75,8 @@ class Interruption:
         # the signal may end the data workers too; torch's SIGCHLD handler would then raise inside a step
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if dist.is_main_process():
-            print(
-                f'\nInterrupted: {self.saved} is saved when this step ends. Interrupt again to end without it.',
-                flush=True,
-            )
+            text = f'{self.saved} is saved when this step ends. Interrupt again to end without it.'
+            print(f'\nInterrupted: {text}', flush=True)
 
     def _in_child(self, signum: int) -> None:
         # a forked data worker ignores Ctrl-C; multiprocessing ends it by SIGTERM
@@ -110,16 +108,12 @@ def train(runner: Runner, interruption: Interruption) -> None:
         # raised while the next batch is fetched, that is between steps
         if 'exited unexpectedly' in text and interruption.signum and dist.get_world_size() == 1:
             hook.stop(runner, runner.iter)
-        raise RuntimeError(
-            expected(
-                'the processes that read the data',
-                'alive',
-                text.strip(' .'),
-                'Usually memory ran out: lower train_dataloader.num_workers '
-                'or batch_size, or enlarge /dev/shm. --resume goes on from the '
-                'last checkpoint.',
-            )
-        ) from error
+        remedy = (
+            'Usually memory ran out: lower train_dataloader.num_workers or batch_size, or enlarge /dev/shm. --resume '
+            'goes on from the last checkpoint.'
+        )
+        text = expected('the processes that read the data', 'alive', text.strip(' .'), remedy)
+        raise RuntimeError(text) from error
 
 
 class InterruptHook(Hook):

@@ -44,14 +44,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
             part.unlink()
         if not isinstance(error, OSError):
             raise
-        raise type(error)(
-            expected(
-                repr(path),
-                'written',
-                error.strerror or error,
-                'Make room or choose another folder; what was saved before is unharmed.',
-            )
-        ) from error
+        remedy = 'Make room or choose another folder; what was saved before is unharmed.'
+        raise type(error)(expected(repr(path), 'written', error.strerror or error, remedy)) from error
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -244,14 +244,8 @@ class NCKDLoss(nn.Module):
         """The teacher's means that go with the buffers' rows."""
         check_labelled(preds_S, labels, class_means)
         if self.student_means is None:
-            raise RuntimeError(
-                expected(
-                    'num_classes and width',
-                    'known before training',
-                    'neither',
-                    'Call setup(num_classes, width), or pass them to kd_ext.NCKDLoss.',
-                )
-            )
+            remedy = 'Call setup(num_classes, width), or pass them to kd_ext.NCKDLoss.'
+            raise RuntimeError(expected('num_classes and width', 'known before training', 'neither', remedy))
         rows, width = self.student_means.shape
         foreground = rows - self.include_background
         if preds_S.shape[1] != width or len(class_means) not in (foreground, foreground + 1):

@@ -63,14 +63,9 @@ class _NoSecondDerivative(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        raise RuntimeError(
-            expected(
-                'a loss with a hand-written gradient (CKA, Lipschitz)',
-                'differentiated once',
-                'a gradient of its gradient (create_graph=True)',
-                'Leave its term out of what is differentiated twice.',
-            )
-        )
+        name, rule = 'a loss with a hand-written gradient (CKA, Lipschitz)', 'differentiated once'
+        remedy = 'Leave its term out of what is differentiated twice.'
+        raise RuntimeError(expected(name, rule, 'a gradient of its gradient (create_graph=True)', remedy))
 
 
 def differentiable_once(backward: Callable[..., tuple]) -> Callable[..., tuple]:

@@ -15,13 +15,9 @@ from torch import Tensor, nn
 from kd_ext.errors import value_error
 
 # parameter names of forward that mean something else than features
-FACTS = {
-    'labels': 'labels',
-    'label': 'labels',
-    'gt_labels': 'labels',
-    'gt_label': 'labels',
-    'class_means': 'class_means',
-}
+FACTS = {**dict.fromkeys(('labels', 'label', 'gt_labels', 'gt_label'), 'labels'), 'class_means': 'class_means'}
+# attributes of a loss that have a default
+OPTIONAL = ('parts', 'relates_levels', 'fits_widths', 'least_levels', 'least_classes', 'include_background', 'note')
 
 
 class DistillationLoss(Protocol):
@@ -87,11 +83,11 @@ class LossTraits(NamedTuple):
     in_second_place: bool
     by_name: dict[str, str]
     needs: tuple[str, ...]
+    setup: dict[str, bool]
     parts: tuple[str, ...]
     relates_levels: bool
     fits_widths: bool
     least_levels: int
-    setup: dict[str, bool]
     least_classes: int
     include_background: bool
     note: Callable[[tuple[int, ...]], str] | None
@@ -148,12 +144,6 @@ def describe_loss(loss: nn.Module, place: str = 'the loss') -> LossTraits:
         teacher is not None and teacher == second,
         by_name,
         tuple(p.name for p in parameters if p.name in FACTS and p.default is p.empty),
-        tuple(getattr(loss, 'parts', ())),
-        bool(getattr(loss, 'relates_levels', False)),
-        bool(getattr(loss, 'fits_widths', False)),
-        int(getattr(loss, 'least_levels', 1)),
         {name: p.default is p.empty for name, p in facts.items()},
-        int(getattr(loss, 'least_classes', 1)),
-        bool(getattr(loss, 'include_background', False)),
-        getattr(loss, 'note', None),
+        **{name: getattr(loss, name, getattr(DistillationLoss, name)) for name in OPTIONAL},
     )

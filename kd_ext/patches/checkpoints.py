@@ -45,12 +45,7 @@ def trust_mmengine_checkpoints() -> None:
 
 def _history_method(owner: Any, name: str) -> Any:
     if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
-        raise pickle.UnpicklingError(
-            expected(
-                'what a checkpoint names',
-                'statistics of its log history only',
-                f'{name!r} of {owner!r}',
-                'Do not load this file unless you know where it comes from.',
-            )
-        )
+        found, remedy = f'{name!r} of {owner!r}', 'Do not load this file unless you know where it comes from.'
+        text = expected('what a checkpoint names', 'statistics of its log history only', found, remedy)
+        raise pickle.UnpicklingError(text)
     return getattr(owner, name)

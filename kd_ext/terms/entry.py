@@ -40,14 +40,12 @@ def split_entry(name: str, cfg: dict[str, Any]) -> tuple[dict[str, Any], dict[st
         or not name.replace('-', '_').isidentifier()
         or hasattr(nn.ModuleDict(), name)
     ):
-        raise value_error(
-            'a name in distill',
-            "made of letters, digits and _, no attribute of torch modules, without 'loss' in it",
-            repr(name),
-            'It becomes the log key distill.loss_<name>, which MMEngine adds '
-            'to the total because it contains "loss", and '
-            'distill.share_<name>, which is no loss.',
+        rule = "made of letters, digits and _, no attribute of torch modules, without 'loss' in it"
+        remedy = (
+            'It becomes the log key distill.loss_<name>, which MMEngine adds to the total because it contains "loss", '
+            'and distill.share_<name>, which is no loss.'
         )
+        raise value_error('a name in distill', rule, repr(name), remedy)
     nested = isinstance(cfg, dict) and isinstance(cfg.get('loss'), dict) and cfg['loss'].get('type') is not None
     if not nested and (not isinstance(cfg, dict) or cfg.get('type') is None):
         raise value_error(f'distill.{name}', 'a dict with type and at', repr(cfg))

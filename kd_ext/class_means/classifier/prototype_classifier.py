@@ -158,14 +158,8 @@ class PrototypeClassifier(nn.Module):
 
     def _check(self, x: Tensor) -> None:
         if self._missing:
-            raise RuntimeError(
-                expected(
-                    'class_means',
-                    'known: a file, or in the loaded checkpoint',
-                    self._missing,
-                    'Make the file with tools/class_means.py.',
-                )
-            )
+            rule, remedy = 'known: a file, or in the loaded checkpoint', 'Make the file with tools/class_means.py.'
+            raise RuntimeError(expected('class_means', rule, self._missing, remedy))
         axis = 1 if self.channels_first else -1
         if x.shape[axis] != self.in_features or (self.channels_first and x.dim() != 4):
             shape = '(B, {}, H, W)' if self.channels_first else '(..., {})'
@@ -178,8 +172,5 @@ class PrototypeClassifier(nn.Module):
             self._missing = None
 
     def extra_repr(self) -> str:
-        return (
-            f'{self.in_features}, {self.out_features}, '
-            f'width={self.class_means.shape[1]}, '
-            f'num_anchors={self.num_anchors}'
-        )
+        width = self.class_means.shape[1]
+        return f'{self.in_features}, {self.out_features}, width={width}, num_anchors={self.num_anchors}'

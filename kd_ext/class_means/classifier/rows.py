@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kd_ext.class_means.stored import check_means, load_class_means
-from kd_ext.errors import expected, value_error
+from kd_ext.errors import file_error, value_error
 from kd_ext.losses.checks import check_count
 
 
@@ -27,14 +27,9 @@ def find_class_rows(source: Any, num_logits: int, width: int | None, background:
     if source is None or (path and not os.path.isfile(path)):
         missing = f'no file {path}' if path else 'None'
         if width is None:
-            raise (FileNotFoundError if path else ValueError)(
-                expected(
-                    'class_means',
-                    'the file that tools/class_means.py writes',
-                    missing,
-                    "Where they come with a checkpoint, give width, that of the teacher's embeddings.",
-                )
-            )
+            error, rule = file_error if path else value_error, 'the file that tools/class_means.py writes'
+            remedy = "Where they come with a checkpoint, give width, that of the teacher's embeddings."
+            raise error('class_means', rule, missing, remedy)
         return torch.zeros(num_logits, width), f'{missing}, and no checkpoint'
     rows = _from_file(path, num_logits, background) if path else _from_tensor(source, num_logits)
     if width not in (None, rows.shape[1]):
