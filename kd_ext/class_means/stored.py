@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 
 from kd_ext.engine.whole_files import replacing
 from kd_ext.errors import explaining, file_error, near_matches, value_error
-from kd_ext.losses.checks import check_tensor
 from kd_ext.teachers.class_map import ClassMap, plain_names
 from kd_ext.teachers.identity import PREFIX, teacher_digest, teacher_name, weights_digest
 
@@ -136,6 +136,9 @@ def load_class_means(path: str | os.PathLike) -> ClassMeans:
     remedy = f'Compute it again: {TOOL.format("CHECKPOINT", "means.pth")}.'
     with explaining('class_means', rule, f'{path!r} ({{}})', remedy):
         loaded = _from_json(path) if path.endswith('.json') else _from_file(path)
+        means: Any = loaded.means
+        if not isinstance(means, Tensor) or means.dim() != 2 or not means.is_floating_point():
+            raise ValueError('its means are no floating-point tensor (R, D)')
     check_means(loaded.means, f'class_means in {path!r}')
     return loaded
 
@@ -144,7 +147,6 @@ def _from_file(path: str) -> ClassMeans:
     content = torch.load(path, map_location='cpu', weights_only=True)
     if content.get('format') != FORMAT:
         raise ValueError(f'it holds {list(content)[:5]}')
-    check_tensor('means', content['means'], (2,), '(R, D)')
     loaded = ClassMeans(**{key: content[key] for key in FIELDS})
     if loaded.classes is not None and len(loaded.means) - len(loaded.classes) not in (0, 1):
         raise ValueError(f'{len(loaded.means)} rows for {len(loaded.classes)} classes')
@@ -155,9 +157,7 @@ def _from_json(path: str) -> ClassMeans:
     with open(path) as file:
         content = json.load(file)
     rows = [content[str(index)] for index in range(len(content))]
-    means = torch.tensor(rows, dtype=torch.float32)
-    check_tensor('means', means, (2,), '(R, D)')
-    return ClassMeans(means, info=dict(imported=os.path.basename(path)))
+    return ClassMeans(torch.tensor(rows, dtype=torch.float32), info=dict(imported=os.path.basename(path)))
 
 
 def check_means(means: Tensor, name: str = 'class_means') -> None:
