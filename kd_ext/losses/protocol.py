@@ -136,6 +136,7 @@ def describe_loss(loss: nn.Module, place: str = 'the loss') -> LossTraits:
             call,
             f'Nothing here knows {", ".join(unknown)}.' if unknown else 'See docs/new_loss.md.',
         )
+    own = {name: getattr(loss, name, getattr(DistillationLoss, name)) for name in OPTIONAL}
     setup = getattr(loss, 'setup', None)
     facts = inspect.signature(setup).parameters if callable(setup) else {}
     return LossTraits(
@@ -145,5 +146,5 @@ def describe_loss(loss: nn.Module, place: str = 'the loss') -> LossTraits:
         by_name,
         tuple(p.name for p in parameters if p.name in FACTS and p.default is p.empty),
         {name: p.default is p.empty for name, p in facts.items()},
-        **{name: getattr(loss, name, getattr(DistillationLoss, name)) for name in OPTIONAL},
+        **{**own, 'parts': tuple(own['parts'])},
     )
