@@ -31,7 +31,7 @@ def no_layout():
     from mmengine.config import config
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, 'FormatCode', lambda text, **style: (text, False))
+        patch.setattr(config, 'FormatCode', lambda text, **style: (text, False), raising=False)
         patch.setenv('PYTHONPATH', NO_LAYOUT, prepend=os.pathsep)
         yield
 

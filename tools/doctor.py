@@ -52,9 +52,10 @@ def main(argv=None):
         if not args.json:
             print(report(results[-1]), flush=True)
     problems = sum(not result['ok'] for result in results)
-    own = os.path.join(HERE, '../.venv')
-    if os.path.isdir(own) and not os.path.samefile(own, sys.prefix):
-        print(f'Checked {sys.executable}, not .venv/bin/python which tools/setup.sh makes.', file=sys.stderr)
+    own = [os.path.join(HERE, '..', name) for name in ('.venv', '.venv-onedl')]
+    own = [folder for folder in own if os.path.isdir(folder)]
+    if own and not any(os.path.samefile(folder, sys.prefix) for folder in own):
+        print(f'Checked {sys.executable}, not the environment that tools/setup.sh makes.', file=sys.stderr)
     if args.json:
         print(json.dumps(dict(ok=not problems, checks=results), indent=2))
     return int(problems > 0)
