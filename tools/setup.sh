@@ -22,7 +22,9 @@ root=$PWD
 torch_spec=${KD_EXT_TORCH:-torch==2.13.0}
 ops=${KD_EXT_OPS:-compiled}
 stack=${KD_EXT_STACK:-openmmlab}
-extras=${KD_EXT_EXTRAS-seg,tests,lint}
+extras=seg,tests,lint
+[ "$stack" = openmmlab ] || extras=tests,lint # mmsegmentation 1.2.2 refuses onedl-mmcv
+extras=${KD_EXT_EXTRAS-$extras}
 cache=${KD_EXT_CACHE:-${XDG_CACHE_HOME:-${HOME:-$root}/.cache}/kd_ext}
 logs=$root/.setup_logs
 export PIP_DISABLE_PIP_VERSION_CHECK=1

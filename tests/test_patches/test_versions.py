@@ -85,6 +85,12 @@ class TestCheckpointsOfMMEngine:
             torch.load(tmp_path / 'evil.pth')
 
 
+@pytest.mark.parametrize('name', ['mmengine', 'mmrazor', 'ordered_set'])
+def test_a_missing_package_is_named_with_what_brings_it(name):
+    done = run('-c', f'import sys; sys.modules[{name!r}] = None; import kd_ext')
+    assert f'an environment without {name}. pip install' in done.stderr and 'kd_ext[lite]' in done.stderr
+
+
 def test_package_is_known_to_config_paths():
     from mmengine.config.utils import MODULE2PACKAGE
 
