@@ -28,6 +28,7 @@ extras=${KD_EXT_EXTRAS-$extras}
 cache=${KD_EXT_CACHE:-${XDG_CACHE_HOME:-${HOME:-$root}/.cache}/kd_ext}
 logs=$root/.setup_logs
 export PIP_DISABLE_PIP_VERSION_CHECK=1
+export PIP_COMPILE=0 # Python compiles a module when it is first imported, and most never are
 
 say() { printf '[setup] %s\n' "$*"; }
 
