@@ -3,8 +3,10 @@
 MMEngine imports this module by itself for a type written ``kd_ext.X``.
 """
 
+from mmengine.registry import DATASETS as MMENGINE_DATASETS
 from mmengine.registry import HOOKS as MMENGINE_HOOKS
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
 from mmengine.registry import Registry
 
 MODELS = Registry(
@@ -17,5 +19,9 @@ HOOKS = Registry(
     'hook',
     parent=MMENGINE_HOOKS,
     scope='kd_ext',
-    locations=['kd_ext.engine', 'kd_ext.analysis.neural_collapse', 'kd_ext.report'],
+    locations=['kd_ext.engine', 'kd_ext.analysis.neural_collapse', 'kd_ext.report', 'kd_ext.pseudo_labels.weights'],
+)
+DATASETS = Registry('dataset', parent=MMENGINE_DATASETS, scope='kd_ext', locations=['kd_ext.pseudo_labels.weights'])
+TRANSFORMS = Registry(
+    'transform', parent=MMENGINE_TRANSFORMS, scope='kd_ext', locations=['kd_ext.pseudo_labels.weights']
 )

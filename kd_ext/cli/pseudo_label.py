@@ -38,7 +38,7 @@ from kd_ext.cli.models import teacher_checkpoint, teacher_source
 from kd_ext.cli.runner import join, leave
 from kd_ext.engine.interruption import Interrupted, Interruption
 from kd_ext.errors import value_error
-from kd_ext.pseudo_labels.coco_file import labels_report, labels_table, read_labels, remarks
+from kd_ext.pseudo_labels.coco_file import SCORE, labels_report, labels_table, read_labels, remarks
 from kd_ext.pseudo_labels.labelling import IGNORE, Labelling, Teacher
 from kd_ext.pseudo_labels.pictures import SAMPLE, draw_labels
 from kd_ext.pseudo_labels.training import unlabelled_config
@@ -174,6 +174,14 @@ def add_unlabelled_options(parser: argparse.ArgumentParser) -> None:
         metavar='R',
         help='unlabelled images for each labelled one (default: %(default)s)',
     )
+    group.add_argument(
+        '--unlabelled-weight',
+        type=lambda text: text if text == SCORE else float(text),
+        default=1.0,
+        metavar='W',
+        help="weight of their labels in the student's own loss, from 0 to 1, or 'score' for the score of each "
+        '(default: %(default)s)',
+    )
     group.add_argument('--show-dir', metavar='FOLDER', help='folder for pictures of a sample of the labels')
 
 
@@ -206,7 +214,7 @@ def add_unlabelled(cfg: Config, args: argparse.Namespace, interruption: Interrup
     content = read_labels(path)
     if distills(cfg.model):
         check_teacher(content, path, cfg.model.get('teacher_ckpt'))
-    done = unlabelled_config(cfg, path, args.unlabelled_ratio)
+    done = unlabelled_config(cfg, path, args.unlabelled_ratio, weight=args.unlabelled_weight)
     if args.show_dir and rank() == 0:
         draw_labels(content, path, make_folder(args.show_dir, '--show-dir'))
     return '\n'.join([labels_report(content['info']), *done])

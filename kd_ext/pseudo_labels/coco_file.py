@@ -17,6 +17,7 @@ from rich.table import Table
 from kd_ext.errors import file_error, value_error
 from kd_ext.pseudo_labels.thresholds import Threshold
 
+SCORE = 'score'  # key of an annotation
 KIND = 'labels of a teacher, by kd_ext pseudo-label'
 
 

@@ -159,16 +159,16 @@ def detections(sample: Any) -> dict[str, list]:
     found = sample.pred_instances.cpu()
     boxes = getattr(found.bboxes, 'tensor', found.bboxes)
     # CocoDataset drops boxes below a pixel
-    kept = (found.scores >= FLOOR) & ((boxes[:, 2:] - boxes[:, :2]).round(decimals=2) >= 1).all(1)
-    found, boxes = found[kept], boxes[kept]
+    boxes, scores = boxes.double().round(decimals=2), found.scores.double().round(decimals=4)
+    kept = (scores >= FLOOR) & (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
     result = dict(
         size=list(sample.ori_shape[:2]),
-        boxes=[[round(value, 2) for value in box] for box in boxes.tolist()],
-        labels=found.labels.tolist(),
-        scores=[round(score, 4) for score in found.scores.tolist()],
+        boxes=boxes[kept].tolist(),
+        labels=found.labels[kept].tolist(),
+        scores=scores[kept].tolist(),
     )
     if 'masks' in found:
-        masks = np.asarray(found.masks).astype(np.uint8).reshape(-1, *result['size'])
+        masks = np.asarray(found.masks[kept]).astype(np.uint8).reshape(-1, *result['size'])
         rles = [mask_utils.encode(np.asfortranarray(mask)) for mask in masks]
         result['masks'] = [dict(size=list(rle['size']), counts=rle['counts'].decode('ascii')) for rle in rles]
     return result

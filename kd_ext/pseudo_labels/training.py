@@ -13,17 +13,17 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from kd_ext.build.configs import distills, type_name
-from kd_ext.data.images import data_scope, split_parts
+from kd_ext.data.images import LOADS_LABELS, data_scope, split_parts
 from kd_ext.data.labelled import class_names
 from kd_ext.errors import is_number, value_error
-from kd_ext.pseudo_labels.coco_file import image_root, read_labels
+from kd_ext.pseudo_labels.coco_file import SCORE, image_root, read_labels
 
 IGNORE_IOF = 0.5  # part of an anchor or a proposal inside a region to ignore, from which on it is ignored
 DIFFERENT = ['dataset_type', 'palette', 'task_name']  # meta information that other kinds of data sets have
 
 
 def unlabelled_config(
-    cfg: Config, path: str | Path, ratio: float = 1.0, labelled_images: int | None = None
+    cfg: Config, path: str | Path, ratio: float = 1.0, labelled_images: int | None = None, weight: float | str = 1.0
 ) -> list[str]:
     """Adds the images of a file of labels to the training data of a config, in place.
 
@@ -37,6 +37,8 @@ def unlabelled_config(
         path: The file, from ``kd_ext pseudo-label``.
         ratio: Unlabelled images for each labelled one.
         labelled_images: Their number; None reads the data set to count them.
+        weight: Of the labels in the student's own loss, from 0 to 1, or ``'score'`` for the score of each; see
+            :mod:`kd_ext.pseudo_labels.weights`.
 
     Returns:
         What was done, a sentence each.
@@ -83,7 +85,32 @@ def unlabelled_config(
         with data_scope(cfg):
             labelled_images = len(DATASETS.build(deepcopy(old)))
     loader.dataset = dict(type='mmdet.ConcatDataset', ignore_keys=DIFFERENT, datasets=[old, dataset])
-    return [_set_sampler(cfg, labelled_images, content['info']['images'], ratio), _ignore(cfg, content)]
+    done = [_set_sampler(cfg, labelled_images, content['info']['images'], ratio), _ignore(cfg, content)]
+    return done if weight == 1 else [*done, _weigh(cfg, dataset, weight)]
+
+
+def _weigh(cfg: Config, dataset: dict, weight: float | str) -> str:
+    """Gives the labels of a data set a weight."""
+    from kd_ext.pseudo_labels.weights import WeighLabels  # imports the heads of mmdet
+
+    WeighLabels(weight)  # refuses what it cannot use
+    steps = dataset['pipeline']
+    names = [type_name(step) for step in steps]
+    if names[-1] != 'PackDetInputs' or not any(LOADS_LABELS.fullmatch(name) for name in names):
+        raise value_error(
+            'the training pipeline',
+            'one that loads annotations and ends in PackDetInputs for --unlabelled-weight',
+            ', '.join(names),
+        )
+    steps[-1]['type'] = 'kd_ext.PackWeighedInputs'
+    place = max(index for index, name in enumerate(names) if LOADS_LABELS.fullmatch(name))
+    steps.insert(place + 1, dict(type='kd_ext.WeighLabels', weight=weight))
+    if weight == SCORE:
+        dataset['type'] = 'kd_ext.ScoredCocoDataset'
+    # in place: cfg holds a copy of the data set as it was
+    cfg.train_dataloader.dataset.datasets[1] = dataset
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='kd_ext.LabelWeightHook')]
+    return f'the weight of these labels is {"their score" if weight == SCORE else weight}'
 
 
 def _wrappers(dataset: Any) -> Iterator[dict]:
