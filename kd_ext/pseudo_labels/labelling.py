@@ -15,7 +15,7 @@ from mmengine.device import get_device
 from mmengine.dist import broadcast_object_list, is_main_process
 
 from kd_ext.build.configs import type_name
-from kd_ext.data.images import LOADS_LABELS, SplitImages, plain_pipeline, spread
+from kd_ext.data.images import LOADS_LABELS, SPLITS, SplitImages, plain_pipeline, split_parts, spread
 from kd_ext.data.labelled import class_names
 from kd_ext.engine.whole_files import write_text
 from kd_ext.errors import value_error
@@ -58,7 +58,7 @@ class Labelling:
     Attributes:
         folders: Of the unlabelled images.
         cfg: Config of the labelled data. Its classes are those of the labels, thresholds are chosen on its images,
-            and its images are left out.
+            and the images of all its splits are left out.
         out: File to write.
         split: Of the labelled data: ``'train'`` or ``'val'``.
         thresholds: See :func:`read_thresholds`; the others are chosen.
@@ -103,13 +103,12 @@ class Labelling:
             ValueError: Teacher and data share no class, no image can be read, nothing is detected, or there is a file
                 of other labels.
         """
-        data = SplitImages(self.cfg, self.split)
-        labelled = [data.path(index) or '' for index in range(len(data))]
-        shared: list[Any] = [find_images(self.folders, labelled) if is_main_process() else None]
+        data = _with_empty_images(self.cfg, self.split)
+        shared: list[Any] = [self._find(data) if is_main_process() else None]
         broadcast_object_list(shared)
         images: Folders = shared[0]
         chosen = spread(len(data), self.max_images)
-        paths = [*(labelled[index] for index in chosen), *images.paths]
+        paths = [*(data.path(index) or '' for index in chosen), *images.paths]
 
         model = build_teacher(teacher.model, teacher.checkpoint).to(get_device())
         mapped = class_map(self.classes, teacher, model)
@@ -121,7 +120,7 @@ class Labelling:
             images=digest([(name, _size(path)) for name, path in zip(images.names, images.paths)]),
             labelled_images=digest([(os.path.basename(path), _size(path)) for path in paths[: len(chosen)]]),
             batch_size=str(self.batch_size),
-            choice=digest([self.given, self.ignore, self.classes, mapped.aliases]),
+            choice=digest([self.given, self.ignore, self.classes, mapped.aliases, *map(data.info, chosen)]),
         )
         known = [self._known(asked) if is_main_process() else None]
         broadcast_object_list(known)
@@ -141,6 +140,16 @@ class Labelling:
             write_text(self.out, json.dumps(content))
         job.finish()
         return content
+
+    def _find(self, data: SplitImages) -> Folders:
+        labelled = [data.path(index) for index in range(len(data))]
+        for split in SPLITS:
+            try:
+                other = None if split == self.split else _with_empty_images(self.cfg, split)
+            except (OSError, ValueError):  # the config has no such data, or they are not here
+                continue
+            labelled += [other.path(index) for index in range(len(other))] if other else []
+        return find_images(self.folders, filter(None, labelled))
 
     def _known(self, asked: dict[str, str]) -> dict[str, Any] | None:
         """The content of the file if it holds what is asked for; None if there is none, or it may be replaced."""
@@ -178,6 +187,14 @@ class Labelling:
         content = coco_content(images.names, own, self.classes, thresholds, self.ignore, facts)
         _check(content, own, ', '.join(self.folders))
         return content
+
+
+def _with_empty_images(cfg: Config, split: str) -> SplitImages:
+    """The images of a split, with those that its filter leaves out because they have no object."""
+    cfg = deepcopy(cfg)
+    for part in split_parts(cfg, split):
+        part.config.pop('filter_cfg', None)
+    return SplitImages(cfg, split)
 
 
 def class_map(classes: Sequence[str], teacher: Teacher, model: Any) -> ClassMap:

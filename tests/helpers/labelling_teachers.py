@@ -31,6 +31,15 @@ def fcos_files(folder, shapes, name='teacher', bias=2.0, classes=None):
     return files
 
 
+def some_labelled(folder, shapes):
+    """A folder with the labelled images and, under the names of the validation's, four that nobody labelled."""
+    folder.mkdir()
+    for path in (shapes / 'VOC2007/JPEGImages').iterdir():
+        # what follows the end of a JPEG is not read, but it is another file
+        (folder / path.name).write_bytes(path.read_bytes() + b'new' * path.name.startswith('val'))
+    return folder
+
+
 def label(*args):
     """Calls the tool in this process: the content of its file."""
     handlers = {one: signal.getsignal(one) for one in SIGNALS}

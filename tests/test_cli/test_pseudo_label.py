@@ -17,7 +17,7 @@ from kd_ext.pseudo_labels.labelling import Teacher
 from tests.helpers import class_means_by_hand as by_hand
 from tests.helpers import tiny_detectors as tiny
 from tests.helpers.data_sets import ROOT
-from tests.helpers.labelling_teachers import CLASSES, fcos_files, label
+from tests.helpers.labelling_teachers import CLASSES, fcos_files, label, some_labelled
 
 TOOL = ROOT / 'tools/pseudo_label.py'
 
@@ -28,16 +28,14 @@ def teacher(shapes, tmp_path):
 
 
 @pytest.fixture
-def images(shapes):
-    """The folder of the shapes: 8 labelled images and 4 of the validation."""
-    return shapes / 'VOC2007/JPEGImages'
+def images(shapes, tmp_path):
+    """A folder with 8 labelled images and 4 others."""
+    return some_labelled(tmp_path / 'some_labelled', shapes)
 
 
 def test_file_table_and_pictures(teacher, images, tmp_path, capsys):
     out, folder = tmp_path / 'labels.json', tmp_path / 'new'
-    folder.mkdir()
-    for path in images.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    images.rename(folder)
     (folder / 'broken.jpg').write_text('no image')
     content = label(*teacher, folder, '--out', out, '--show-dir', tmp_path / 'show', '--pictures', '3')
     info = content['info']
@@ -82,6 +80,13 @@ def test_scores_and_boxes_are_the_detectors_own(teacher, images, tmp_path):
         torch.testing.assert_close(boxes, own.bboxes, atol=0.02, rtol=0)
         torch.testing.assert_close(torch.tensor([one['score'] for one in parts]), own.scores, atol=2e-4, rtol=0)
         assert [one['category_id'] - 1 for one in parts] == own.labels.tolist()
+
+
+def test_images_of_the_validation_are_left_out_too(teacher, images, shapes, tmp_path):
+    for name in ('val_00000.jpg', 'val_00002.jpg'):
+        (images / name).write_bytes((shapes / 'VOC2007/JPEGImages' / name).read_bytes())
+    content = label(*teacher, images, '--out', tmp_path / 'labels.json')
+    assert [one['file_name'] for one in content['images']] == ['val_00001.jpg', 'val_00003.jpg']
 
 
 def test_called_again_it_reads_the_file(teacher, images, tmp_path, monkeypatch):

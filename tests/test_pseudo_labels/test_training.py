@@ -21,7 +21,7 @@ from kd_ext.pseudo_labels.training import unlabelled_config
 from tests.helpers import short_trainings as training
 from tests.helpers import tiny_detectors as tiny
 from tests.helpers.data_sets import ROOT
-from tests.helpers.labelling_teachers import CLASSES, fcos_files
+from tests.helpers.labelling_teachers import CLASSES, fcos_files, some_labelled
 
 MASK = dict(size=[64, 64], counts='0_1o0')
 
@@ -206,9 +206,7 @@ def distilled(shapes, folder, *more):
     config, checkpoint = fcos_files(folder, shapes)
     cfg = plain(shapes, folder, epochs=1, log_level='INFO')
     cfg.dump(folder / 'student.py')
-    (folder / 'new').mkdir(exist_ok=True)
-    for path in (shapes / 'VOC2007/JPEGImages').iterdir():
-        (folder / 'new' / path.name).write_bytes(path.read_bytes())
+    some_labelled(folder / 'new', shapes)
     return [
         *map(str, (folder / 'student.py', '--teacher', config, '--teacher-ckpt', checkpoint, '--skip-check')),
         *('--distill', 'rcka', '--work-dir', str(folder / 'out'), *more),
