@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -206,7 +207,6 @@ def start(*args, processes=1):
         text=True,
         cwd=ROOT,
         env={**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)},
-        start_new_session=True,
     )
 
 
@@ -228,10 +228,13 @@ def test_killed_in_the_middle_and_resumed(teacher, images, tmp_path, processes):
     partial = tmp_path / f'labels.json.partial.{processes - 1}'
     while job.poll() is None and not (partial.exists() and partial.read_text().count('\n') > 3):
         time.sleep(0.01)
-    os.killpg(job.pid, signal.SIGKILL)
-    job.communicate()
+    # those that the launcher started are in sessions of their own
+    workers = Path(f'/proc/{job.pid}/task/{job.pid}/children').read_text().split()
+    for pid in (job.pid, *map(int, workers)):
+        os.kill(pid, signal.SIGKILL)
+    text = job.communicate()[0]
     reached = sum(path.read_text().count('\n') - 1 for path in tmp_path.glob('labels.json.partial.*'))
-    assert 2 < reached < 240 and not out.exists()
+    assert 2 < reached < 240 and not out.exists(), text[-3000:]
     with open(partial, 'a') as file:
         file.write('[7, [[14, {"size": [64, 6')  # what a full disk or a crash leaves behind
     job = start(*teacher, folder, '--out', out, '--batch-size', 2, '--workers', 1, processes=processes)
