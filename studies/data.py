@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from kd_ext.errors import file_error, value_error
 from studies.setting import ROOT, Setting
@@ -22,16 +23,17 @@ def prepare(setting: Setting, work: Path) -> Path:
     """
     root = place(setting, work)
     if 'generator' in setting.data:
-        _generate(root, setting.data['generator'])
+        generate(setting.data['generator'], root)
     if setting.unlabelled:
-        _generate(unlabelled_place(setting, work), _unlabelled_recipe(setting))
+        generate(_unlabelled_recipe(setting), unlabelled_place(setting, work))
     for split, name in setting.splits.items():
         if not (root / name).is_file():
             raise file_error(f'the {split} split of {setting.name}', 'an existing file', str(root / name))
     return root
 
 
-def _generate(root, recipe):
+def generate(recipe: dict[str, Any], root: Path) -> None:
+    """Draws a data set, unless it is there: ``recipe`` holds the options of ``demo/make_shapes_dataset.py``."""
     options = [
         str(part)
         for key, value in recipe.items()

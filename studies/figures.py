@@ -28,10 +28,10 @@ def read_figures(training: Training) -> dict[str, Any]:
     tuning split, as (epoch, points); ``shares`` those of the terms in the loss, over the last tenth of the training.
     """
     folder, name = training.folder, training.metric
-    steps = _lines(folder / 'train', training=True)
+    steps = log_lines(folder / 'train', training=True)
     curve = read_curve(folder / 'train', name)
-    metrics = _score(folder / 'score') if (folder / 'score').exists() else None
-    value = curve[-1][1] if metrics is None else _points(metrics, name)
+    metrics = read_score(folder / 'score') if (folder / 'score').exists() else None
+    value = curve[-1][1] if metrics is None else points(metrics, name)
     last = [one for step, one in steps.items() if step > 0.9 * max(steps)]
     shares = {key for one in last for key in one if key.startswith(SHARE)}
     return dict(
@@ -48,10 +48,15 @@ def read_figures(training: Training) -> dict[str, Any]:
 
 def read_curve(folder: Path, metric: str) -> list[list[float]]:
     """Validations of a work dir so far: epoch and points."""
-    return [[epoch, _points(line, metric)] for epoch, line in sorted(_lines(folder, training=False).items())]
+    return [[epoch, points(line, metric)] for epoch, line in sorted(log_lines(folder, training=False).items())]
 
 
-def _points(metrics, name):
+def points(metrics: dict[str, Any], name: str) -> float:
+    """A metric in points; 0 where nothing was detected.
+
+    Raises:
+        ValueError: There are other metrics, and not this one.
+    """
     if name not in metrics:
         others = [key for key in metrics if '/' in key]
         if others:
@@ -60,7 +65,7 @@ def _points(metrics, name):
     return round(PERCENT * metrics[name], 4)
 
 
-def _lines(folder, training):
+def log_lines(folder: Path, training: bool) -> dict[int, dict[str, Any]]:
     """The logged lines of training, or of validation, by step; of a step that was repeated the later one."""
     found = {}
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
@@ -74,7 +79,8 @@ def _lines(folder, training):
     return found
 
 
-def _score(folder):
+def read_score(folder: Path) -> dict[str, Any]:
+    """The metrics that ``tools/test.py`` wrote into a work dir."""
     paths = [path for path in folder.glob('*/*.json') if path.stem == path.parent.name]
     return json.loads(max(paths).read_text())
 
