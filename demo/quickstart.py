@@ -27,6 +27,7 @@ from demo.figures import show_table, write_json
 from demo.pool import Pool
 from demo.ready import Ready
 from kd_ext.engine.whole_files import check_place
+from kd_ext.errors import value_error
 from studies import setting as settings
 from studies.cells import Cell, cell_digest, epochs_of, make_config
 from studies.data import generate, place
@@ -102,12 +103,10 @@ class Quickstart:
         box, training = self.work / 'teacher', self.teacher_training()
         generate(self.declared.data['generator'], place(self.declared, self.work))
         self._pool({TEACHER: training}).run()
-        try:
-            if teacher_box.read(box)[0]['recipe'] == training.digest:
-                return box
-        except (FileNotFoundError, ValueError):
-            pass
-        teacher_box.pack(training, self.declared, box, 'bash tools/quickstart.sh --train-teacher')
+        made_of = box / 'made_of'
+        if not made_of.exists() or made_of.read_text() != training.digest:
+            teacher_box.pack(training, self.declared, box, 'bash tools/quickstart.sh --train-teacher')
+            made_of.write_text(training.digest)
         return box
 
     def trainings(self, facts: dict, weights: Path) -> dict[tuple[str, int | None], Training]:
@@ -136,8 +135,7 @@ class Quickstart:
         start = time.monotonic(), cpu_seconds()
         box = self.train_teacher() if self.args.train_teacher else teacher_box.BOX
         facts, weights = teacher_box.read(box)
-        if facts['data'] != self.declared.data['generator']:
-            raise SystemExit(f'{box} was trained on other scenes ({facts["data"]}). Add --train-teacher.')
+        self._check(facts, box)
         generate(self.setting.data['generator'], self.data)
         trainings = self.trainings(facts, weights)
         titled = {title(role, seed): training for (role, seed), training in trainings.items()}
@@ -173,6 +171,12 @@ class Quickstart:
         }
         picture.draw(annotations, self.data / 'VOC2007/JPEGImages', detectors, out)
         return out
+
+    def _check(self, facts, box):
+        declared = dict(data=self.declared.data['generator'], recipe=teacher_box.recipe(self.teacher_training().cfg))
+        for key, value in declared.items():
+            if facts[key] != value:
+                raise value_error(f'{key} of {box}', value, facts[key], 'Train it as it is declared: --train-teacher')
 
     def _pool(self, titled):
         iterations = {name: 0 if isinstance(one, Ready) else self._iterations(one) for name, one in titled.items()}

@@ -16,11 +16,12 @@ from threading import Event
 from typing import Any
 
 import torch
+from mmengine.config import Config
 
 from demo.ready import Ready
 from kd_ext.engine.whole_files import replacing, write_text
 from kd_ext.errors import file_error, value_error
-from kd_ext.teachers.identity import checkpoint_digest
+from kd_ext.teachers.identity import checkpoint_digest, digest
 from studies.figures import log_lines
 from studies.setting import ROOT, Setting
 from studies.training import Training
@@ -28,6 +29,7 @@ from studies.training import Training
 BOX = ROOT / 'demo' / 'teacher'
 LARGEST = 8 * 2**20  # bytes
 LOGGED = ('epoch', 'step', 'lr', 'loss', 'loss_cls', 'loss_bbox', 'loss_centerness')
+DECIDING = ('model', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'train_dataloader', 'randomness', 'custom_hooks')
 EVERY = 50  # iterations from one line of training.csv to the next
 AGAIN = 'Fetch it again (git checkout -- demo/teacher), or train it: bash tools/quickstart.sh --train-teacher'
 
@@ -54,6 +56,14 @@ def read(box: Path = BOX) -> tuple[dict[str, Any], Path]:
             f'The file was changed or cut short. {AGAIN}',
         )
     return known, weights
+
+
+def recipe(cfg: Config) -> str:
+    """sha256 of all in a config that decides what is learned; not of places of files."""
+    parts = {key: value for key, value in cfg.to_dict().items() if key in DECIDING}
+    parts['train_cfg'].pop('val_interval', None)
+    parts['train_dataloader']['dataset'].pop('data_root')
+    return digest(parts)
 
 
 def pack(training: Training, setting: Setting, box: Path, command: str) -> None:
@@ -88,7 +98,7 @@ def pack(training: Training, setting: Setting, box: Path, command: str) -> None:
         data=setting.data['generator'],
         epochs=setting.teacher.epochs,
         seed=setting.teacher.seed,
-        recipe=training.digest,
+        recipe=recipe(training.cfg),
         precision='half',
         bytes=size,
         sha256=checkpoint_digest(str(weights), torch.nn.Module()),
