@@ -22,7 +22,9 @@ RULE = f'the first {PICTURED} test scenes with at least {OBJECTS} objects, chose
 THRESHOLD = 0.2  # for every detector; near the best F1 of each on scenes that are not drawn
 SAME_PLACE = 0.6  # of boxes that overlap further, the likeliest is drawn, whatever its class
 FOUND = 0.5  # intersection over union from which a box of the right class finds an object
+DASHES = (0, (2, 2))
 INK, GREY = '#1a1a1a', '#5f6368'
+COLOURS = ('#1f77ff', '#ff9500', '#2fb344', '#e5232b', '#b04de0', '#00c8d7', '#f7d000', '#ff6fae', '#8c564b')
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def draw_grid(
     out: Path,
 ) -> None:
     """Draws boxes that are known already; arguments as for :func:`draw`, boxes by scene."""
-    colours = [plt.get_cmap('tab10').colors[one % 10] for one in range(len(classes))]
+    colours = [COLOURS[one % len(COLOURS)] for one in range(len(classes))]
     rows = {'ground truth': truth, **found}
     total = sum(len(one.labels) for one in truth)
     side, left, top, bottom = 2.1, 1.75, 0.08, 0.98
@@ -119,7 +121,7 @@ def draw_grid(
             right = hits(one, labelled) if one.scores is not None else np.ones(len(one.labels), bool)
             count, wrong = count + right.sum(), wrong + (~right).sum()
             for box, label, fits in zip(one.boxes, one.labels, right):
-                draw_box(axis, box, colours[label % len(colours)], fits)
+                draw_box(axis, box, colours[label], fits)
         middle = line[0].get_position()
         place = dict(x=0.1 / width, ha='left', color=INK)
         y, step = (middle.y0 + middle.y1) / 2, 0.2 / height
@@ -127,7 +129,7 @@ def draw_grid(
         figure.text(y=y + step / 2, s=title.replace(' + ', '\n+ '), fontsize=11, weight='bold', va='bottom', **place)
         figure.text(y=y, s=text, fontsize=10, va='top', linespacing=1.5, **{**place, 'color': GREY})
     handles = [Patch(facecolor='none', edgecolor=c, lw=2, label=name) for name, c in zip(classes, colours)]
-    handles.append(Patch(facecolor='none', edgecolor=INK, lw=1.5, ls=(0, (2, 2)), label='wrong'))
+    handles.append(Patch(facecolor='none', edgecolor=INK, lw=2, ls=DASHES, label='wrong class or place'))
     anchor = dict(loc='lower left', bbox_to_anchor=(left / width, 0.6 / height), borderaxespad=0)
     figure.legend(handles=handles, ncols=len(handles), fontsize=9, frameon=False, handlelength=1.4, **anchor)
     caption = (
@@ -140,9 +142,8 @@ def draw_grid(
     plt.close(figure)
 
 
-def draw_box(axis: plt.Axes, box: np.ndarray, colour: tuple, fits: bool) -> None:
-    """Draws a box on a dark rim, so that it is seen on any paint; dotted if it finds nothing."""
+def draw_box(axis: plt.Axes, box: np.ndarray, colour: str, fits: bool) -> None:
+    """Draws a box on a rim, so that it is seen on any paint; dashed if it finds nothing."""
     corner, size = box[:2] - 0.5, box[2:] - box[:2]
-    dashes = '-' if fits else (0, (2, 2))
-    axis.add_patch(Rectangle(corner, *size, fill=False, color='white', lw=3.4, ls='-', alpha=0.85 if fits else 0.5))
-    axis.add_patch(Rectangle(corner, *size, fill=False, color=colour, lw=1.9, ls=dashes))
+    axis.add_patch(Rectangle(corner, *size, fill=False, color='white' if fits else INK, lw=3.4, alpha=0.85))
+    axis.add_patch(Rectangle(corner, *size, fill=False, color=colour, lw=1.9, ls='-' if fits else DASHES))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up, then distils a small detector on generated data; about 12 minutes
-# on 2 cores after the set-up. Options go to demo/quickstart.py.
+# Sets up, then trains a small detector on few labels, alone and distilled.
+# Options go to demo/quickstart.py; docs/quickstart.md explains them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # no compiler and no test tools are needed for this
