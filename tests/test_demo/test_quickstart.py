@@ -20,15 +20,16 @@ from studies.study import Study
 from studies.training import FINISHED, UNFINISHED, Failed, Stopped
 from tests.helpers.data_sets import ROOT
 
-FCOS = 'configs/fcos_r18-quarter_shapes.py'
-TINY = {'train_dataloader.batch_size': 4, 'model.backbone.base_channels': 4, 'model.neck.in_channels': [8, 16, 32]}
+TINY = f"""
+_base_ = {str(ROOT / 'configs/fcos_r18-quarter_shapes.py')!r}
+train_dataloader = dict(batch_size=4)
+model = dict(backbone=dict(base_channels=4), neck=dict(in_channels=[8, 16, 32]), test_cfg=dict(score_thr=0.0))
+"""
 MICRO = dict(
     title='Micro',
     text='A few iterations.',
     data=dict(generator=dict(objects='shapes', train=8, val=12, tuning=2, size=[64, 64], max_objects=6, seed=0)),
     metric='coco/bbox_mAP',
-    teacher=dict(config=FCOS, epochs=1, options={**TINY, 'model.test_cfg.score_thr': 0.0}),
-    student=dict(config=FCOS, epochs=2, images=4, options=TINY),
     arms=[ALONE, CONTROL, DISTILLED],
     seeds=[0],
     search=dict(shares=[0.3], seeds=[100]),
@@ -39,7 +40,10 @@ MICRO = dict(
 @pytest.fixture
 def micro(tmp_path):
     path = tmp_path / 'micro.yml'
-    path.write_text(yaml.safe_dump(MICRO))
+    config = tmp_path / 'tiny.py'
+    config.write_text(TINY)
+    parts = dict(teacher=dict(config=str(config), epochs=1), student=dict(config=str(config), epochs=2, images=4))
+    path.write_text(yaml.safe_dump({**MICRO, **parts}))
     return path
 
 
