@@ -74,7 +74,7 @@ def write_json(
             dict(role=role, seed=seed, **{key: row[key] for key in KEPT if row.get(key) is not None})
             for (role, seed), row in rows.items()
         ],
-        **{key: next(iter(rows.values()))[key] for key in ('commit', 'versions', 'hardware')},
+        **{key: next(iter(rows.values()))[key] for key in ('versions', 'hardware')},
     )
     write_text(args.json, json.dumps(content, indent=1) + '\n')
 

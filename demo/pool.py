@@ -107,6 +107,6 @@ class Pool:
 
     def _state(self, title):
         total = self.iterations[title]
-        if not total or self._done(title) >= total:
+        if not total or (self.trainings[title].folder / 'trained').exists():
             return 'is tested'
         return f'{self._done(title)}/{total} iterations'
