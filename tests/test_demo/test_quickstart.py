@@ -81,7 +81,9 @@ def test_from_nothing_to_a_picture(micro, tmp_path):
     # the distilled student is plain: mmdet reads it with the config of the student alone
     from mmdet.apis import init_detector
 
-    init_detector(str(work / f'{ALONE}_seed-0/config.py'), str(work / f'{DISTILLED}_seed-0/train/epoch_2.pth'), None)
+    init_detector(
+        str(work / f'{ALONE}_seed-0/config.py'), str(work / f'{DISTILLED}_seed-0/train/epoch_2.pth'), device='cpu'
+    )
     # RCKA under other weights of the teacher is another training; the students alone are as they were
     before = {path: path.stat().st_mtime_ns for path in work.rglob('*.log')}
     status, said = call(*same)
