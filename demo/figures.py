@@ -57,9 +57,9 @@ def points(row: Mapping[str, Any], key: str) -> float:
 
 
 def write_json(
-    args: argparse.Namespace, rows: Rows, facts: Mapping[str, Any], setting: Setting, seconds: float, used: float
+    args: argparse.Namespace, rows: Rows, facts: Mapping[str, Any], setting: Setting, took: Mapping[str, Any]
 ) -> None:
-    """Writes the figures with all that they came from."""
+    """Writes the figures with all that they came from; ``took`` says what the call cost, and what it reused."""
     args.json.parent.mkdir(parents=True, exist_ok=True)
     content = dict(
         command=shlex.join(['bash', 'tools/quickstart.sh', *options(args)]),
@@ -67,8 +67,7 @@ def write_json(
         data=setting.data['generator'],
         epochs=setting.student.epochs,
         seeds=args.seeds,
-        seconds=round(seconds),
-        cpu_seconds=round(used),
+        **took,
         teacher={key: facts[key] for key in ('sha256', 'recipe', 'seed', 'epochs', 'data')},
         results=[
             dict(role=role, seed=seed, **{key: row[key] for key in KEPT if row.get(key) is not None})

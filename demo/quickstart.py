@@ -14,7 +14,9 @@ import kd_ext  # noqa: F401
 
 # isort: split
 import argparse
+import contextlib
 import fcntl
+import io
 import os
 import signal
 import sys
@@ -32,7 +34,7 @@ from studies import setting as settings
 from studies.cells import Cell, cell_digest, epochs_of, make_config
 from studies.data import generate, place
 from studies.setting import ROOT, Setting
-from studies.training import Failed, Stopped, Training
+from studies.training import FINISHED, Failed, Stopped, Training
 
 SETTING = 'few_labels'
 TEACHER, ALONE, CONTROL, DISTILLED = 'teacher', 'alone', 'alone_x3', 'rcka_w10'
@@ -139,6 +141,7 @@ class Quickstart:
         generate(self.setting.data['generator'], self.data)
         trainings = self.trainings(facts, weights)
         titled = {title(role, seed): training for (role, seed), training in trainings.items()}
+        reused = [name for name, training in titled.items() if training.state == FINISHED]
         figures = self._pool(titled).run()
         rows = {key: figures[title(*key)] for key in trainings}
         for (role, seed), row in rows.items():
@@ -147,7 +150,8 @@ class Quickstart:
         picture = self.draw(trainings)
         seconds, used = time.monotonic() - start[0], cpu_seconds() - start[1]
         if self.args.json:
-            write_json(self.args, rows, facts, self.setting, seconds, used)
+            took = dict(seconds=round(seconds), cpu_seconds=round(used), reused=reused)
+            write_json(self.args, rows, facts, self.setting, took)
         distilled = trainings[DISTILLED, self.args.seeds[0]]
         print(f'picture: {picture}')
         print(
@@ -169,7 +173,8 @@ class Quickstart:
             TITLES[ALONE]: (plain, trainings[ALONE, seed].checkpoint),
             TITLES[DISTILLED]: (plain, trainings[DISTILLED, seed].checkpoint),
         }
-        picture.draw(annotations, self.data / 'VOC2007/JPEGImages', detectors, out)
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools and MMEngine print what they load
+            picture.draw(annotations, self.data / 'VOC2007/JPEGImages', detectors, out)
         return out
 
     def _check(self, facts, box):

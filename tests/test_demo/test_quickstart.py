@@ -76,6 +76,7 @@ def test_from_nothing_to_a_picture(micro, tmp_path):
     assert [*found] == [(CONTROL, 0), (DISTILLED, 0), (ALONE, 0), (TEACHER, None)]
     assert found[CONTROL, 0]['iterations'] == 6 and found[ALONE, 0]['iterations'] == 2
     assert 0 < found[DISTILLED, 0]['shares']['rcka'] < 1
+    assert content['reused'] == [] and content['cpu_seconds'] > 10
     facts, weights = teacher_box.read(work / 'teacher')
     assert facts['sha256'] == content['teacher']['sha256'] and facts['epochs'] == 1
     # the distilled student is plain: mmdet reads it with the config of the student alone
@@ -240,7 +241,7 @@ def test_json(tmp_path):
     args = parse_args(['--seeds', '0', '1', '--control', '--json', str(tmp_path / 'new/out.json')])
     facts = dict(sha256='a', recipe='b', seed=0, epochs=8, data={})
     few = shortened(setting.load('few_labels'), None, args.test_scenes)
-    figures.write_json(args, rows(), facts, few, 12.4, 20.6)
+    figures.write_json(args, rows(), facts, few, dict(seconds=12, cpu_seconds=21, reused=[]))
     content = json.loads(args.json.read_text())
     assert content['command'] == f'bash tools/quickstart.sh --seeds 0 1 --control --test-scenes {SCENES}'
     assert (content['seconds'], content['cpu_seconds'], content['epochs']) == (12, 21, 60)
