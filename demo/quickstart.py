@@ -213,8 +213,9 @@ def cpu_seconds() -> float:
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0, 1 where a training failed, 2 for bad input, 130 where it was interrupted."""
     args = parse_args(argv)
-    # a terminated call stops as one that is interrupted by Ctrl-C
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # a terminated call stops as one that is interrupted by Ctrl-C; so do its processes where a shell ignores SIGINT
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.default_int_handler)
     try:
         args.work_dir.mkdir(parents=True, exist_ok=True)
         with open(args.work_dir / 'lock', 'w') as lock:
