@@ -129,36 +129,37 @@ def iteration() -> int | None:
     return MessageHub.get_current_instance().runtime_info.get('iter')
 
 
-def check_task_loss(losses: dict[str, Any], total: Tensor, data_samples: list | None) -> None:
-    """Checks the student's own loss before the backward pass.
+def loss_parts(losses: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The tensors, with their names, that a detector's loss is the sum of."""
+    for name, value in losses.items():
+        if 'loss' in name:
+            for part in value if isinstance(value, list) else [value]:
+                yield name, part
+
+
+def raise_task_fault(losses: dict[str, Any], total: Tensor, data_samples: list | None) -> None:
+    """Names what is not finite in the student's own loss.
 
     Under float16 autocast it does nothing, because the gradient scaler skips such a step.
 
     Args:
         losses: As the detector returns them.
-        total: Their sum.
+        total: Their sum, which is not finite.
         data_samples: Of the batch; the message names their images.
 
     Raises:
-        FloatingPointError: The loss is not finite.
+        FloatingPointError: Always, but under float16 autocast.
     """
     kind = total.device.type
-    if bool(torch.isfinite(total)) or (
-        torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
-    ):
+    if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
         return
-    bad = [
-        name
-        for name, value in losses.items()
-        if 'loss' in name
-        and not all(bool(torch.isfinite(part).all()) for part in (value if isinstance(value, list) else [value]))
-    ]
+    bad = dict.fromkeys(name for name, part in loss_parts(losses) if not bool(torch.isfinite(part).all()))
     images = [str(path) for path in (getattr(sample, 'img_path', None) for sample in data_samples or ()) if path]
     raise FloatingPointError(
         expected(
             f'{" and ".join(f"student.{name}" for name in bad)} at iteration {iteration()}',
             'finite',
-            f'{float(total.detach())}' + (f' on {", ".join(images)}' if images else ''),
+            f'{float(total)}' + (f' on {", ".join(images)}' if images else ''),
             'Lower the learning rate, clip gradients, or look at the boxes of '
             'these images; --resume goes on from the last checkpoint.',
         )

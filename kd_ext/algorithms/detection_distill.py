@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from kd_ext.algorithms.plain_student import PlainStudentMixin
 from kd_ext.algorithms.saved_run import average_shares, calling_runner
 from kd_ext.build.detector import build_detector, model_config
 from kd_ext.engine import policies
-from kd_ext.errors import check_task_loss, near_matches, type_error
+from kd_ext.errors import loss_parts, near_matches, raise_task_fault, type_error
 from kd_ext.registry import MODELS
 from kd_ext.taps import Reading
 from kd_ext.teachers.build import build_teachers, check_apart, map_classes
@@ -149,6 +150,7 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
     def loss(self, inputs: Tensor, data_samples: list | None = None) -> dict[str, Tensor]:
         """``student.*`` task losses, ``distill.loss_*`` terms, the share of each term in the total as
         ``distill.share_*``, and the factor of an entry with a schedule or a balance as ``distill.factor_*``."""
+        self.distiller.finite.settle()  # of a step without a backward pass
         if self.distillation_stopped or not self.distiller.active:
             losses = self.architecture(inputs, data_samples, mode='loss')
             task_loss, _ = self.parse_losses(losses)
@@ -162,7 +164,8 @@ class DetectionDistill(PlainStudentMixin, BaseAlgorithm):
             seen_T = {name: one.read(seen_S) for name, one in passes.items()}
             task_loss, _ = self.parse_losses(losses)
             terms = self.distiller(seen_S, seen_T, task_loss.detach())
-        check_task_loss(losses, task_loss, data_samples)
+        fault = partial(raise_task_fault, dict(losses), task_loss.detach(), data_samples)
+        self.distiller.finite([task_loss], fault, [part for _, part in loss_parts(losses)])
         losses = add_prefix(losses, 'student')
         losses.update(add_prefix(terms, 'distill'))
         total, _ = self.parse_losses(losses)

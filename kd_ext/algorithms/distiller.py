@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from logging import WARNING
 from typing import Any, Iterator
 
@@ -13,6 +14,7 @@ from kd_ext.errors import expected, iteration, value_error
 from kd_ext.taps import Reading, RegionTap
 from kd_ext.teachers.class_map import ClassMap
 from kd_ext.teachers.forward import TeacherPass
+from kd_ext.terms.finite_check import FiniteCheck
 from kd_ext.terms.level_term import LevelTerm
 from kd_ext.terms.match_table import Matches
 from kd_ext.terms.plan import chosen_teacher, entry_tap, probe_taps, split_entries
@@ -38,6 +40,7 @@ class Distiller(nn.Module):
         taps: By key.
         teacher_of: Name of each entry's teacher.
         matches: Table of what learns from what.
+        finite: Checks the terms, and in an algorithm the task loss too.
         class_means, means_of, online, own, by_class: See :class:`RegionWiring`.
 
     Raises:
@@ -110,6 +113,7 @@ class Distiller(nn.Module):
         self.class_means: Any = nn.ModuleDict(wiring.class_means)
         self.means_of, self.online, self.own = wiring.means_of, wiring.online, wiring.own
         self.by_class = wiring.by_class
+        self.finite = FiniteCheck()
 
     @property
     def active(self) -> list[str]:
@@ -148,7 +152,7 @@ class Distiller(nn.Module):
         unchanged, on all processes alike. ``task_loss`` is the student's own, detached.
 
         Raises:
-            FloatingPointError: A term is not finite.
+            FloatingPointError: A term is not finite; on a GPU ``backward()`` raises it, see :class:`FiniteCheck`.
             RuntimeError: A term cannot move the student.
             ValueError: Two terms have the same log key.
         """
@@ -156,9 +160,8 @@ class Distiller(nn.Module):
         if self.training:
             self._update_class_means(teachers, active)
         terms = {name: self.terms[name](*self._inputs(name, student, teachers)) for name in active}
-        values = [value.detach() for found in terms.values() for value in found.values()]
-        if not bool(torch.isfinite(torch.stack(values)).all()):
-            self._name_fault(terms, student, teachers)
+        values = [value for found in terms.values() for value in found.values()]
+        self.finite(values, partial(self._name_fault, terms, student, teachers))
         if self._unmoved and self.training and torch.is_grad_enabled() and not is_compiling():
             self._check_gradient(terms, student)
         return _joined(

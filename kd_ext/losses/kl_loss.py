@@ -109,7 +109,7 @@ class LogitKLLoss(nn.Module):
         """
         avg_factor = None
         if get_world_size() > 1:
-            avg_factor = torch.tensor(float(len(preds_S)), device=preds_S.device)
+            avg_factor = torch.full((), float(len(preds_S)), device=preds_S.device)
             all_reduce(avg_factor, 'mean')
             avg_factor = avg_factor.clamp(min=1e-6)
         return self.loss_weight * kl_logits_loss(preds_S, preds_T, self.tau, bool(self.use_sigmoid), avg_factor)

@@ -146,14 +146,14 @@ class ClassMap:
 
     def labels_to_teacher(self, labels: Tensor) -> Tensor:
         """Translates student labels (N,); ``-1`` where the teacher lacks the class."""
-        return self.index.to(labels.device)[labels]
+        return self.index.to(labels.device, non_blocking=True)[labels]
 
     def labels_to_student(self, labels: Tensor) -> Tensor:
         """Translates teacher labels (N,), background included; ``-1`` where the student lacks the class."""
         back = torch.full((len(self.teacher) + 1,), UNKNOWN)
         back[self.index[self.common]] = torch.tensor(self.common)
         back[-1] = len(self.student)
-        return back.to(labels.device)[labels]
+        return back.to(labels.device, non_blocking=True)[labels]
 
     def to_teacher(self, data_samples: list) -> list:
         """Copies samples with the teacher's labels, without the objects whose class the teacher lacks."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from logging import WARNING
 from typing import Any, Iterator, NamedTuple
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
@@ -116,8 +117,9 @@ class RegionTerm(Term):
         if self.needs_teacher:
             preds_T = getattr(teacher.regions(self.key), FIELDS[self.at]).detach()
         if self.columns is not None:
-            preds_S = preds_S[:, self.columns[0]]
-            preds_T = None if preds_T is None else preds_T[:, self.columns[1]]
+            own, other = (torch.tensor(side).to(preds_S.device, non_blocking=True) for side in self.columns)
+            preds_S = preds_S[:, own]
+            preds_T = None if preds_T is None else preds_T[:, other]
         with naming(f'distill.{self.name}', 'read where there is what its connector takes', (preds_S, preds_T)):
             preds_S = self.connector(preds_S, preds_T)
         return upcast((preds_S, preds_T))

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
+from kd_ext.losses import spectral, waiting
 from kd_ext.losses.lipschitz_loss import LipschitzLoss, lipschitz_loss
 from kd_ext.losses.spectral import stage_sigmas
 from kd_ext.registry import MODELS
@@ -347,3 +348,26 @@ def test_bad_stages(student, teacher, error, match):
 def test_wrong_number_of_weights():
     with pytest.raises(ValueError, match='stage_weights to be 2 numbers'):
         lipschitz_loss(stages(0), stages(1), stage_weights=[1.0])
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('scale', [1e-7, 1.0, 1e7])
+def test_leading_vector_without_waiting(dtype, scale):
+    # on a GPU eigh would wait for the device
+    generator = torch.Generator().manual_seed(0)
+    for steps in (1, 2, 10):
+        images = scale * torch.rand(3, steps, 50, generator=generator, dtype=dtype)
+        ours, exact = spectral._leading(images), spectral._ritz(images)[1]
+        assert_close(ours * (ours * exact).sum(-1, keepdim=True).sign(), exact, rtol=0, atol=1e-5)
+    assert not spectral._leading(torch.zeros(2, 4, 9)).any()
+
+
+def test_the_way_of_a_gpu_gives_the_same(monkeypatch):
+    student, teacher = (tuple(maps.relu() for maps in stages(seed)) for seed in (0, 1))
+    found = []
+    for prompt in ({'cpu'}, set()):
+        monkeypatch.setattr(waiting, 'PROMPT', prompt)
+        mine = leaves(student)
+        lipschitz_loss(mine, teacher).backward()
+        found.append([leaf.grad for leaf in mine])
+    assert_close(found[0], found[1], rtol=1e-4, atol=1e-6)

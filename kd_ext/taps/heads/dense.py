@@ -25,6 +25,10 @@ class Places(NamedTuple):
     where: list[tuple[Tensor, Tensor, Tensor]]  # per level: image (n,), location (n,), anchor (n,)
 
 
+def _divmod(index: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    return index // size, index % size
+
+
 def dense_module(model: nn.Module) -> nn.Module | None:
     """``bbox_head``, or SOLO's ``mask_head``; None without one."""
     module = getattr(model, 'bbox_head', None)
@@ -143,15 +147,19 @@ class DenseHead(Head):
         labels = self.kind.labels(watch, len(calls[0].args[0]), sizes)
         anchors = [call.result.shape[1] // self.outputs for call in calls]
         by_level = labels.split([h * w * a for (h, w), a in zip(sizes, anchors)], 1)
-        found, where = [], []
-        for level in self._used(len(calls)):
-            assigned = by_level[level]
-            positive = (assigned >= 0) & (assigned < self.num_classes)
-            image, index = positive.nonzero(as_tuple=True)
-            found.append(assigned[image, index])
-            where.append((image, index // anchors[level], index % anchors[level]))
-        places = Places(self._sizes(calls), where)
-        return self._gather(calls, places)._replace(labels=torch.cat(found))
+        used = self._used(len(calls))
+        joined = torch.cat([by_level[level].flatten() for level in used])
+        positive = (joined >= 0) & (joined < self.num_classes)
+        # the counts arrive while nonzero, which says how many there are, waits for a GPU: one wait for all levels
+        numbers = [by_level[level].numel() for level in used]
+        counts = torch.stack([part.sum() for part in positive.split(numbers)]).to('cpu', non_blocking=True)
+        chosen = positive.nonzero()[:, 0]
+        where, start = [], 0
+        for level, part, number in zip(used, chosen.split(counts.tolist()), numbers):
+            image, index = _divmod(part - start, by_level[level].shape[1])
+            where.append((image, *_divmod(index, anchors[level])))
+            start += number
+        return self._gather(calls, Places(self._sizes(calls), where))._replace(labels=joined[chosen])
 
     def _gather(self, calls: list[Call], places: Places) -> Regions:
         """Embeddings and logits of these calls at these places; no logits if the anchors differ."""
