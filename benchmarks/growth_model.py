@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import kd_ext  # noqa: F401  # mmrazor's losses need it
+from kd_ext.losses.precision import upcast
 from kd_ext.recipes import COMBINATIONS, METHODS, distill_entries
 from kd_ext.terms.entry import build_loss, set_up, split_entry
 
@@ -85,26 +86,29 @@ LINES = [
 
 
 def prepare(
-    name: str, given: Usual, device: str = 'cpu'
+    name: str, given: Usual, device: str = 'cpu', dtype: torch.dtype = torch.float32
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Callable[[], Tensor]]:
-    """Student leaves, teacher tensors and the forward pass of a loss on both."""
+    """Student leaves, teacher tensors and the forward pass of a loss on both.
+
+    All numbers are drawn on the CPU: a seed gives the same ones on every device, rounded to ``dtype``.
+    """
     loss_cfg, settings = split_entry(name, ENTRIES[name])
     loss, traits = build_loss(name, loss_cfg)
-    student, teacher = (_features(settings['at'], given, device) for _ in range(2))
-    labels = torch.randint(given.classes, (given.regions,), device=device)
-    means = torch.rand(given.classes, given.embedding, device=device)
+    student, teacher = (tuple(one.to(device, dtype) for one in _features(settings['at'], given)) for _ in range(2))
+    labels = torch.randint(given.classes, (given.regions,)).to(device)
+    means = torch.rand(given.classes, given.embedding).to(device)
     widths = [tensor.shape[1] for tensor in student]
     if settings['at'] in ('embedding', 'logits'):
         facts = dict(num_classes=given.classes, width=widths[0], use_sigmoid=False)
     else:
         facts = dict(num_levels=len(widths), student_widths=widths, teacher_widths=widths)
     set_up(name, loss, traits, **facts)
-    loss = loss.to(device).train()
+    loss = loss.to(device, torch.float64 if dtype == torch.float64 else torch.float32).train()
     for leaf in student:
         leaf.requires_grad_()
 
     def call(*pair) -> Tensor:
-        features, named = traits.arguments(*pair, labels=labels, class_means=means)
+        features, named = traits.arguments(*upcast(pair), labels=labels, class_means=means)  # as a term does
         value = loss(*features, **named)
         return sum(value.values()) if isinstance(value, dict) else value
 
@@ -132,20 +136,16 @@ def make_run(line: Line, value, device: str = 'cpu', **usual) -> Callable[[], No
     return run
 
 
-def _features(at: str, given: Usual, device: str) -> tuple[Tensor, ...]:
+def _features(at: str, given: Usual) -> tuple[Tensor, ...]:
     """One side's: four levels of a neck, four stages that double their width, embeddings or logits."""
     if at == 'embedding':
-        return (torch.rand(given.regions, given.embedding, device=device),)
+        return (torch.rand(given.regions, given.embedding),)
     if at == 'logits':
-        return (torch.randn(given.regions, given.classes, device=device),)
+        return (torch.randn(given.regions, given.classes),)
     height, width = given.pixels
     return tuple(
         torch.rand(
-            given.batch,
-            given.width * (2**level if at == 'backbone' else 1),
-            -(-height // stride),
-            -(-width // stride),
-            device=device,
+            given.batch, given.width * (2**level if at == 'backbone' else 1), -(-height // stride), -(-width // stride)
         )
         for level, stride in enumerate((4, 8, 16, 32))
     )

@@ -81,10 +81,10 @@ def load(config, args):
     return load_model(cfg, args.distill or methods, args.teacher)
 
 
-def measure(config, args, console):
-    """Times and memory of one config: a dict for the JSON."""
+def measure(config, args, console, model=None):
+    """Times and memory of one config, or of a model under that name: a dict for the JSON."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    model = load(config, args).to(device)
+    model = (model or load(config, args)).to(device)
     cost = StepCost(model, generated_batch(model, *args.size, args.batch))
     parts = cost.parts()
     if args.razor:

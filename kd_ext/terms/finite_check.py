@@ -59,7 +59,7 @@ class FiniteCheck:
                     raise_fault()
 
     def _at_end_of_backward(self, grad: Tensor) -> None:
-        torch.autograd.Variable._execution_engine.queue_callback(self.settle)  # type: ignore[attr-defined]
+        torch.autograd.Variable._execution_engine.queue_callback(self.settle)
 
     def __deepcopy__(self, memo: dict) -> FiniteCheck:
         return FiniteCheck()
