@@ -18,6 +18,7 @@ import argparse
 import gc
 import json
 import re
+import statistics
 from pathlib import Path
 
 import torch
@@ -28,8 +29,8 @@ from rich.table import Table
 
 from benchmarks.step_cost import StepCost, memory_bound, overhead
 from benchmarks.step_model import PRESETS, generated_batch, load_model
-from benchmarks.step_rivals import pkd_rivals
-from benchmarks.timing import CLOCKS, add_clock, interleave, machine, peak_memory, summarise
+from benchmarks.step_rivals import OURS, pkd_rivals
+from benchmarks.timing import CLOCKS, add_clock, interleave, machine, peak_memory, quartiles, summarise
 from kd_ext.cli.arguments import positive
 from kd_ext.cli.config import load_config
 from kd_ext.cli.errors import run
@@ -111,7 +112,14 @@ def measure(config, args, console, model=None):
         overhead=overhead(times, terms),
         weights_mib=weights,
         memory=memory_bound(peaks, weights),
+        to_rivals={name: beside(times, OURS, name) for name in parts if name.startswith('mmrazor ')},
     )
+
+
+def beside(times, one, other):
+    """How a candidate compares with another in the same repeat: median ratio and quartiles."""
+    ratios = [a / b for a, b in zip(times[one], times[other])]
+    return dict(ratio=statistics.median(ratios), ratio_quartiles=list(quartiles(ratios)))
 
 
 def table(title, report):
@@ -150,6 +158,10 @@ def show(config, report, args, console):
         f'which terms {found["terms_ms"]:.0f} ms, other '
         f'{found["other_ms"]:.0f} ms'
     )
+    for name, one in report['to_rivals'].items():
+        console.print(
+            f'{OURS} / {name}: {one["ratio"]:.3f} ({" - ".join(f"{q:.3f}" for q in one["ratio_quartiles"])})'
+        )
     if report['memory']:
         console.print(
             'memory, weights included: {used:.0f} MiB of {allowed:.0f} MiB allowed'.format(**report['memory'])

@@ -121,7 +121,8 @@ class LevelTerm(Term):
                 pairs = [(low, connector(high)) for connector, (low, high) in zip(self.teacher_connectors, pairs)]
             if self.connectors:
                 pairs = [(connector(*pair), pair[1]) for connector, pair in zip(self.connectors, pairs)]
-        return [upcast(pair) for pair in pairs]
+        # channels-last maps stop losses that view them in another shape, as mmrazor's do
+        return [(upcast(low).contiguous(), upcast(high).contiguous()) for low, high in pairs]
 
     def _levels(self, role: str, reading: Reading) -> tuple[Tensor, ...]:
         """The levels of a reading; their number must be that of the probe, from which the pairs were made."""

@@ -5,6 +5,7 @@ import torch
 from mmengine.config import Config
 from torch.testing import assert_close
 
+from benchmarks.step import beside
 from benchmarks.step_cost import StepCost, memory_bound, overhead
 from benchmarks.step_model import PRESETS, built_on, generated_batch, load_model
 from benchmarks.step_rivals import pkd_rivals
@@ -172,3 +173,10 @@ def test_tool(tmp_path):
     assert list(report['candidates'])[:3] == ['student', 'teacher', 'distilled']
     assert {'term rcka', 'term nckd', 'mmrazor FpnTeacherDistill + PKD'} <= (set(report['candidates']))
     assert report['overhead']['ratio'] > 0
+    assert all(one['ratio'] > 0 for one in report['to_rivals'].values()) and len(report['to_rivals']) == 2
+
+
+def test_beside_a_rival_repeat_by_repeat():
+    assert beside(dict(ours=[1.0, 6.0, 3.0], razor=[2.0, 6.0, 4.0]), 'ours', 'razor') == dict(
+        ratio=0.75, ratio_quartiles=[0.625, 0.875]
+    )
