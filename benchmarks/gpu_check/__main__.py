@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -80,10 +81,13 @@ def run_part(name: str, seconds: float) -> dict[str, Any]:
         command = [sys.executable, '-W', 'ignore', '-m', 'benchmarks.gpu_check', '--json', str(path), '--one', name]
         log = Path(folder) / 'log'
         with log.open('w') as output:
+            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
             try:
-                subprocess.run(command, stdout=output, stderr=output, timeout=seconds, check=False)
+                process.wait(seconds)
                 found = dict(status='failed')
             except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)  # with the processes of ddp
+                process.wait()
                 found = dict(status='out of time')
         if path.exists():
             found = json.loads(path.read_text())

@@ -79,35 +79,37 @@ def ddp(setting: Setting) -> list[Row]:
     # NCCL takes one process a GPU; gloo lets two share one
     kinds = [('nccl', 1), ('gloo', 2)] if setting.device == 'cuda' else [('gloo', 1), ('gloo', 2)]
     count = FEW if setting.small else STEPS
-    for name in DETECTORS:
-        for backend, processes in kinds:
-            with tempfile.TemporaryDirectory() as folder:
-                mp.spawn(_process, (backend, processes, setting.device, name, count, folder), nprocs=processes)
-                states = [torch.load(os.path.join(folder, f'{rank}.pth')) for rank in range(processes)]
+    for backend, processes in kinds:
+        with tempfile.TemporaryDirectory() as folder:
+            mp.spawn(_process, (backend, processes, setting.device, count, folder), nprocs=processes)
+            ranks = [torch.load(os.path.join(folder, f'{rank}.pth')) for rank in range(processes)]
+        for name in DETECTORS:
+            found = [rank[name] for rank in ranks]
             label = f'{name}: DDP, {backend}, {processes} process' + 'es' * (processes > 1)
             if processes == 1:
                 model = distillation(name, setting.device)
                 exact = run(model, name, optimizer(model, OptimWrapper), count)
-                rows.append(Row(f'{label} against none', worst(states[0]['losses'], exact), EXACT))
+                rows.append(Row(f'{label} against none', worst(found[0]['losses'], exact), EXACT))
             else:
-                apart = max(
-                    float((one - other).abs().max()) for one, other in zip(*(state['weights'] for state in states))
-                )
+                pairs = zip(*(one['weights'] for one in found))
+                apart = max(float((one - other).abs().max()) for one, other in pairs)
                 rows.append(Row(f'{label}: difference of their weights', apart, 0.0))
-            finite = all(math.isfinite(loss) for state in states for loss in state['losses'])
+            finite = all(math.isfinite(loss) for one in found for loss in one['losses'])
             rows.append(Row(f'{label}: all losses finite', str(finite), 'True'))
     return rows
 
 
-def _process(rank: int, backend: str, processes: int, device: str, name: str, count: int, folder: str) -> None:
+def _process(rank: int, backend: str, processes: int, device: str, count: int, folder: str) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     store = torch.distributed.FileStore(os.path.join(folder, 'store'), processes)
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=processes)
-    model = distillation(name, device)
-    wrapped = MMDistributedDataParallel(model, device_ids=[0] if device == 'cuda' else None)
-    losses = run(wrapped, name, optimizer(model, OptimWrapper), count, None if processes == 1 else rank)
-    weights = [one.detach().cpu() for one in model.parameters()]
-    torch.save(dict(losses=losses, weights=weights), os.path.join(folder, f'{rank}.pth'))
+    found = {}
+    for name in DETECTORS:
+        model = distillation(name, device)
+        wrapped = MMDistributedDataParallel(model, device_ids=[0] if device == 'cuda' else None)
+        losses = run(wrapped, name, optimizer(model, OptimWrapper), count, None if processes == 1 else rank)
+        found[name] = dict(losses=losses, weights=[one.detach().cpu() for one in model.parameters()])
+    torch.save(found, os.path.join(folder, f'{rank}.pth'))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 

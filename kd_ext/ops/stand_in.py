@@ -16,6 +16,7 @@ from typing import Any, Callable
 from mmengine.logging import print_log
 
 from kd_ext.errors import expected
+from kd_ext.ops.deformable_attention import ms_deform_attn_backward, ms_deform_attn_forward
 from kd_ext.ops.focal_loss import sigmoid_focal_loss_backward, sigmoid_focal_loss_forward
 from kd_ext.ops.nms import nms, softnms
 from kd_ext.ops.roi_align import roi_align_backward, roi_align_forward
@@ -30,6 +31,8 @@ OPS = {
         roi_align_backward,
         sigmoid_focal_loss_forward,
         sigmoid_focal_loss_backward,
+        ms_deform_attn_forward,
+        ms_deform_attn_backward,
     )
 }
 # what mmcv.ops asks about the build
