@@ -110,8 +110,8 @@ def _announced(op: Callable[..., Any]) -> Callable[..., Any]:
 @functools.cache
 def _announce() -> None:
     print_log(
-        'mmcv has no compiled operators here: NMS, RoIAlign and the focal loss run in torch, by the slow route of '
-        f'kd_ext. The results are the same. To compile them: {how_to_compile()}',
+        'mmcv has no compiled operators here: NMS, RoIAlign, the focal loss and (on a GPU) deformable attention run '
+        f'in torch, by the slow route of kd_ext. The results are the same. To compile them: {how_to_compile()}',
         'current',
         logging.WARNING,
     )
