@@ -60,7 +60,7 @@ def call(*args):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2400)
 def test_from_nothing_to_a_picture(micro, tmp_path):
     """Teacher, control, two students, table, picture, JSON; the second call trains what changed alone."""
     work, out = tmp_path / 'a place', tmp_path / 'figures.json'
