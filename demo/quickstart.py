@@ -4,7 +4,8 @@
 
 The setting is studies/few_labels.yml: 200 labelled scenes for the student, a teacher that has seen 4000. The teacher
 lies in demo/teacher; --train-teacher makes it anew. Two trainings run at a time, each on one thread. Then one
-table, and a picture of the same scenes under each detector. Stop it as you like: the same command goes on from there.
+table, a picture of the same scenes under each detector, and a report on what was transferred. Stop it as you like:
+the same command goes on from there.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from demo.pool import Pool
 from demo.ready import Ready
 from kd_ext.engine.whole_files import check_place
 from kd_ext.errors import value_error
+from kd_ext.report.gather import Asked
+from kd_ext.report.write import write_report
 from studies import setting as settings
 from studies.cells import Cell, cell_digest, epochs_of, make_config
 from studies.data import generate, place
@@ -148,12 +151,14 @@ class Quickstart:
             row['parameters'] = teacher_box.count_parameters(trainings[role, seed].checkpoint)
         show_table(self.args.seeds, rows, TITLES, self.args.test_scenes)
         picture = self.draw(trainings)
+        page = self.report(trainings)
         seconds, used = time.monotonic() - start[0], cpu_seconds() - start[1]
         if self.args.json:
             took = dict(seconds=round(seconds), cpu_seconds=round(used), reused=reused)
             write_json(self.args, rows, facts, self.setting, took)
         distilled = trainings[DISTILLED, self.args.seeds[0]]
         print(f'picture: {picture}')
+        print(f'report: {page}')
         print(
             f'the distilled student, a plain mmdet checkpoint: {distilled.checkpoint}\n'
             f'its plain config: {trainings[ALONE, self.args.seeds[0]].config}'
@@ -175,6 +180,18 @@ class Quickstart:
         }
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools and MMEngine print what they load
             picture.draw(annotations, self.data / 'VOC2007/JPEGImages', detectors, out)
+        return out
+
+    def report(self, trainings: dict[tuple[str, int | None], Training]) -> Path:
+        """Writes the page on the distillation, of all seeds: its path."""
+        print('report: scoring classes, sizes and layers', flush=True)
+        runs = {
+            wanted: [one.folder / 'train' for (role, _), one in trainings.items() if role == wanted]
+            for wanted in (DISTILLED, ALONE)
+        }
+        out = self.work / 'report.html'
+        asked = Asked(runs[DISTILLED], runs[ALONE])
+        write_report(asked, out, command='bash tools/quickstart.sh')
         return out
 
     def _check(self, facts, box):

@@ -70,6 +70,8 @@ def test_from_nothing_to_a_picture(micro, tmp_path):
     for part in ('parameters', 'student + RCKA against the student alone', 'done in', 'CPU seconds'):
         assert part in said
     assert (work / 'quickstart.png').stat().st_size > 10_000
+    page = (work / 'report.html').read_text()
+    assert 'Precision by class and size' in page and 'distilled, seed 0' in page and 'alone, seed 0' in page
     content = json.loads(out.read_text())
     assert '--train-teacher' in content['command'] and '--control' in content['command']
     found = {(one['role'], one['seed']): one for one in content['results']}
