@@ -24,10 +24,10 @@ def run(name, change=lambda forward: forward, layout=lambda leaf: leaf):
     return value.detach(), [leaf.grad for leaf in leaves]
 
 
-# mmrazor's PKDLoss does not compile: torch cannot trace its views. RCKA was still traced after five minutes
+# mmrazor's PKDLoss does not compile: torch cannot trace its views
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize('name', sorted({*OURS} - {'rcka'}))
+@pytest.mark.parametrize('name', OURS)
 def test_compiled_losses(name):
     torch._dynamo.reset()
     found = run(name, lambda forward: torch.compile(forward, backend='aot_eager'))
