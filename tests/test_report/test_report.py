@@ -43,7 +43,7 @@ def runs(shapes, tmp_path_factory):
         # a second seed: as if the first epoch were the last one of another training
         other = Path(shutil.copytree(folder / f'{role}_0', folder / f'{role}_1'))
         (other / 'last_checkpoint').write_text('epoch_1.pth')
-        edited(other, 'dict(seed=0)', 'dict(seed=1)')
+        edited(other, 'seed=0', 'seed=1')
     return folder, runner
 
 
