@@ -9,6 +9,7 @@
 #   KD_EXT_GPU_SECONDS  for everything                      (470)
 #   KD_EXT_GPU_PARTS    names, see python -m benchmarks.gpu_check --help   (all)
 #   KD_EXT_GPU_COMPILE  1: compiles mmcv's ops for this GPU if time is left (1)
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
 folder=${1:-}

@@ -16,7 +16,7 @@ print(*sorted(set(sys.modules) - before))
     found = fresh(script).split()
     assert {name for name in found if not name.startswith('kd_ext')} <= {'mmengine.hub', 'mmengine.hub.hub'}
     own = {name.split('.')[1] for name in found if name.startswith('kd_ext.')}
-    assert own == {'errors', 'patches', 'recipes', 'version'}
+    assert own == {'errors', 'ops', 'patches', 'recipes', 'version'}
 
 
 def test_figures(monkeypatch):

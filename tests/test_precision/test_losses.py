@@ -27,6 +27,8 @@ USUAL = dict(value=(2e-4, 1e-3), grad=(1e-3, 6e-3))
 TOLERANCES = dict.fromkeys(LOSSES, USUAL)
 # probabilities of large logits; sigma_S - sigma_T, which is squared
 TOLERANCES['KL'] = dict(USUAL, grad=(4e-3, 1.5e-2))
+# the same difference, of logits near 0, which are coarse in fp16; measured 1.2e-3
+TOLERANCES['KL at all locations'] = dict(USUAL, grad=(2.4e-3, 6e-3))
 for _name in ('Lipschitz', 'relative Lipschitz'):
     TOLERANCES[_name] = dict(value=(2.5e-3, 1.5e-2), grad=(3e-3, 2.5e-2))
 # a small loss: 1 minus a number near 1, and norms near those of the teacher
@@ -34,7 +36,7 @@ for _name in ('feature CKA', 'feature CKA, not centred'):
     TOLERANCES[_name] = dict(value=(2e-4, 5e-3), grad=(1.5e-3, 1.2e-2))
 TOLERANCES['ND, norm'] = dict(USUAL, value=(3e-4, 2.5e-3))
 # of logits near 0, KL is a difference of numbers near log 2 or log K
-ROUNDING = {'KL': 1e-7, 'KL of sigmoids': 1e-7}
+ROUNDING = {'KL': 1e-7, 'KL of sigmoids': 1e-7, 'KL at all locations': 1e-7}
 
 
 def features(kind, scale):
