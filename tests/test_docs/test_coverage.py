@@ -8,8 +8,25 @@ from tests.helpers import detector_zoo as zoo
 from tests.helpers import tiny_detectors as tiny
 
 
+# one of each kind; the others are steps of the slow tests
+QUICK = (
+    'Faster R-CNN',
+    'Mask R-CNN',
+    'FCOS',
+    'RetinaNet',
+    'ATSS',
+    'YOLOX',
+    'SSD',
+    'DETR',
+    'YOLOF',
+    'SOLO',
+    'Mask2Former',
+)
+HEADS = [pytest.param(head, marks=() if head in QUICK else pytest.mark.slow) for head in zoo.ALL]
+
+
 @pytest.mark.parametrize('method', coverage.METHODS)
-@pytest.mark.parametrize('head', zoo.ALL)
+@pytest.mark.parametrize('head', HEADS)
 def test_step(head, method):
     assert coverage.outcome(head, method) == coverage.recorded()[head][method]
 

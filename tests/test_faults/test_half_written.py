@@ -246,6 +246,7 @@ def iterations(work_dir):
     return torch.load(file)['meta']['iter']
 
 
+@pytest.mark.slow
 def test_killed_while_saving(shapes, tmp_path):
     path, work_dir = write(tmp_path, shapes, 'killed')
     assert apart(go_on_dying, path, 'epoch_2')[0] == KILLED
