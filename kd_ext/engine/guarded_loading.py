@@ -29,7 +29,8 @@ def install() -> None:
     checkpoint.load_url = load_url
     if not hasattr(checkpoint.get_torchvision_models, '__wrapped__'):
         checkpoint.get_torchvision_models = torchvision_urls(checkpoint.get_torchvision_models)
-    if not REFUSES:
+    # onedl-mmengine reads a refused file again without the check
+    if not REFUSES or hasattr(checkpoint, '_safe_torch_load'):
         CheckpointLoader.register_scheme(
             '', lambda filename, map_location=None: read(os.path.expanduser(filename), map_location), force=True
         )

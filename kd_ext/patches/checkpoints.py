@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint
 
 from kd_ext.errors import expected
 
@@ -41,6 +42,10 @@ def trust_mmengine_checkpoints() -> None:
     """
     if REFUSES:
         torch.serialization.add_safe_globals(trusted_types())
+    # onedl-mmengine trusts a list of its own during each load, the builtin getattr included, and torch then forgets
+    # ours that are also in it
+    if hasattr(checkpoint, 'get_torch_safe_globals'):
+        checkpoint.get_torch_safe_globals = list
 
 
 def _history_method(owner: Any, name: str) -> Any:

@@ -8,6 +8,7 @@ import torch
 from tests.helpers.fresh_processes import fresh
 from tests.helpers.short_trainings import STUDENT, command, config, save_teacher, train
 from tests.helpers.tiny_detectors import batch, build
+from tests.helpers.without_ops import compiled
 
 
 @pytest.fixture(scope='module')
@@ -57,6 +58,7 @@ def test_plain_student_predicts_the_same_boxes(shapes, teacher_ckpt, tmp_path):
 
 
 def test_stock_mmdet_reads_it_without_kd_ext(trained, tmp_path):
+    compiled()  # else mmdet does not import without kd_ext
     _, work_dir = trained
     student = tmp_path / 'student.py'
     from mmengine.config import Config
@@ -118,6 +120,7 @@ def test_trains_under_every_default_scope(shapes, teacher_ckpt, tmp_path, scope)
 
 
 def test_mmdets_own_train_script(shapes, teacher_ckpt, tmp_path):
+    compiled()  # else mmdet does not import without kd_ext
     from pathlib import Path
 
     import mmdet

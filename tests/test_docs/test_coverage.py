@@ -7,7 +7,6 @@ from tests.helpers import coverage_table as coverage
 from tests.helpers import detector_zoo as zoo
 from tests.helpers import tiny_detectors as tiny
 
-
 # one of each kind; the others are steps of the slow tests
 QUICK = (
     'Faster R-CNN',
