@@ -137,6 +137,15 @@ def loss_parts(losses: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield name, part
 
 
+def _autocast_dtype(kind: str) -> torch.dtype | None:
+    """The dtype of autocast on a kind of device; None where it is off."""
+    if hasattr(torch, 'get_autocast_dtype'):
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    if kind == 'cpu':  # torch before 2.4
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+    return torch.get_autocast_gpu_dtype() if torch.is_autocast_enabled() else None
+
+
 def raise_task_fault(losses: dict[str, Any], total: Tensor, data_samples: list | None) -> None:
     """Names what is not finite in the student's own loss.
 
@@ -150,8 +159,7 @@ def raise_task_fault(losses: dict[str, Any], total: Tensor, data_samples: list |
     Raises:
         FloatingPointError: Always, but under float16 autocast.
     """
-    kind = total.device.type
-    if torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16:
+    if _autocast_dtype(total.device.type) == torch.float16:
         return
     bad = dict.fromkeys(name for name, part in loss_parts(losses) if not bool(torch.isfinite(part).all()))
     images = [str(path) for path in (getattr(sample, 'img_path', None) for sample in data_samples or ()) if path]

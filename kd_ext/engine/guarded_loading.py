@@ -8,6 +8,7 @@ Older torch reads everything. ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1`` turns the c
 
 from __future__ import annotations
 
+import codecs
 import functools
 import os
 import pickle
@@ -90,7 +91,8 @@ def _checked_pickle() -> Any:
     """A replacement for the ``pickle`` module that ``torch.load`` accepts."""
     from torch._weights_only_unpickler import _get_allowed_globals
 
-    allowed = dict(_get_allowed_globals())
+    # bytes in pickles of protocol 2, which torch.save takes; newer torch allows it too
+    allowed = {**_get_allowed_globals(), '_codecs.encode': codecs.encode}
     for entry in trusted_types():
         found, name = entry if isinstance(entry, tuple) else (entry, f'{entry.__module__}.{entry.__qualname__}')
         allowed[name] = found

@@ -15,7 +15,7 @@ from kd_ext.errors import expected
 # torch 2.6 began to refuse by default what could run code
 REFUSES = tuple(map(int, torch.__version__.split('.')[:2])) >= (2, 6)
 # numpy 1.26 has a numpy._core too, which holds nothing
-ARRAYS = (np.core if np.__version__.startswith('1.') else np._core).multiarray
+ARRAYS = getattr(np, 'core' if np.__version__.startswith('1.') else '_core').multiarray
 
 
 def trusted_types() -> list[Any]:
