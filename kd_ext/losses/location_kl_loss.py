@@ -55,13 +55,13 @@ def location_kl_loss(
         0.0
     """
     total: Tensor | float = 0.0
+    sure: Tensor | float = 0.0
     for student, teacher in zip(preds_S, preds_T):
         check_pair(student, teacher, (4,), '(B, C, H, W)')
-        teacher = teacher.detach()
-        divergence = binary_divergences(student / tau, teacher / tau).sum(1)
-        total = total + (divergence * confidence(teacher)).sum()
-    if avg_factor is None:
-        avg_factor = sum(confidence(teacher).sum() for teacher in preds_T)
+        weights = confidence(teacher)
+        divergence = binary_divergences(student / tau, teacher.detach() / tau).sum(1)
+        total, sure = total + (divergence * weights).sum(), sure + weights.sum()
+    avg_factor = sure if avg_factor is None else avg_factor
     return torch.as_tensor(total) * tau**2 / torch.as_tensor(avg_factor).clamp(min=EPS)
 
 
