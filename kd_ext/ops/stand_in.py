@@ -16,25 +16,8 @@ from typing import Any, Callable
 from mmengine.logging import print_log
 
 from kd_ext.errors import expected
-from kd_ext.ops.deformable_attention import ms_deform_attn_backward, ms_deform_attn_forward
-from kd_ext.ops.focal_loss import sigmoid_focal_loss_backward, sigmoid_focal_loss_forward
-from kd_ext.ops.nms import nms, softnms
-from kd_ext.ops.roi_align import roi_align_backward, roi_align_forward
 
 NAME = 'mmcv._ext'
-OPS = {
-    op.__name__: op
-    for op in (
-        nms,
-        softnms,
-        roi_align_forward,
-        roi_align_backward,
-        sigmoid_focal_loss_forward,
-        sigmoid_focal_loss_backward,
-        ms_deform_attn_forward,
-        ms_deform_attn_backward,
-    )
-}
 # what mmcv.ops asks about the build
 FACTS = dict(get_compiler_version='none', get_compiling_cuda_version='none')
 
@@ -74,6 +57,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return _StandIn(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
+        from kd_ext.ops.operators import OPS  # not loaded where mmcv has its own
+
         vars(module).update({name: _announced(op) for name, op in OPS.items()})
         vars(module).update({name: functools.partial(str, text) for name, text in FACTS.items()})
 
@@ -86,6 +71,8 @@ class _StandIn(ModuleType):
             raise AttributeError(name)
 
         def missing(*args: Any, **kwargs: Any) -> Any:
+            from kd_ext.ops.operators import OPS
+
             raise NotImplementedError(
                 expected(
                     f'the operator {name} of mmcv',

@@ -4,7 +4,7 @@ from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 from torch.testing import assert_close
 
 from kd_ext.ops.deformable_attention import ms_deform_attn_backward, ms_deform_attn_forward
-from kd_ext.ops.stand_in import OPS
+from kd_ext.ops.operators import OPS
 
 SHAPES = torch.tensor([[4, 6], [2, 3]])
 STARTS = torch.tensor([0, 24])
