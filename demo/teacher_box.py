@@ -21,7 +21,7 @@ from mmengine.config import Config
 from demo.ready import Ready
 from kd_ext.engine.whole_files import replacing, write_text
 from kd_ext.errors import file_error, value_error
-from kd_ext.teachers.identity import checkpoint_digest, digest
+from kd_ext.teachers.identity import digest, file_digest
 from studies.figures import log_lines
 from studies.setting import ROOT, Setting
 from studies.training import Training
@@ -46,7 +46,7 @@ def read(box: Path = BOX) -> tuple[dict[str, Any], Path]:
         if not path.is_file():
             raise file_error("the teacher's files", f'in {box}', f'no {path.name}', AGAIN)
     known = json.loads(facts.read_text())
-    found = checkpoint_digest(str(weights), torch.nn.Module())
+    found = file_digest(weights)
     if found != known['sha256']:
         size = weights.stat().st_size
         raise value_error(
@@ -88,7 +88,7 @@ def pack(training: Training, setting: Setting, box: Path, command: str) -> None:
     write_log(training.folder / 'train', setting.metric, box / 'training.csv')
     record = training.record() or {}
     scored = Ready(
-        training.cell, training.cfg, checkpoint_digest(str(weights), torch.nn.Module()), training.folder / 'half',
+        training.cell, training.cfg, file_digest(weights), training.folder / 'half',
         training.metric, weights,
     ).run(Event())  # fmt: skip
     facts = dict(
@@ -101,7 +101,7 @@ def pack(training: Training, setting: Setting, box: Path, command: str) -> None:
         recipe=recipe(training.cfg),
         precision='half',
         bytes=size,
-        sha256=checkpoint_digest(str(weights), torch.nn.Module()),
+        sha256=file_digest(weights),
         parameters=count_parameters(weights),
         metrics=scored['metrics'],
         metrics_before_halving=record.get('metrics'),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from kd_ext.errors import value_error
 from kd_ext.pseudo_labels.coco_file import read_labels
+from kd_ext.teachers.identity import file_digest
 from studies.board import Board
 from studies.cells import Cell, Choice, cell_digest, make_config, trials
 from studies.data import place, prepare, unlabelled_place
@@ -143,7 +143,7 @@ class Study:
 
     def _know(self, teacher: Training) -> str:
         """Makes the teacher known to its students: the digest of its checkpoint."""
-        digest = hashlib.sha256(teacher.checkpoint.read_bytes()).hexdigest()
+        digest = file_digest(teacher.checkpoint)
         self._teacher = dict(
             folder=str(teacher.folder), config=str(teacher.config), checkpoint=str(teacher.checkpoint), digest=digest
         )

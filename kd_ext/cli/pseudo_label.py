@@ -26,7 +26,6 @@ from typing import Any, Sequence
 
 from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
-from torch import nn
 
 from kd_ext.build.configs import distills
 from kd_ext.cli.arguments import add_config_options, add_image_options, parse, positive, tool_parser
@@ -42,7 +41,7 @@ from kd_ext.pseudo_labels.coco_file import SCORE, labels_report, labels_table, r
 from kd_ext.pseudo_labels.labelling import IGNORE, Labelling, Teacher
 from kd_ext.pseudo_labels.pictures import SAMPLE, draw_labels
 from kd_ext.pseudo_labels.training import unlabelled_config
-from kd_ext.teachers.identity import PREFIX, checkpoint_digest
+from kd_ext.teachers.identity import PREFIX, file_digest
 
 
 @tool
@@ -227,7 +226,7 @@ def check_teacher(content: dict[str, Any], path: str, checkpoint: Any) -> None:
         ValueError: They are of another.
     """
     paths = list(checkpoint.values()) if isinstance(checkpoint, dict) else [checkpoint]
-    digests = [checkpoint_digest(one, nn.Module())[:PREFIX] for one in paths if os.path.isfile(one)]
+    digests = [file_digest(one)[:PREFIX] for one in paths if os.path.isfile(one)]
     made_by = content['info']['checkpoint_sha256']
     if len(digests) == len(paths) and made_by not in digests:
         raise value_error(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Iterable, Iterator, Sequence
 
 from mmengine.config import Config
@@ -16,6 +14,7 @@ from torch.utils.data import Dataset
 
 from kd_ext.data.images import data_scope
 from kd_ext.errors import file_error
+from kd_ext.teachers.identity import file_digest
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -104,12 +103,8 @@ class _Known:
         if size not in self._by_size:
             return False
         if size not in self._digests:
-            self._digests[size] = {_sha256(one) for one in self._by_size[size]}
-        return _sha256(path) in self._digests[size]
-
-
-def _sha256(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+            self._digests[size] = {file_digest(one) for one in self._by_size[size]}
+        return file_digest(path) in self._digests[size]
 
 
 def in_batches(paths: Sequence[str], size: int) -> list[list[int]]:

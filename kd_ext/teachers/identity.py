@@ -23,6 +23,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def file_digest(path: str | os.PathLike) -> str:
+    """sha256 of a file, as ``sha256sum`` gives it."""
+    total = hashlib.sha256()
+    with open(path, 'rb') as file:
+        for block in iter(lambda: file.read(1 << 20), b''):
+            total.update(block)
+    return total.hexdigest()
+
+
 def checkpoint_digest(checkpoint: str, model: nn.Module) -> str:
     """sha256 of a checkpoint file, as ``sha256sum`` gives it.
 
@@ -32,11 +41,7 @@ def checkpoint_digest(checkpoint: str, model: nn.Module) -> str:
         checkpoint = os.path.join(torch.hub.get_dir(), 'checkpoints', os.path.basename(urlparse(checkpoint).path))
     if not os.path.isfile(checkpoint):
         return weights_digest(model)
-    total = hashlib.sha256()
-    with open(checkpoint, 'rb') as file:
-        for block in iter(lambda: file.read(1 << 20), b''):
-            total.update(block)
-    return total.hexdigest()
+    return file_digest(checkpoint)
 
 
 def weights_digest(model: nn.Module) -> str:
